@@ -1,0 +1,28 @@
+"""Long-tailed image classification in PyTorch: losses, methods, data, training.
+
+>>> import ffds
+>>> run = ffds.train("digits", method="d-ffds", seed=0)       # doctest: +SKIP
+>>> run.summary["accuracy"]["last"]                           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ffds.comparison import compare as compare
+    from ffds.runs import Run as Run
+    from ffds.training.train import train as train
+
+__all__ = ["Run", "compare", "train"]
+
+# Imported on first use: `import ffds` and `ffds --help` stay free of torch.
+_HOMES = {"Run": "ffds.runs", "compare": "ffds.comparison", "train": "ffds.training.train"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ffds' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,95 @@
+"""Where a number was measured: hardware, versions, commit, command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+__all__ = ["commit", "environment", "hardware", "versions"]
+
+_PACKAGES = ("ffds", "torch", "numpy", "torchvision", "timm", "lightning-fabric", "torchmetrics")
+
+
+def environment(accelerator: str | None = None) -> dict[str, object]:
+    """Everything a reader needs to place a measured number.
+
+    Args:
+        accelerator: the accelerator's name where one is used, e.g. ``NVIDIA H100``.
+    """
+    return {
+        "hardware": hardware(accelerator),
+        "versions": versions(),
+        "commit": commit(),
+        "command": _command(),
+    }
+
+
+def hardware(accelerator: str | None = None) -> str:
+    """Processor, usable cores and accelerator in one line."""
+    cores = f"{_usable_cores()} cores of {_processor()}"
+    return f"{accelerator}; {cores}" if accelerator else cores
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of each package that decides a result, read without importing it."""
+    installed = {package: _version(package) for package in _PACKAGES}
+    found = {package: version for package, version in installed.items() if version is not None}
+    return {"python": platform.python_version()} | found
+
+
+def commit() -> str | None:
+    """Commit of the checkout this package runs from, ``+`` appended where it has local changes.
+
+    None for an installed package.
+    """
+    here = Path(__file__)
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    head = _git(here.parent, "rev-parse", "--short=12", "HEAD")
+    changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    return f"{head}+" if head and changed else head
+
+
+def _command() -> str:
+    program = Path(sys.argv[0])
+    # `python -m ffds` starts this file; `ffds` is what a reader can type.
+    name = "ffds" if program == Path(__file__).with_name("__main__.py") else program.name
+    return shlex.join([name, *sys.argv[1:]])
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _usable_cores() -> int:
+    # sched_getaffinity sees a container's limit, cpu_count does not; it exists on Linux only.
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -1,0 +1,75 @@
+"""What can go wrong outside the code, each kind with the exit code of the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar, Self
+
+__all__ = ["FfdsError", "InputError", "Interrupted", "NonFiniteLossError", "nearest"]
+
+
+class FfdsError(Exception):
+    """An end that the command line reports without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(FfdsError, ValueError):
+    """The user's recipe, data or arguments cannot be used: exit code 2.
+
+    Args:
+        what: what is wrong, in one line.
+        where: the place: ``file:line``, ``command line``, a path or a row.
+        got: what was found there.
+        allowed: what may stand there.
+        fix: what to do about it.
+
+    >>> print(InputError("unknown key schedule.epocs", where="my.yaml:7", fix="did you mean epochs?"))
+    unknown key schedule.epocs
+      where:   my.yaml:7
+      fix:     did you mean epochs?
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, what: str, *, where: object = "", got: object = "", allowed: object = "", fix: str = ""
+    ) -> None:
+        fields = {"where": where, "got": got, "allowed": allowed, "fix": fix}
+        lines = [f"  {name + ':':<9}{value}" for name, value in fields.items() if str(value)]
+        super().__init__("\n".join([what, *lines]))
+
+    @classmethod
+    def joined(cls, errors: Iterable[InputError]) -> Self:
+        """All errors at once, as one."""
+        return cls("\n".join(str(error) for error in errors))
+
+
+class NonFiniteLossError(FfdsError):
+    """Loss or gradient became NaN or infinite; training stopped before the optimizer step: exit code 3."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, diagnosis: Path | None = None) -> None:
+        super().__init__(message)
+        self.diagnosis = diagnosis
+
+
+class Interrupted(FfdsError):  # noqa: N818  (an end that was asked for, not an error)
+    """A signal ended the run, its state is saved, the same command goes on: exit code 75."""
+
+    exit_code = 75
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint naming the most similar known name, or nothing.
+
+    >>> nearest("epocs", ["epochs", "warmup"])
+    'did you mean epochs?'
+    >>> nearest("zzz", ["epochs", "warmup"])
+    ''
+    """
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {found[0]}?" if found else ""
