@@ -1,0 +1,16 @@
+"""Losses for long-tailed classification; needs nothing but torch."""
+
+from ffds.losses.ffds import FFDSLoss
+from ffds.losses.focal import FocalLoss
+from ffds.losses.influence_balanced import InfluenceBalancedLoss
+from ffds.losses.ldam import LDAMLoss
+from ffds.losses.weights import class_balanced_weights, inverse_frequency_weights
+
+__all__ = [
+    "FFDSLoss",
+    "FocalLoss",
+    "InfluenceBalancedLoss",
+    "LDAMLoss",
+    "class_balanced_weights",
+    "inverse_frequency_weights",
+]

@@ -1,0 +1,261 @@
+"""The losses as pure functions: one value per sample, no state, no reduction.
+
+Every function takes logits (N, C) of any floating type and class indices (N,) int64, computes in float32 or
+better, and stays finite for logits of ±1e4. Time and memory are O(N·C); nothing has the shape (C, C).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffds.errors import InputError
+
+__all__ = [
+    "cross_entropy",
+    "dynamic_smoothing",
+    "ffds",
+    "focal",
+    "influence_balanced",
+    "label_smoothed_cross_entropy",
+    "ldam",
+    "per_sample",
+]
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """−log p_y for each sample.
+
+    >>> cross_entropy(torch.zeros(1, 4), torch.tensor([2])).exp()
+    tensor([4.])
+    """
+    return _negative_log(_log_softmax(logits, target), target)
+
+
+def label_smoothed_cross_entropy(logits: Tensor, target: Tensor, smoothing: float = 0.1) -> Tensor:
+    """−Σ_j Q(j) log p_j with Q = 1 − ε at the label and ε/(C−1) elsewhere.
+
+    This is not torch's `label_smoothing`, which spreads ε over all C classes, the label's among them.
+
+    Args:
+        logits: (N, C).
+        target: (N,).
+        smoothing: ε, 0 ≤ ε < 1.
+
+    Returns:
+        (N,), ≥ 0.
+
+    Source: FFDS paper, eq. 1 and 2.
+
+    >>> label_smoothed_cross_entropy(torch.tensor([[20.0, 0.0, 0.0]]), torch.tensor([0]))
+    tensor([2.])
+    """
+    return _smoothed(_log_softmax(logits, target), target, smoothing)[0]
+
+
+def dynamic_smoothing(probability: Tensor, group_mean: Tensor, k: float = 0.9) -> Tensor:
+    """DynaSmooth: p̂ = p − f(d)·(p − p̄), d = √p − √p̄, f(d) = (k·d)².
+
+    Args:
+        probability: p of the label, any shape, in [0, 1].
+        group_mean: p̄, mean of p over the label's group in the previous epoch, same shape, in [0, 1].
+        k: 0 ≤ k ≤ 1; 0 leaves p as it is.
+
+    Returns:
+        p̂, between p and p̄.
+
+    Source: FFDS paper, Section 3a and eq. 3.
+
+    >>> dynamic_smoothing(torch.tensor([1.0, 0.25]), torch.tensor([0.25, 0.25]), k=1.0)
+    tensor([0.8125, 0.2500])
+    """
+    fraction = (k * (probability.sqrt() - group_mean.sqrt())).square()
+    return probability - fraction * (probability - group_mean)
+
+
+def ffds(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weight: Tensor,
+    gamma: Tensor,
+    group_mean: Tensor,
+    k: float = 0.9,
+    smoothing: float = 0.1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """FFDS: −w_y · (1 − p̂_y)^γ_y · Σ_j Q(j) log p_j.
+
+    The weight w_y·(1 − p̂_y)^γ_y is a constant for the gradient, as in the authors' released code.
+
+    Args:
+        logits: (N, C).
+        target: (N,).
+        class_weight: w, (C,).
+        gamma: focusing parameter of each class, (C,), ≥ 0.
+        group_mean: p̄ of each class's group, (C,), in [0, 1]; NaN where it is not known: there p̂ = p.
+        k: strength of DynaSmooth, 0 ≤ k ≤ 1.
+        smoothing: ε of the label smoothing, 0 ≤ ε < 1.
+
+    Returns:
+        The loss (N,), the plain cross-entropy (N,), and p_y (N,) without gradient: what a caller needs for
+        a cold start and for the group means, at no further cost.
+
+    Source: FFDS paper, eq. 1 to 3.
+    """
+    smoothed_ce, ce = _smoothed(_log_softmax(logits, target), target, smoothing)
+    with torch.no_grad():
+        probability = torch.exp(-ce)
+        mean = per_sample(group_mean, logits, target)
+        mean = torch.where(mean.isnan(), probability, mean)
+        difficulty = (1 - dynamic_smoothing(probability, mean, k)).clamp_min(0)
+        weight = per_sample(class_weight, logits, target)
+        weight = weight * difficulty.pow(per_sample(gamma, logits, target))
+    return weight * smoothed_ce, ce, probability
+
+
+def focal(logits: Tensor, target: Tensor, gamma: float = 1.0) -> Tensor:
+    """Focal loss: (1 − p_y)^γ · (−log p_y), with the gradient through both factors.
+
+    Args:
+        logits: (N, C).
+        target: (N,).
+        gamma: γ ≥ 0; 0 is cross-entropy. γ < 1 is the hard regime: the slope of (1 − p)^γ has no bound at
+            p = 1, so 1 − p is kept above the smallest normal number.
+
+    Returns:
+        (N,), ≥ 0.
+
+    Source: Lin et al., "Focal loss for dense object detection", eq. 4.
+
+    >>> focal(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)
+    tensor([0.3466])
+    """
+    ce = cross_entropy(logits, target)
+    return _focusing(ce, gamma) * ce
+
+
+def ldam(logits: Tensor, target: Tensor, margin: Tensor, scale: float = 30.0) -> Tensor:
+    """LDAM: cross-entropy of s·(x − m_y·e_y).
+
+    Args:
+        logits: x, (N, C): cosines in [−1, 1] from a normalised head. On unbounded logits s = 30 diverges.
+        target: (N,).
+        margin: m, (C,), ≥ 0.
+        scale: s > 0.
+
+    Returns:
+        (N,), ≥ 0.
+
+    Source: Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss", eq. 13.
+    """
+    shift = -scale * per_sample(margin, logits, target)
+    scaled = _at_least_float32(logits) * scale
+    shift = shift.to(scaled.dtype).unsqueeze(1)
+    return cross_entropy(scaled.scatter_add(1, target.unsqueeze(1), shift), target)
+
+
+def influence_balanced(
+    logits: Tensor,
+    target: Tensor,
+    features: Tensor,
+    *,
+    alpha: float = 1000.0,
+    epsilon: float = 1e-3,
+    gamma: float = 0.0,
+) -> Tensor:
+    """Influence-balanced loss: (1 − p_y)^γ · CE · α / (‖p − e_y‖₁ · ‖h‖₁ + ε).
+
+    ‖p − e_y‖₁ = 2·(1 − p_y), so no (N, C) difference is formed. The gradient runs through every factor, as
+    in the released code.
+
+    Args:
+        logits: (N, C).
+        target: (N,).
+        features: h, (N, D), the input of the last linear layer.
+        alpha: α > 0.
+        epsilon: ε > 0.
+        gamma: focusing parameter ≥ 0; 0 for the plain loss, 1 for IB-FL.
+
+    Returns:
+        (N,), ≥ 0.
+
+    Source: Park et al., "Influence-balanced loss for imbalanced visual classification", ICCV 2021, eq. 9.
+    """
+    if features.ndim != 2 or len(features) != len(logits):
+        raise InputError(
+            "logits and features do not fit together",
+            got=f"logits {tuple(logits.shape)}, features {tuple(features.shape)}",
+            allowed="logits (N, C), features (N, D)",
+        )
+    ce = cross_entropy(logits, target)
+    distance = -2 * torch.expm1(-ce)
+    norm = _at_least_float32(features).abs().sum(dim=1)
+    return _focusing(ce, gamma) * ce * (alpha / (distance * norm + epsilon))
+
+
+def per_sample(per_class: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    """The value of each sample's class.
+
+    Args:
+        per_class: one value for each class, (C,).
+        logits: (N, C).
+        target: (N,).
+
+    Returns:
+        (N,).
+
+    Raises:
+        InputError: the logits have another number of classes. A label would otherwise take the value of a
+            wrong class without a word.
+
+    >>> per_sample(torch.tensor([0.5, 2.0]), torch.zeros(3, 2), torch.tensor([1, 0, 1]))
+    tensor([2.0000, 0.5000, 2.0000])
+    """
+    _check(logits, target)
+    if per_class.shape != logits.shape[1:]:
+        raise InputError(
+            "logits have another number of classes than the loss",
+            got=f"logits {tuple(logits.shape)}, loss {tuple(per_class.shape)}",
+            fix="give the loss the counts or weights of all classes of the model",
+        )
+    return per_class[target]
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _log_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    _check(logits, target)
+    return F.log_softmax(_at_least_float32(logits), dim=1)
+
+
+def _check(logits: Tensor, target: Tensor) -> None:
+    # A uint8 target would pass nll_loss and then select classes as a mask.
+    if logits.ndim != 2 or target.shape != logits.shape[:1] or target.dtype != torch.int64:
+        raise InputError(
+            "logits and target do not fit together",
+            got=f"logits {tuple(logits.shape)}, target {tuple(target.shape)} {target.dtype}",
+            allowed="logits (N, C), target (N,) int64",
+        )
+
+
+def _negative_log(log_probability: Tensor, target: Tensor) -> Tensor:
+    # torch's default, -100, would let such a label pass as a sample of zero loss.
+    return F.nll_loss(log_probability, target, ignore_index=-(2**31), reduction="none")
+
+
+def _smoothed(log_probability: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    ce = _negative_log(log_probability, target)
+    if smoothing == 0:
+        return ce, ce
+    other = smoothing / (log_probability.shape[1] - 1)
+    return (1 - smoothing - other) * ce - other * log_probability.sum(dim=1), ce
+
+
+def _focusing(ce: Tensor, gamma: float) -> Tensor:
+    if gamma == 0:
+        return torch.ones_like(ce)
+    difficulty = -torch.expm1(-ce)
+    return difficulty.clamp_min(torch.finfo(ce.dtype).tiny).pow(gamma)

@@ -1,0 +1,148 @@
+"""The papers' formulas, one sample and one class at a time, in float64; nothing is shared with `ffds`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "balanced_weights",
+    "cross_entropy",
+    "exponential_counts",
+    "ffds",
+    "focal",
+    "groups",
+    "influence_balanced",
+    "ldam",
+    "margins",
+    "scaled",
+    "smoothed",
+    "softmax",
+]
+
+
+def softmax(logits: Tensor) -> Tensor:
+    rows = []
+    for row in logits.double():
+        powers = [torch.exp(z - row.detach().max()) for z in row]
+        rows.append(torch.stack([power / sum(powers) for power in powers]))
+    return torch.stack(rows)
+
+
+def label_probability(logits: Tensor, target: Tensor) -> list[Tensor]:
+    return [row[label] for row, label in zip(softmax(logits), target.tolist(), strict=True)]
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return torch.stack([-torch.log(p) for p in label_probability(logits, target)])
+
+
+def focal(logits: Tensor, target: Tensor, gamma: float, weight: Sequence[float] | None = None) -> Tensor:
+    weight = [1.0] * logits.shape[1] if weight is None else weight
+    pairs = zip(label_probability(logits, target), target.tolist(), strict=True)
+    return torch.stack([weight[label] * (1 - p) ** gamma * -torch.log(p) for p, label in pairs])
+
+
+def margins(counts: Sequence[int], max_margin: float) -> list[float]:
+    largest = max(n ** (-1 / 4) for n in counts)
+    return [max_margin * n ** (-1 / 4) / largest for n in counts]
+
+
+def ldam(cosines: Tensor, target: Tensor, counts: Sequence[int], max_margin: float, scale: float) -> Tensor:
+    margin = margins(counts, max_margin)
+    rows = []
+    for row, label in zip(cosines.double(), target.tolist(), strict=True):
+        shifted = [scale * (x - margin[label] if c == label else x) for c, x in enumerate(row)]
+        rows.append(torch.stack(shifted))
+    return cross_entropy(torch.stack(rows), target)
+
+
+def influence_balanced(
+    logits: Tensor, target: Tensor, features: Tensor, alpha: float, epsilon: float, gamma: float
+) -> Tensor:
+    losses = []
+    for p, label, h in zip(softmax(logits), target.tolist(), features.double(), strict=True):
+        one_hot = torch.tensor([float(c == label) for c in range(len(p))], dtype=torch.float64)
+        influence = sum(abs(x) for x in p - one_hot) * sum(abs(x) for x in h)
+        focusing = (1 - p[label]) ** gamma
+        losses.append(focusing * -torch.log(p[label]) * alpha / (influence + epsilon))
+    return torch.stack(losses)
+
+
+def exponential_counts(largest: int, classes: int, factor: float) -> list[int]:
+    return [int(largest * factor ** (-c / (classes - 1))) for c in range(classes)]
+
+
+def balanced_weights(counts: Sequence[int], beta: float) -> list[float]:
+    return [(1 - beta) / (1 - beta**n) for n in counts]
+
+
+def scaled(weights: Sequence[float], scale: str) -> list[float]:
+    """The released line divides by the sum times the number of classes, where it was meant to multiply."""
+    classes, total = len(weights), sum(weights)
+    if scale == "mean":
+        return [w * classes / total for w in weights]
+    return [w / (total * classes) for w in weights] if scale == "released" else list(weights)
+
+
+def groups(counts: Sequence[int], num_groups: int) -> list[int]:
+    falling = sorted(range(len(counts)), key=lambda c: counts[c], reverse=True)
+    group = [-1] * len(counts)
+    for m in range(num_groups):
+        for c in falling[m * len(counts) // num_groups : (m + 1) * len(counts) // num_groups]:
+            group[c] = m
+    return group
+
+
+def focusing(counts: Sequence[int], gamma_min: float, gamma_max: float, curve: str) -> list[float]:
+    values = []
+    for n in counts:
+        r = (n - min(counts)) / (max(counts) - min(counts)) if max(counts) > min(counts) else 0.0
+        g = {"linear": r, "convex": r * r * r, "concave": math.tanh(4 * r)}[curve]
+        values.append(gamma_min + (gamma_max - gamma_min) * g)
+    return values
+
+
+def smoothed(logits: Tensor, target: Tensor, epsilon: float) -> Tensor:
+    losses = []
+    for p, label in zip(softmax(logits), target.tolist(), strict=True):
+        q = [1 - epsilon if j == label else epsilon / (len(p) - 1) for j in range(len(p))]
+        losses.append(-sum(q_j * torch.log(p_j) for q_j, p_j in zip(q, p, strict=True)))
+    return torch.stack(losses)
+
+
+def ffds(
+    logits: Tensor,
+    target: Tensor,
+    counts: Sequence[int],
+    group_means: Sequence[float],
+    *,
+    beta: float,
+    k: float,
+    gamma_min: float,
+    gamma_max: float,
+    curve: str,
+    label_smoothing: float,
+    weight_scale: str,
+) -> Tensor:
+    """FFDS with known group means; NaN where a group was never seen."""
+    weight = scaled(balanced_weights(counts, beta), weight_scale)
+    gamma = focusing(counts, gamma_min, gamma_max, curve)
+    group = groups(counts, len(group_means))
+    losses = []
+    for p, ce, label in zip(
+        label_probability(logits.detach(), target),
+        smoothed(logits, target, label_smoothing),
+        target.tolist(),
+        strict=True,
+    ):
+        p_bar = group_means[group[label]]
+        p_hat = float(p)
+        if not math.isnan(p_bar):
+            d = math.sqrt(p) - math.sqrt(p_bar)
+            p_hat = p_hat - (k * d) ** 2 * (p_hat - p_bar)
+        losses.append(weight[label] * (1 - p_hat) ** gamma[label] * ce)
+    return torch.stack(losses)

@@ -1,0 +1,126 @@
+from decimal import Decimal, localcontext
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffds.errors import InputError
+from ffds.losses import class_balanced_weights, inverse_frequency_weights
+from ffds.losses.weights import validated_counts
+from tests.losses import naive
+
+CIFAR10 = naive.exponential_counts(5000, 10, 100)
+CIFAR100 = naive.exponential_counts(500, 100, 100)
+
+counts_in_any_order = st.lists(st.integers(1, 10**6), min_size=2, max_size=30)
+
+
+@pytest.mark.parametrize("scale", ["none", "mean", "released"])
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.99, 0.999, 0.9999])
+@pytest.mark.parametrize("counts", [CIFAR10, CIFAR100, [3, 500, 1, 70, 70, 2]])
+def test_class_balanced_weights_equal_the_formula(counts, beta, scale):
+    expected = naive.scaled(naive.balanced_weights(counts, beta), scale)
+    weights = class_balanced_weights(counts, beta, scale)
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("counts", "scale", "stated"),
+    [(CIFAR10, "none", 9e-4), (CIFAR100, "none", 9e-3), (CIFAR10, "mean", 0.17), (CIFAR100, "mean", 0.20)],
+)
+def test_mean_weight_over_a_batch_of_the_long_tailed_set(counts, scale, stated):
+    n = torch.tensor(counts, dtype=torch.float64)
+    mean = (n * class_balanced_weights(counts, 0.9999, scale)).sum() / n.sum()
+    assert mean.item() == pytest.approx(stated, rel=0.05)
+
+
+@pytest.mark.parametrize(("scale", "total"), [("mean", 10.0), ("released", 0.1)])
+def test_scaled_weights_have_their_sum(scale, total):
+    for weights in (
+        class_balanced_weights(CIFAR10, scale=scale),
+        inverse_frequency_weights(CIFAR10, 0.5, scale),
+    ):
+        assert weights.double().sum().item() == pytest.approx(total, rel=1e-6)
+
+
+def test_weights_keep_their_digits_when_beta_is_close_to_one():
+    beta, counts = 1 - 2**-50, [7, 1000, 123456]
+    with localcontext() as context:
+        context.prec = 60
+        exact = [float((1 - Decimal(beta)) / (1 - Decimal(beta) ** n)) for n in counts]
+    torch.testing.assert_close(
+        class_balanced_weights(counts, beta, "none"), torch.tensor(exact), rtol=2e-7, atol=0
+    )
+
+
+def test_limits_of_beta():
+    assert class_balanced_weights(CIFAR10, 0.0, "none").tolist() == [1.0] * 10
+    inverse = inverse_frequency_weights(CIFAR10, scale="mean")
+    torch.testing.assert_close(class_balanced_weights(CIFAR10, 1 - 1e-12), inverse, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("scale", ["none", "mean", "released"])
+def test_inverse_frequency_weights_equal_the_formula(power, scale):
+    expected = naive.scaled([1 / n**power for n in CIFAR100], scale)
+    torch.testing.assert_close(
+        inverse_frequency_weights(CIFAR100, power, scale), torch.tensor(expected, dtype=torch.float32)
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(counts_in_any_order, st.floats(0, 0.999999), st.sampled_from(["none", "mean", "released"]))
+def test_a_rarer_class_never_weighs_less(counts, beta, scale):
+    for weights in (
+        class_balanced_weights(counts, beta, scale),
+        inverse_frequency_weights(counts, beta, scale),
+    ):
+        assert weights.isfinite().all()
+        assert (weights > 0).all()
+        by_count = weights[torch.tensor(counts).argsort(stable=True)]
+        assert (by_count.diff() <= 1e-6 * by_count[:-1]).all()
+
+
+def test_counts_may_be_a_list_or_a_tensor_and_are_not_changed():
+    tensor = torch.tensor(CIFAR10, dtype=torch.float64)
+    before = tensor.clone()
+    assert torch.equal(class_balanced_weights(tensor), class_balanced_weights(CIFAR10))
+    assert torch.equal(class_balanced_weights(tensor.to(torch.int32)), class_balanced_weights(CIFAR10))
+    assert torch.equal(tensor, before)
+
+
+@pytest.mark.parametrize("count", [0, -3, 2.5, float("nan"), float("inf")])
+def test_an_unusable_count_is_refused_and_its_class_named(count):
+    with pytest.raises(InputError, match="class 2 "):
+        validated_counts([10, 5, count, 1])
+
+
+def test_all_unusable_classes_are_named_at_once():
+    with pytest.raises(InputError, match="class 1, 3 "):
+        class_balanced_weights([10, 0, 5, 0])
+
+
+@pytest.mark.parametrize("counts", [[], [10], torch.ones(2, 2), torch.tensor(3)])
+def test_counts_of_the_wrong_shape_are_refused(counts):
+    with pytest.raises(InputError, match="at least two classes"):
+        validated_counts(counts)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.0, 2.0, float("nan")])
+def test_beta_out_of_range_is_refused(beta):
+    with pytest.raises(InputError, match="beta"):
+        class_balanced_weights([10, 5], beta)
+
+
+@pytest.mark.parametrize("power", [-1.0, float("nan"), float("inf")])
+def test_power_out_of_range_is_refused(power):
+    with pytest.raises(InputError, match="power"):
+        inverse_frequency_weights([10, 5], power)
+
+
+@pytest.mark.parametrize("weights", [class_balanced_weights, inverse_frequency_weights])
+def test_an_unknown_scale_is_refused_and_the_known_ones_named(weights):
+    with pytest.raises(InputError, match="none, mean, released"):
+        weights([10, 5], scale="sum")
