@@ -1,0 +1,72 @@
+"""The schedule in epochs: when the learning rate changes and when a deferred method starts."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+
+from ffds.recipes.method_settings import DEFERRED, MethodSettings
+from ffds.recipes.schema import Recipe, Schedule
+
+__all__ = ["epoch_at", "lr_factor", "milestone_epochs", "start_epoch", "warmup_epochs"]
+
+
+def epoch_at(fraction: float, epochs: int) -> int:
+    """The epoch, counted from 0, that begins after a part of the run: ⌊fraction · epochs + ½⌋.
+
+    Computed on the decimal number as written, so that no binary rounding moves it.
+
+    Args:
+        fraction: part of the run, in (0, 1).
+        epochs: length of the run, at least 1.
+
+    >>> epoch_at(0.65, 200), epoch_at(0.65, 30), epoch_at(0.145, 100)
+    (130, 20, 15)
+    """
+    return int((Decimal(repr(fraction)) * epochs).to_integral_value(ROUND_HALF_UP))
+
+
+def warmup_epochs(schedule: Schedule) -> int:
+    """Epochs of linear warm-up: as asked for, but at most a tenth of the run.
+
+    >>> warmup_epochs(Schedule(epochs=200)), warmup_epochs(Schedule(epochs=30))
+    (5, 3)
+    """
+    return min(schedule.warmup, schedule.epochs // 10)
+
+
+def milestone_epochs(recipe: Recipe) -> tuple[tuple[int, float], ...]:
+    """Pairs (first epoch, counted from 0; learning-rate factor from then on), rising.
+
+    The method's own milestones if it has any, else those of the schedule.
+    """
+    milestones = recipe.method.milestones
+    if milestones is None:
+        milestones = recipe.schedule.milestones
+    return tuple((epoch_at(fraction, recipe.schedule.epochs), factor) for fraction, factor in milestones)
+
+
+def start_epoch(method: MethodSettings, epochs: int) -> int:
+    """The epoch, counted from 0, in which the method's own loss starts: 0 for a one-phase method.
+
+    Both phases of a deferred method have at least one epoch.
+
+    Args:
+        method: the settings of the method.
+        epochs: length of the run, at least 2 for a deferred method (a `Recipe` sees to that).
+    """
+    if not isinstance(method, DEFERRED):
+        return 0
+    return min(max(epoch_at(method.start, epochs), 1), epochs - 1)
+
+
+def lr_factor(recipe: Recipe, epoch: int) -> float:
+    """The learning rate of an epoch (counted from 0) as a multiple of `optimizer.lr`.
+
+    (epoch + 1) / w within the w epochs of warm-up, then the factor of the last milestone passed, 1 before
+    the first.
+    """
+    warmup = warmup_epochs(recipe.schedule)
+    if epoch < warmup:
+        return (epoch + 1) / warmup
+    passed = [factor for first, factor in milestone_epochs(recipe) if first <= epoch]
+    return passed[-1] if passed else 1.0

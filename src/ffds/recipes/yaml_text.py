@@ -1,0 +1,224 @@
+"""Strict YAML: no surprising types, no objects, no key twice, and every value with its place.
+
+Only ``true`` and ``false`` are booleans and ``1e-3`` is a number; there are no dates, no octal or
+sexagesimal numbers and no tags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from ffds.errors import InputError
+from ffds.recipes.node import COMMAND_LINE, Node, Place, Scalar, join_key, readable
+
+__all__ = ["Document", "dump_yaml", "parse_value", "parse_yaml"]
+
+Event = Any  # which events have a tag or an anchor, the types of yaml do not tell
+MAX_DEPTH = 16
+MAX_NODES = 10_000
+"""Far above any recipe, and low enough that aliases of aliases cannot fill the memory."""
+
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN: tuple[tuple[str, re.Pattern[str], Callable[[str], Scalar]], ...] = tuple(
+    (f"{_TAG}{tag}", re.compile(rf"(?:{pattern})\Z"), convert)
+    for tag, pattern, convert in (
+        ("null", "|~|null", lambda text: None),
+        ("bool", "true|false", lambda text: text == "true"),
+        ("int", "[-+]?(?:0|[1-9][0-9]{0,17})", int),
+        ("float", r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", float),
+        ("float", r"[-+]?\.(?:inf|nan)", lambda text: float(text.replace(".", ""))),
+    )
+)
+"""What an unquoted scalar can be besides text, the first match counts."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed document: `root` is None if it could not be read at all; `problems` lists every fault."""
+
+    root: Node | None
+    problems: tuple[InputError, ...] = ()
+
+
+def parse_yaml(text: str, source: str) -> Document:
+    r"""One YAML document, a mapping; `source` is what messages call it.
+
+    >>> parse_yaml("lr: 1e-3", "my.yaml").root.plain()
+    {'lr': 0.001}
+    >>> print(parse_yaml("lr: 1\nlr: 2", "my.yaml").problems[0])
+    key lr is given twice
+      where:   my.yaml:1:1 and my.yaml:2:1
+      fix:     keep one of them
+    """
+    whole = Place(source)
+    composer = _Composer(text, lambda mark: Place(source, mark.line + 1, mark.column + 1))
+    document = composer.document("", whole)
+    if document.root is None or isinstance(document.root.value, Mapping):
+        return document
+    what = "the file is empty" if document.root.value is None else "not a mapping of keys to values"
+    return Document(None, (*document.problems, InputError(what, where=whole.exact)))
+
+
+def parse_value(text: str, key: str) -> Document:
+    """The value of one override, by the same rules as in a file.
+
+    >>> parse_value("[3, 4, 3]", "data.cut").root.plain()
+    [3, 4, 3]
+    """
+    return _Composer(text, lambda mark: COMMAND_LINE).document(key, COMMAND_LINE)
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML text that `parse_yaml` reads back as the same value; keys in the order given.
+
+    >>> print(dump_yaml({"cut": [35, 35, 30], "precision": "32", "root": None}), end="")
+    cut: [35, 35, 30]
+    precision: '32'
+    root: null
+    """
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes all text that would be read as anything else here, e.g. ``1e-3``."""
+
+    yaml_implicit_resolvers = {None: [(tag, pattern) for tag, pattern, _ in _PLAIN]}  # noqa: RUF012
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence(f"{_TAG}seq", items, True))
+# Line breaks of Unicode survive in double quotes only.
+_Dumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar(f"{_TAG}str", text, None if text.isprintable() else '"')
+)
+
+
+class _Composer:
+    """Nodes from the events of the safe loader, which makes no objects and does not recurse."""
+
+    def __init__(self, text: str, place: Callable[[Any], Place]) -> None:
+        self._place = place
+        self._events = self._read(text)
+        self._anchors: dict[str, Node] = {}
+        self._count = 0
+        self._problems: list[InputError] = []
+
+    def document(self, key: str, whole: Place) -> Document:
+        try:
+            root = self._root(key, whole)
+        except InputError as error:
+            return Document(None, (*self._problems, error))
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            place, problem = whole, str(error).partition("\n")[0]
+            if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+                place, problem = self._place(error.problem_mark), error.problem or problem
+            broken = InputError(f"not valid YAML: {readable(problem)}", where=place.exact)
+            return Document(None, (*self._problems, broken))
+        return Document(root, tuple(self._problems))
+
+    def _root(self, key: str, whole: Place) -> Node:
+        next(self._events)
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return Node(None, key, whole)
+        root = replace(self._node(next(self._events), key, 0), place=whole)
+        next(self._events)
+        extra = next(self._events)
+        if not isinstance(extra, yaml.StreamEndEvent):
+            raise InputError("more than one YAML document", where=self._place(extra.start_mark).exact)
+        return root
+
+    def _node(self, event: Event, key: str, depth: int) -> Node:
+        place = self._place(event.start_mark)
+        if depth > MAX_DEPTH:
+            raise InputError(f"nested more than {MAX_DEPTH} levels deep", where=place.exact)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(str(event.anchor), place)
+        self._add(1, place)
+        self._refuse_tag(event, place)
+        node = Node(self._value(event, key, depth + 1), key, place)
+        if event.anchor:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _value(self, event: Event, key: str, depth: int) -> Any:
+        if isinstance(event, yaml.ScalarEvent):
+            return _scalar(event)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return tuple(self._items(key, depth))
+        return self._mapping(key, depth)
+
+    def _items(self, key: str, depth: int) -> Iterator[Node]:
+        index = 0
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            yield self._node(event, f"{key}[{index}]", depth)
+            index += 1
+
+    def _mapping(self, section: str, depth: int) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            place = self._place(event.start_mark)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise InputError("a key must be a single word", where=place.exact)
+            self._refuse_tag(event, place)
+            key = join_key(section, event.value)
+            node = replace(self._node(next(self._events), key, depth), key=key, place=place)
+            first = entries.setdefault(event.value, node)
+            if first is not node:
+                where = f"{first.place.exact} and {place.exact}"
+                self._report(f"key {key} is given twice", where=where, fix="keep one of them")
+        return self._merged(entries)
+
+    def _merged(self, entries: dict[str, Node]) -> dict[str, Node]:
+        """Resolve the merge key ``<<``: what is written beside it wins, then the first of its mappings."""
+        merged = entries.pop("<<", None)
+        if merged is None:
+            return entries
+        sources = merged.value if isinstance(merged.value, tuple) else (merged,)
+        if not all(isinstance(source.value, Mapping) for source in sources):
+            self._report("<< takes mappings only", where=merged.place.exact, allowed="<<: *anchor")
+        inherited = {name: node for source in reversed(sources) for name, node in source.entries.items()}
+        return {**inherited, **entries}
+
+    def _alias(self, anchor: str, place: Place) -> Node:
+        node = self._anchors.get(anchor)
+        if node is None:
+            raise InputError(f"alias *{anchor} has no anchor before it", where=place.exact)
+        self._add(node.size, place)
+        return node
+
+    def _add(self, nodes: int, place: Place) -> None:
+        self._count += nodes
+        if self._count > MAX_NODES:
+            raise InputError(f"more than {MAX_NODES} values, aliases counted in full", where=place.exact)
+
+    def _refuse_tag(self, event: Event, place: Place) -> None:
+        if event.tag is not None:
+            allowed = "text, numbers, true, false, null, lists and mappings, without tags"
+            tag = readable(event.tag.replace(_TAG, "!!"))
+            self._report(f"tag {tag} is refused", where=place.exact, allowed=allowed)
+
+    def _report(self, what: str, **fields: str) -> None:
+        self._problems.append(InputError(what, **fields))
+
+    @staticmethod
+    def _read(text: str) -> Iterator[Event]:
+        return iter(yaml.parse(text, Loader=_SAFE_LOADER))
+
+
+def _scalar(event: Event) -> Scalar:
+    text: str = event.value
+    if event.implicit[0]:
+        for _, pattern, convert in _PLAIN:
+            if pattern.match(text):
+                return convert(text)
+    return text

@@ -1,0 +1,243 @@
+"""What is said about broken recipes: every fault, all at once, each with key, place and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ffds.errors import InputError
+from ffds.recipes.load import load_recipe
+from ffds.recipes.method_settings import METHODS
+
+
+def refusal(path: str, overrides: Sequence[str] = (), method: str | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        load_recipe(path, overrides, method=method)
+    return str(caught.value)
+
+
+def blocks(message: str) -> list[str]:
+    """The errors of a joined message, one string each."""
+    found: list[str] = []
+    for line in message.splitlines():
+        if line.startswith("  "):
+            found[-1] += "\n" + line
+        else:
+            found.append(line)
+    return found
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text(
+        """\
+name: ../../etc
+data:
+  name: cifar
+  rot: x
+  imbalance_factor: .nan
+  std: [1, -2, a]
+  cut: [3]
+  root: 3
+optimizer:
+  lr: 1
+  lr: .inf
+  momentum: 1.0
+schedule:
+  epocs: 3
+  epochs: 2.0
+  milestones: [[0.8, 0.1], [0.5, 0.01]]
+trainer: {seed: yes, lr: 2}
+extra: !!python/object/apply:os.system [touch canary]
+method:
+  name: ce
+  k: 0.5
+methods:
+  ffds: {gamma_min: 5, gamma_max: 3}
+  ldam-drv: {}
+  ib: 5
+"""
+    )
+    return "bad.yaml"
+
+
+def test_every_fault_is_named_at_once(broken: str) -> None:
+    message = refusal(broken, ["trainer.sed=0", "nonsense", "method.gamma=3"])
+    assert sorted(block.partition("\n")[0] for block in blocks(message)) == sorted(
+        [
+            "unknown value of name",
+            "unknown value of data.name",
+            "unknown key data.rot",
+            "data.imbalance_factor is not a finite number",
+            "data.std[1] is out of range",
+            "data.std[2] has the wrong type",
+            "data.cut has the wrong length",
+            "data.root has the wrong type",
+            "key optimizer.lr is given twice",
+            "optimizer.momentum is out of range",
+            "unknown key schedule.epocs",
+            "schedule.epochs has the wrong type",
+            "schedule.milestones: milestones must rise, got [0.8, 0.5]",
+            "trainer.seed has the wrong type",
+            "unknown key trainer.lr",
+            "unknown key extra",
+            "tag !!python/object/apply:os.system is refused",
+            "unknown key method.k",
+            "methods.ffds.gamma_min, methods.ffds.gamma_max: gamma_min 5.0 is above gamma_max 3.0",
+            "unknown method",
+            "methods.ib has the wrong type",
+            "unknown key trainer.sed",
+            "nonsense is no override",
+            "unknown key method.gamma",
+        ]
+    )
+    assert "http" not in message
+    assert not Path("canary").exists()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "unknown key schedule.epocs\n  where:   bad.yaml:14:3\n  got:     3\n"
+        "  allowed: a section with the keys epochs, warmup, milestones\n  fix:     did you mean epochs?",
+        "unknown value of data.name\n  where:   bad.yaml:3:3\n"
+        '  got:     "cifar"\n'
+        "  allowed: one of digits, cifar10, cifar100, tiny-imagenet, folder, parquet\n"
+        "  fix:     did you mean cifar10?",
+        "data.std[1] is out of range\n  where:   bad.yaml:6:12\n  got:     -2\n"
+        "  allowed: a finite number, above 0",
+        "data.imbalance_factor is not a finite number\n  where:   bad.yaml:5:3\n  got:     NaN\n"
+        "  allowed: a finite number, at least 1, or null",
+        "data.cut has the wrong length\n  where:   bad.yaml:7:3\n  got:     [3]\n"
+        "  allowed: a list of 3, each a whole number, at least 1, or null",
+        "trainer.seed has the wrong type\n  where:   bad.yaml:17:11\n"
+        '  got:     "yes"\n'
+        "  allowed: a whole number, at least 0 and below 4294967296",
+        "methods.ffds.gamma_min, methods.ffds.gamma_max: gamma_min 5.0 is above gamma_max 3.0\n"
+        "  where:   bad.yaml:23:10, bad.yaml:23:24",
+        "key optimizer.lr is given twice\n  where:   bad.yaml:10:3 and bad.yaml:11:3\n"
+        "  fix:     keep one of them",
+        "unknown key method.k\n  where:   bad.yaml:21:3\n  got:     0.5\n"
+        "  allowed: a section with the keys name, milestones\n  fix:     k is a setting of ffds, d-ffds",
+        "unknown key trainer.lr\n  where:   bad.yaml:17:22\n  got:     2\n"
+        "  allowed: a section with the keys batch_size, precision, compile, channels_last, devices, "
+        "num_nodes, accelerator, seed, eval_every, deterministic\n  fix:     did you mean optimizer.lr?",
+    ],
+    ids=lambda block: block.partition("\n")[0],
+)
+def test_each_has_key_place_given_allowed_and_remedy(broken: str, block: str) -> None:
+    assert block in blocks(refusal(broken))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc", "/etc/x", "a/b", "..", ".", "-x", "", "a\\b", "a b", "x" * 101]
+)
+def test_a_hostile_name_is_refused_with_line_and_column(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"data: {{name: digits}}\nname: '{name}'\n")
+    assert f"unknown value of name\n  where:   {path}:2:1\n" in refusal(str(path))
+
+
+def test_a_missing_section_and_a_missing_key(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("method: {k: 1}\n")
+    message = refusal(str(path))
+    assert f"missing key data\n  where:   {path}\n  allowed: a section with the keys name, root" in message
+    assert f"missing key method.name\n  where:   {path}:1:1\n  allowed: ce, fl" in message
+    path.write_text("data:\n  root: x\n")
+    assert f"missing key data.name\n  where:   {path}:1:1\n  allowed: one of digits" in refusal(str(path))
+
+
+@pytest.mark.parametrize("given", ["5", "[1]", "null", "text"])
+def test_a_section_that_is_none(given: str) -> None:
+    assert "trainer has the wrong type\n  where:   command line" in refusal("digits", [f"trainer={given}"])
+
+
+@pytest.mark.parametrize("given", ["dffds", "[1]", "null", "5", "{name: dffds}"])
+def test_an_unknown_method_on_the_command_line(given: str) -> None:
+    (block,) = blocks(
+        refusal("digits", [f"method={given}", "method.k=0.5"] if given == "dffds" else [f"method={given}"])
+    )
+    assert block.startswith("unknown method\n  where:   command line\n")
+    assert f"allowed: {', '.join(METHODS)}" in block
+    assert ("did you mean d-ffds?" in block) == ("dffds" in given)
+
+
+def test_an_unknown_method_of_the_file_is_named_even_when_another_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("data: {name: digits}\nmethod: cee\nmethods: [1]\n")
+    message = refusal(str(path), method="fll")
+    assert f'unknown method\n  where:   {path}:2:1\n  got:     "cee"' in message
+    assert 'unknown method\n  where:   command line\n  got:     "fll"' in message
+    assert f"methods has the wrong type\n  where:   {path}:3:1\n  got:     [1]" in message
+
+
+def test_settings_of_a_method_that_is_not_taken_are_validated(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("data: {name: digits}\nmethod: {name: ffds, k: 7}\nmethods: {ib: {alpha: 0}}\n")
+    found = [block.partition("\n")[0] for block in blocks(refusal(str(path), method="ce"))]
+    assert found == ["methods.ib.alpha is out of range", "method.k is out of range"]
+
+
+def test_a_fault_of_the_chosen_entry_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("data: {name: digits}\nmethod: ffds\nmethods: {ffds: {k: 7}}\n")
+    assert len(blocks(refusal(str(path)))) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_of_other_methods_say_whose_they_are(method: str) -> None:
+    own = METHODS[method].model_fields
+    others = {name for settings in METHODS.values() for name in settings.model_fields} - set(own)
+    message = refusal("digits", [f"method.{name}=0.5" for name in others], method=method)
+    assert len(blocks(message)) == len(others)
+    for name in others:
+        owners = ", ".join(m for m, settings in METHODS.items() if name in settings.model_fields)
+        assert f"{name} is a setting of {owners}" in message
+
+
+def test_fields_that_disagree_are_placed_at_those_that_were_written() -> None:
+    message = refusal("cifar10-lt-10", ["method.gamma_min=5", "data.std=[1]", "model.pretrained=true"])
+    assert (
+        "method.gamma_min, methods.ffds.gamma_max: gamma_min 5.0 is above gamma_max 4.5\n"
+        "  where:   command line, cifar10-lt-10.yaml:48:5" in message
+    )
+    assert "data.mean, data.std: mean has 3 channels and std 1\n" in message
+    assert "pretrained weights exist for timm/NAME only, not for resnet32" in message
+
+
+def test_all_disagreements_of_one_section_are_named() -> None:
+    overrides = ["data.augment=[pad-crop, resized-crop, pad-crop]", "data.eval_resize=8", "data.std=[1, 1]"]
+    assert len(blocks(refusal("digits", overrides))) == 4
+
+
+@pytest.mark.parametrize("method", ["ldam-drw", "ib", "ib-cb", "ib-fl", "d-ffds"])
+def test_a_deferred_method_needs_two_epochs(method: str) -> None:
+    message = refusal("digits", ["schedule.epochs=1"], method=method)
+    assert f"method {method} has two phases: set schedule.epochs to 2 or more" in message
+    assert load_recipe("digits", ["schedule.epochs=2"], method=method).recipe.schedule.epochs == 2
+
+
+@pytest.mark.parametrize("method", ["ldam", "ldam-drw"])
+def test_ldam_on_a_linear_head_is_refused(method: str) -> None:
+    message = refusal("digits", ["model.head=linear"], method=method)
+    assert f"method {method} diverges on a linear head: set model.head to auto or cosine" in message
+    assert "where:   command line" in message
+
+
+def test_a_syntax_error_does_not_hide_the_command_lines(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("a: 1\na: 2\nb: [1\n")
+    message = refusal(str(path), ["nonsense"])
+    assert "key a is given twice" in message
+    assert "not valid YAML" in message
+    assert "nonsense is no override" in message
+
+
+def test_long_values_are_cut_and_control_characters_shown() -> None:
+    message = refusal("digits", [f"data.profile={'x' * 5000}", 'data.name="\\e[2J"'])
+    assert len(message) < 1500
+    assert "\x1b" not in message

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffds.errors import InputError
+from ffds.recipes.describe import leaves
+from ffds.recipes.load import Resolved, dump_recipe, load_recipe
+from ffds.recipes.method_settings import METHODS, Custom
+from ffds.recipes.schema import Data, Recipe
+from ffds.recipes.source import recipe_text, shipped_recipes
+from ffds.recipes.yaml_text import dump_yaml
+
+FILE = """\
+data:
+  name: digits
+  cut: [3, 4, 3]
+optimizer: {lr: 0.2,
+            momentum: 0.5}
+method:
+  name: ffds
+  k: 0.3
+methods:
+  ffds: &shared
+    k: 0.2
+    num_groups: 3
+    beta: 0.99
+  d-ffds:
+    <<: *shared
+    start: 0.5
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "fuzz.yaml"
+
+
+def method_of(path: Path, overrides: Sequence[str] = (), method: str | None = None) -> dict[str, Any]:
+    return load_recipe(str(path), overrides, method=method).recipe.method.model_dump()
+
+
+def test_defaults_then_methods_then_method_then_command_line(recipe_file: Path) -> None:
+    found = method_of(recipe_file, ["method.beta=0.9"])
+    assert (found["name"], found["gamma_max"]) == ("ffds", 3.0)
+    assert (found["num_groups"], found["k"], found["beta"]) == (3, 0.3, 0.9)
+
+
+def test_another_method_takes_its_own_entry_and_nothing_of_the_files_method(recipe_file: Path) -> None:
+    for found in (method_of(recipe_file, ["method=d-ffds"]), method_of(recipe_file, method="d-ffds")):
+        assert (found["name"], found["k"], found["start"], found["num_groups"]) == ("d-ffds", 0.2, 0.5, 3)
+
+
+def test_a_method_without_an_entry_takes_its_defaults(recipe_file: Path) -> None:
+    assert load_recipe(str(recipe_file), method="ldam").recipe.method == METHODS["ldam"]()
+
+
+def test_settings_on_the_command_line_go_on_top_of_the_method_chosen_there(recipe_file: Path) -> None:
+    for order in (["method=d-ffds", "method.k=0.7"], ["method.k=0.7", "method=d-ffds"]):
+        found = method_of(recipe_file, order)
+        assert (found["name"], found["k"], found["beta"]) == ("d-ffds", 0.7, 0.99)
+
+
+def test_an_override_after_the_argument_wins(recipe_file: Path) -> None:
+    assert method_of(recipe_file, ["method=ce"], method="d-ffds")["name"] == "ce"
+
+
+def test_the_entries_of_methods_can_be_overridden(recipe_file: Path) -> None:
+    assert method_of(recipe_file, ["methods.d-ffds.start=0.25"], method="d-ffds")["start"] == 0.25
+
+
+def test_without_a_method_it_is_cross_entropy(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text("data: {name: digits}\n")
+    resolved = load_recipe(str(path))
+    assert resolved.recipe == Recipe(name="small", data=Data(name="digits"))
+    assert resolved.origin["method.name"] == "default"
+
+
+def test_the_origin_of_every_leaf(recipe_file: Path) -> None:
+    overrides = ["data.root=../x", "method=d-ffds", "method.gamma_max=4"]
+    resolved = load_recipe(str(recipe_file), overrides)
+    assert list(resolved.origin) == [key for key, _ in leaves(resolved.recipe)]
+    assert {key: origin for key, origin in resolved.origin.items() if origin != "default"} == {
+        "name": str(recipe_file),
+        "data.name": f"{recipe_file}:2",
+        "data.cut": f"{recipe_file}:3",
+        "optimizer.lr": f"{recipe_file}:4",
+        "optimizer.momentum": f"{recipe_file}:5",
+        "method.k": f"{recipe_file}:11",
+        "method.num_groups": f"{recipe_file}:12",
+        "method.beta": f"{recipe_file}:13",
+        "method.start": f"{recipe_file}:16",
+        "data.root": "command line",
+        "method.name": "command line",
+        "method.gamma_max": "command line",
+    }
+
+
+def test_the_origin_of_the_files_own_method(recipe_file: Path) -> None:
+    origin = load_recipe(str(recipe_file)).origin
+    found = [origin[f"method.{key}"] for key in ("name", "k", "num_groups", "curve")]
+    assert found == [f"{recipe_file}:7", f"{recipe_file}:8", f"{recipe_file}:12", "default"]
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_origins_point_at_the_line_that_says_so(name: str) -> None:
+    resolved = load_recipe(name)
+    lines = recipe_text(name).splitlines()
+    written = {key: origin for key, origin in resolved.origin.items() if ":" in origin}
+    assert len(written) > 20
+    for key, origin in written.items():
+        file, _, line = origin.partition(":")
+        assert file == f"{name}.yaml"
+        expected = "method" if key == "method.name" else key.rpartition(".")[2]
+        assert lines[int(line) - 1].strip().startswith(f"{expected}:")
+
+
+def test_overrides_of_every_kind() -> None:
+    overrides = ["data.cut=[3,4,3]", "schedule.milestones=[[0.5,0.1]]", "data.root=../x", "optimizer.lr=1e-3"]
+    recipe = load_recipe(
+        "cifar10-lt-100", [*overrides, "trainer.precision=16", "data.image_size=null"]
+    ).recipe
+    assert (recipe.data.cut, recipe.data.root, recipe.data.image_size) == ((3, 4, 3), "../x", None)
+    assert (recipe.schedule.milestones, recipe.optimizer.lr) == (((0.5, 0.1),), 0.001)
+    assert recipe.trainer.precision == "16"
+
+
+def test_the_hash_knows_values_and_not_their_spelling() -> None:
+    one, two = (load_recipe("digits", [f"optimizer.lr={text}"]).recipe for text in ("1", "1.0e0"))
+    assert one.config_hash == two.config_hash
+    assert one.config_hash != load_recipe("digits", ["optimizer.lr=2"]).recipe.config_hash
+
+
+def test_the_origin_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        load_recipe("digits").origin["name"] = "elsewhere"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_dumped_recipe_loads_as_an_equal_one(name: str, method: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name, ["trainer.precision=16", "optimizer.weight_decay=1e-6"], method=method).recipe
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    again = load_recipe(str(tmp_path / "recipe.yaml")).recipe
+    assert again == recipe
+    assert again.config_hash == recipe.config_hash
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(1e-300, 1e300))
+def test_any_text_and_number_survive_the_dump(scratch: Path, text: str, number: float) -> None:
+    recipe = load_recipe("digits").recipe.model_copy(
+        update={
+            "data": Data(name="folder", root=text, imbalance_factor=max(number, 1.0)),
+            "method": Custom(loss=text),
+        }
+    )
+    scratch.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(str(scratch)).recipe == recipe
+
+
+def test_the_name_is_that_of_the_file_unless_it_says_another(tmp_path: Path) -> None:
+    path = tmp_path / "a b.yaml"
+    path.write_text("data: {name: digits}\n")
+    with pytest.raises(InputError, match=rf"(?s)unknown value of name\n  where:   {re.escape(str(path))}\n"):
+        load_recipe(str(path))
+    assert load_recipe(str(path), ["name=ab"]).recipe.name == "ab"
+    path.write_text("name: c.d-e_f\ndata: {name: digits}\n")
+    assert load_recipe(str(path)).recipe.name == "c.d-e_f"
+
+
+def outcome(path: Path, overrides: Sequence[str] = ()) -> Resolved | InputError:
+    """Either a recipe or a clean refusal; any other exception fails the test."""
+    try:
+        return load_recipe(str(path), overrides)
+    except InputError as error:
+        found = error
+    assert str(found).strip()
+    assert "pydantic" not in str(found)
+    return found
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_fuzz_bytes(scratch: Path, content: bytes) -> None:
+    scratch.write_bytes(content)
+    assert isinstance(outcome(scratch), InputError)
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("abk:{}[]&*<!-#'\"|>%@`,? \n\t1.e~=\\u0\ud83d"), max_size=60))
+def test_fuzz_yaml_like_text(scratch: Path, text: str) -> None:
+    scratch.write_bytes(b"data: {name: digits}\n" + text.encode("utf-8", "surrogatepass"))
+    outcome(scratch)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_fuzz_mutated_recipes(scratch: Path, data: st.DataObject) -> None:
+    text = recipe_text("cifar100-lt-50").partition("\n\n")[2]
+    start = data.draw(st.integers(0, len(text)))
+    stop = data.draw(st.integers(start, min(len(text), start + 20)))
+    piece = data.draw(
+        st.text(max_size=8) | st.sampled_from(["\n", "  ", ": ", "- ", "[", "{}", "&a ", "*ffds", "null"])
+    )
+    scratch.write_text(text[:start] + piece + text[stop:], encoding="utf-8", errors="surrogatepass")
+    outcome(scratch)
+
+
+paths = st.sampled_from(
+    [
+        *(key for key, _ in leaves(load_recipe("digits").recipe)),
+        *(
+            "data",
+            "method",
+            "methods",
+            "methods.ce",
+            "methods.ib.name",
+            "methods.x",
+            "trainer",
+            "data.cut.x",
+            "a",
+            ".",
+        ),
+    ]
+)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([*METHODS])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(paths | st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(paths, values), min_size=1, max_size=4), st.lists(st.text(max_size=12), max_size=1))
+def test_fuzz_values_of_any_type_at_any_key(
+    scratch: Path, given: list[tuple[str, Any]], junk: list[str]
+) -> None:
+    tree: dict[str, Any] = {}
+    for path, value in given:
+        section = tree
+        *sections, name = path.split(".")
+        for part in sections:
+            inner = section.setdefault(part, {})
+            section = inner if isinstance(inner, dict) else {}
+        section[name] = value
+    scratch.write_text(dump_yaml(tree), encoding="utf-8")
+    outcome(scratch, junk)
+    texts = [f"{path}={dump_yaml([value]).strip()[1:-1]}" for path, value in given]
+    scratch.write_text(recipe_text("digits"))
+    outcome(scratch, [*texts, *junk])
+
+
+def test_neither_loading_nor_a_broken_recipe_imports_torch(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("data: {name: digits}\nschedule: {epocs: 3}\n")
+    program = (
+        "import sys\n"
+        "from ffds.recipes.load import load_recipe\n"
+        "load_recipe('digits')\n"
+        "try:\n"
+        "    load_recipe('bad.yaml')\n"
+        "except ValueError as error:\n"
+        "    print(str(error).splitlines()[0])\n"
+        "print(sorted({'torch', 'numpy', 'torchvision', 'timm', 'sklearn', 'pyarrow'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["unknown key schedule.epocs", "[]"]

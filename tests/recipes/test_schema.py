@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from ffds.recipes.load import load_recipe
+from ffds.recipes.method_settings import LDAM, METHODS, CrossEntropy
+from ffds.recipes.schema import Data, Model, Recipe, Trainer
+
+
+@pytest.mark.parametrize("given", [32, "32", 16, "16", "bf16"])
+def test_precision_needs_no_quotes(given: object) -> None:
+    assert Trainer.model_validate({"precision": given}).precision == str(given)
+
+
+@pytest.mark.parametrize("given", [True, 16.0, 64, None])
+def test_but_nothing_else_is_a_precision(given: object) -> None:
+    with pytest.raises(ValidationError):
+        Trainer.model_validate({"precision": given})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_found_by_its_name(name: str) -> None:
+    recipe = Recipe.model_validate({"name": "x", "data": {"name": "digits"}, "method": {"name": name}})
+    assert type(recipe.method) is METHODS[name]
+    assert next(iter(recipe.method.model_dump())) == "name"
+
+
+def test_the_head_is_what_the_method_needs() -> None:
+    data = Data(name="digits")
+    assert Recipe(name="x", data=data, method=LDAM()).head == "cosine"
+    assert Recipe(name="x", data=data, method=CrossEntropy()).head == "linear"
+    assert Recipe(name="x", data=data, model=Model(head="cosine")).head == "cosine"
+
+
+def test_a_recipe_is_frozen() -> None:
+    recipe = load_recipe("digits").recipe
+    with pytest.raises(ValidationError):
+        recipe.name = "other"
+
+
+def test_any_setting_changes_the_hash() -> None:
+    hashes = {load_recipe("digits").recipe.config_hash}
+    for override in ("trainer.seed=1", "method.k=0.1", "data.root=x", "method=ce", "name=other"):
+        hashes.add(load_recipe("digits", [override]).recipe.config_hash)
+    assert len(hashes) == 6

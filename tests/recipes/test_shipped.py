@@ -1,0 +1,142 @@
+"""The shipped recipes against the settings of the paper and its released code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ffds.recipes.load import dump_recipe, load_recipe
+from ffds.recipes.method_settings import METHODS
+from ffds.recipes.schema import Recipe
+from ffds.recipes.source import recipe_text, shipped_recipes
+
+NAMES = [
+    *("cifar10-lt-10", "cifar10-lt-100", "cifar10-lt-50"),
+    *("cifar100-lt-10", "cifar100-lt-100", "cifar100-lt-50"),
+    *("digits", "own-folder", "tiny-imagenet-lt-10", "tiny-imagenet-lt-100"),
+]
+# recipe: gamma_min, gamma_max, num_groups, beta; D-FFDS, FFDS and CE of Table 1a
+PAPER: dict[str, tuple[float, float, int, float, str, str, str]] = {
+    "cifar10-lt-100": (0.0, 3.0, 3, 0.9999, "79.93", "75.60", "70.47"),
+    "cifar10-lt-50": (1.0, 4.5, 1, 0.9999, "82.94", "79.82", "77.21"),
+    "cifar10-lt-10": (2.5, 4.5, 2, 0.9999, "88.48", "87.46", "86.40"),
+    "cifar100-lt-100": (0.0, 4.5, 10, 0.9999, "43.46", "40.74", "38.85"),
+    "cifar100-lt-50": (1.5, 5.0, 5, 0.9999, "48.48", "45.67", "43.24"),
+    "cifar100-lt-10": (2.5, 4.0, 5, 0.999, "58.82", "58.66", "56.09"),
+    "tiny-imagenet-lt-100": (0.0, 3.0, 10, 0.9999, "43.86", "42.34", "38.19"),
+    "tiny-imagenet-lt-10": (0.0, 3.0, 10, 0.9999, "58.31", "56.11", "53.22"),
+}
+CUTS = {
+    "cifar10": (3, 4, 3),
+    "cifar100": (35, 35, 30),
+    "tiny-imagenet-lt-100": (70, 70, 60),
+    "tiny-imagenet-lt-10": (66, 67, 67),
+}
+SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 2e-4, "nesterov": False}
+CIFAR: dict[str, Any] = {
+    "data": {
+        "augment": ("pad-crop", "hflip"),
+        "padding": 4,
+        "mean": (0.4914, 0.4822, 0.4465),
+        "std": (0.2023, 0.1994, 0.2010),
+        "image_size": None,
+        "eval_resize": None,
+        "profile": "exp",
+        "seed": 0,
+        "validation": 0.0,
+    },
+    "model": {"name": "resnet32", "pretrained": False},
+    "optimizer": SGD,
+    "schedule": {"epochs": 200, "warmup": 5, "milestones": ((0.8, 0.1), (0.9, 0.01))},
+    "trainer": {"batch_size": 128},
+}
+TINY: dict[str, Any] = {
+    "data": {
+        "augment": ("resized-crop", "hflip"),
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "image_size": 224,
+        "eval_resize": 256,
+        "profile": "exp",
+        "seed": 0,
+        "validation": 0.0,
+    },
+    "model": {"name": "timm/resnet18", "pretrained": True},
+    "optimizer": SGD,
+    "schedule": {"epochs": 100, "warmup": 5, "milestones": ((0.15, 0.01),)},
+    "trainer": {"batch_size": 128},
+}
+
+
+def test_the_shipped_recipes_are_frozen() -> None:
+    assert list(shipped_recipes()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_header_is_a_document_for_people(name: str) -> None:
+    header = recipe_text(name).split("\n\n", maxsplit=1)[0].splitlines()
+    assert all(line.startswith("#") for line in header)
+    title = shipped_recipes()[name]
+    assert header[0] == f"# {title}"
+    assert 20 < len(title) < 105
+    for word in ("Paper", "Data", "Hardware", "Expected", "Command"):
+        assert sum(line.startswith(f"# {word} ") for line in header) == 1, word
+    assert f"ffds train {name}" in "\n".join(header)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_data_network_and_schedule_are_the_papers(name: str) -> None:
+    dataset, _, factor = name.rpartition("-lt-")
+    dumped = load_recipe(name).recipe.model_dump()
+    for section, settings in (TINY if dataset == "tiny-imagenet" else CIFAR).items():
+        assert {key: dumped[section][key] for key in settings} == settings
+    assert dumped["data"]["name"] == dataset
+    assert dumped["data"]["imbalance_factor"] == float(factor)
+    assert dumped["data"]["cut"] == CUTS.get(name, CUTS.get(dataset))
+
+
+@pytest.mark.parametrize("method", ["ffds", "d-ffds"])
+@pytest.mark.parametrize("name", PAPER)
+def test_the_settings_of_ffds_are_those_of_the_released_code(name: str, method: str) -> None:
+    gamma_min, gamma_max, num_groups, beta, *_ = PAPER[name]
+    settings = load_recipe(name, method=method).recipe.method.model_dump()
+    expected: dict[str, Any] = {
+        "beta": beta,
+        "k": 0.9,
+        "num_groups": num_groups,
+        "gamma_min": gamma_min,
+        "gamma_max": gamma_max,
+        "curve": "concave",
+        "label_smoothing": 0.1,
+        "milestones": None,
+    }
+    if method == "d-ffds":
+        expected["start"] = 0.1 if name.startswith("tiny") else 0.65
+    assert {key: settings[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_header_quotes_the_papers_numbers_as_the_papers(name: str) -> None:
+    *_, deferred, plain, baseline = PAPER[name]
+    expected = f"the paper's numbers, top-1 in %: D-FFDS {deferred}, FFDS {plain}, CE {baseline}"
+    assert expected in recipe_text(name)
+
+
+@pytest.mark.parametrize("method", [None, *METHODS])
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_recipe_loads_with_every_method(name: str, method: str | None) -> None:
+    recipe = load_recipe(name, method=method).recipe
+    assert isinstance(recipe, Recipe)
+    assert (recipe.name, recipe.method.name) == (name, method or "d-ffds")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_baselines_have_the_settings_of_their_own_released_code(name: str) -> None:
+    for method, settings in METHODS.items():
+        if method not in {"ffds", "d-ffds"}:
+            assert load_recipe(name, method=method).recipe.method == settings()
+
+
+def test_no_setting_is_written_that_does_not_exist_in_the_dump() -> None:
+    assert dump_recipe(load_recipe("digits").recipe).startswith("name: digits\ndata:\n  name: digits\n")
