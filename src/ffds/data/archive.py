@@ -1,0 +1,85 @@
+"""The original archive of a dataset: found below the root, unpacked once, fetched on request."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffds.data.download import fetch, md5_of
+from ffds.errors import InputError
+
+__all__ = ["Archive"]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive.
+
+    Attributes:
+        url: where it is published.
+        md5: its published sum, in hex.
+        folder: the directory it unpacks to.
+    """
+
+    url: str
+    md5: str
+    folder: str
+
+    @property
+    def file(self) -> str:
+        """Its file name."""
+        return self.url.rsplit("/", 1)[-1]
+
+    def unpacked(self, root: Path, download: bool) -> Path | None:
+        """The unpacked directory below `root`: as it lies there, from the archive, or downloaded.
+
+        Args:
+            root: the directory of the data; made by a download.
+            download: fetch the archive if it is not there.
+
+        Returns:
+            The directory; None where neither it nor the archive is there and no download is asked for.
+
+        Raises:
+            InputError: the archive is not the published one, or cannot be fetched or unpacked.
+        """
+        target, archive = root / self.folder, root / self.file
+        if target.is_dir():
+            return target
+        if not archive.is_file():
+            if not download:
+                return None
+            fetch(self.url, archive, self.md5)
+        elif (found := md5_of(archive)) != self.md5:
+            raise InputError(
+                f"{archive.name} is not the published archive",
+                where=archive,
+                got=f"md5 {found}",
+                allowed=f"md5 {self.md5}",
+                fix="remove it, then fetch it with data.download=true",
+            )
+        _unpack(archive, target)
+        return target
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack beside `target` and rename: it is complete or not there."""
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as parent:
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as content:
+                    content.extractall(parent)
+            else:
+                with tarfile.open(archive) as content:
+                    content.extractall(parent, filter="data")
+            (Path(parent) / target.name).replace(target)
+    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{archive.name} could not be unpacked",
+            where=target.parent,
+            got=error,
+            fix="its directory needs room and the right to write; or unpack it elsewhere and set data.root",
+        ) from error

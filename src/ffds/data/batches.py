@@ -1,0 +1,170 @@
+"""Batches of a split held in the memory of the training device: who sees which image when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ffds.data.augment import EvalTransform, TrainTransform
+from ffds.data.dataset import Split
+from ffds.errors import InputError
+from ffds.randomness import derived_seed
+from ffds.recipes.schema import Data
+
+__all__ = ["Batch", "EvalBatches", "TrainBatches"]
+
+
+class Batch(NamedTuple):
+    """One rank's part of a global batch, on the training device.
+
+    Attributes:
+        images: float32 (B, C, h, w), channels-last.
+        labels: int64 (B,).
+        indices: int64 (B,), places in the split.
+        global_size: rows of the global batch over all ranks; equals B on one rank.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    global_size: int
+
+
+class TrainBatches:
+    """Every image of a split once per epoch, shuffled and augmented.
+
+    Order and augmentation depend on the seed, epoch and step only: not on the device, the number of ranks,
+    the steps before, or any global generator. Together, in rank order, the ranks get the batch that one rank
+    would get alone; their parts differ by at most one row.
+
+    Where the batch size does not divide the number of images, a rest of fewer than 2 · world_size rows joins
+    the batch before it: batch norm needs two rows. A batch size above the number of images gives one batch.
+
+    Args:
+        split: the images; moved to `device` once, here.
+        data: the recipe's section with the augmentation.
+        batch_size: rows of a global batch, over all ranks; at least `world_size`.
+        seed: of the run.
+        device: where the batches are made.
+        rank: of this process, below `world_size`.
+        world_size: number of processes.
+
+    Raises:
+        InputError: a rank would get no row: too few images, or a batch smaller than the number of ranks.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        data: Data,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if min(batch_size, len(split)) < world_size:
+            raise InputError(
+                "a rank would get no training image",
+                got=f"{len(split)} images in batches of {batch_size} for {world_size} ranks",
+                allowed=f"at least {world_size} of each",
+                fix="use fewer devices or a larger trainer.batch_size",
+            )
+        self._images, self._labels = _on_device(split, device)
+        self._transform = TrainTransform(data)
+        self._bounds = _train_bounds(len(split), batch_size, world_size)
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return len(self._bounds) - 1
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch.
+
+        Args:
+            epoch: number of the epoch; decides order and augmentation.
+            start_step: steps to leave out because they are done already; the others do not change.
+        """
+        order = self._order(epoch)
+        for step in range(start_step, len(self)):
+            start, stop = self._bounds[step], self._bounds[step + 1]
+            rows = _share(stop - start, self._rank, self._world_size)
+            indices = order[start:stop][rows]
+            images = self._transform(
+                self._images.index_select(0, indices),
+                derived_seed(self._seed, "augment", epoch, step),
+                rows=rows,
+                global_size=stop - start,
+            )
+            yield Batch(images, self._labels.index_select(0, indices), indices, stop - start)
+
+    def _order(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, "order", epoch))
+        return torch.randperm(len(self._labels), generator=generator).to(self._labels.device)
+
+
+class EvalBatches:
+    """Every image of a split once over all ranks, in order, without chance.
+
+    Each global batch is cut into one piece a rank, the first ranks taking the odd rows; a rank whose piece is
+    empty skips it, so it may have fewer batches than the others, or none.
+
+    Args:
+        split: the images; moved to `device` once, here.
+        data: the recipe's section with image size and normalisation.
+        batch_size: rows of a global batch, over all ranks.
+        device: where the batches are made.
+        rank: of this process, below `world_size`.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        data: Data,
+        *,
+        batch_size: int,
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._images, self._labels = _on_device(split, device)
+        self._transform = EvalTransform(data)
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This rank's batches."""
+        total = len(self._labels)
+        for start in range(0, total, self._batch_size):
+            size = min(self._batch_size, total - start)
+            share = _share(size, self._rank, self._world_size)
+            rows = slice(start + share.start, start + share.stop)
+            if rows.start < rows.stop:
+                indices = torch.arange(rows.start, rows.stop, device=self._labels.device)
+                yield Batch(self._transform(self._images[rows]), self._labels[rows], indices, size)
+
+
+def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    images = np.require(split.images, requirements=("C", "W"))
+    labels = np.require(split.labels, requirements=("C", "W"))
+    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+
+
+def _train_bounds(total: int, batch_size: int, world_size: int) -> list[int]:
+    """Where global batches start, and the end."""
+    bounds = [*range(0, total, batch_size), total]
+    if total > batch_size and 0 < total % batch_size < 2 * world_size:
+        del bounds[-2]
+    return bounds
+
+
+def _share(size: int, rank: int, world_size: int) -> slice:
+    """The rows of one rank: contiguous, in rank order, sizes at most one apart, larger ones first."""
+    start, stop = (-(-size * part // world_size) for part in (rank, rank + 1))
+    return slice(start, stop)

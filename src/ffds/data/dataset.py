@@ -1,0 +1,64 @@
+"""The container every source fills and everything downstream reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Dataset", "Split"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images in memory: uint8 (N, H, W, C) with C = 1 or 3, and labels int64 (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> Split:
+        """The images at `indices`, in that order."""
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A long-tailed training set with its test set.
+
+    Attributes:
+        name: the source's name, e.g. ``cifar100``.
+        source: where the images came from, in words for a person.
+        class_names: one per class, in label order.
+        train: the images trained on.
+        test: the images the results are reported on; never used to choose anything.
+        validation: images held out of training, None unless `data.validation` asks for them.
+        skipped: files left out because they could not be read (`data.on_bad_image: skip`).
+    """
+
+    name: str
+    source: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    validation: Split | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C, whether or not each has images."""
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training images of each class, in label order."""
+        counts: list[int] = np.bincount(self.train.labels, minlength=self.num_classes).tolist()
+        return counts
+
+    @property
+    def imbalance_factor(self) -> float:
+        """Largest over smallest class count of the training set."""
+        return max(self.class_counts) / min(self.class_counts)

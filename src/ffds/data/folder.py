@@ -1,0 +1,85 @@
+"""An image folder: one directory a class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ffds.data.images import FileImages, Stored
+from ffds.data.source import Labelled, Source, existing_root
+from ffds.errors import InputError, nearest
+from ffds.recipes.schema import Data
+
+__all__ = ["LAYOUT", "images_below", "open_folder"]
+
+LAYOUT = "train/CLASS/* with test/CLASS/* (or val/), or CLASS/* to be split by data.test_fraction"
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+TEST_NAMES = ("test", "val", "valid", "validation")
+
+
+def open_folder(data: Data) -> Source:
+    """The source `folder`: class order is that of the sorted directory names.
+
+    Images are stored as squares of side `data.eval_resize` or else `data.image_size` (see
+    `images.Stored`), as they are where neither is given. Of several test directories the first of
+    test, val, valid, validation counts. Without one the test set is cut from each class.
+
+    Raises:
+        InputError: there is no such layout, or a test class has no training directory.
+    """
+    root = existing_root(data, LAYOUT)
+    stored = Stored(data.eval_resize or data.image_size)
+    test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
+    train_directory = root / "train" if (root / "train").is_dir() else root
+    if train_directory == root and test is not None:
+        raise InputError(f"{test.name}/ without train/", where=root, allowed=LAYOUT)
+    names = _directories(train_directory)
+    if not names:
+        raise InputError("no class directories", where=train_directory, allowed=LAYOUT)
+    train = _labelled(train_directory, names, stored)
+    return Source(
+        description=f"image folder {root}",
+        class_names=names,
+        train=train,
+        test=train.none() if test is None else _labelled(test, names, stored),
+        cut_test=test is None,
+    )
+
+
+def images_below(directory: Path) -> list[Path]:
+    """The image files in and below a directory, in torchvision's order: by directory, then by name."""
+    found = []
+    for folder, _, files in sorted(os.walk(directory, followlinks=True)):
+        found += [
+            Path(folder, name)
+            for name in sorted(files)
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        ]
+    return found
+
+
+def _directories(parent: Path) -> tuple[str, ...]:
+    return tuple(
+        sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+    )
+
+
+def _labelled(split: Path, names: tuple[str, ...], stored: Stored) -> Labelled:
+    label_of = {name: label for label, name in enumerate(names)}
+    paths: list[Path] = []
+    labels: list[int] = []
+    for name in _directories(split):
+        if name not in label_of:
+            raise InputError(
+                f"class {name} has test images but no training directory",
+                where=split / name,
+                allowed=", ".join(names[:20]),
+                fix=nearest(name, names),
+            )
+        found = images_below(split / name)
+        paths += found
+        labels += [label_of[name]] * len(found)
+    images = FileImages(tuple(paths), stored)
+    return Labelled.all_of(images, np.array(labels, dtype=np.int64), images.place)

@@ -1,0 +1,109 @@
+"""Writing a long-tailed dataset as a Parquet pack that this package and the hub's `datasets` read."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from ffds.data.open import open_source
+from ffds.data.source import Labelled
+from ffds.data.tail import tail_ranks, tail_rows
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+
+__all__ = ["write_pack"]
+
+ROW_GROUP = 1000
+
+
+def write_pack(data: Data, directory: Path) -> list[Path]:
+    """Write the training images that `data` keeps, and its test images.
+
+    Columns: `image` (lossless WebP of the stored pixels), `label`, `index` (place in the original order)
+    and, in the train file, `lt_rank` (place in its class after the reference shuffle). Read with the same
+    settings, the pack gives the same arrays; it also serves every larger imbalance factor. The validation
+    set is not cut here: it is cut when the pack is read.
+
+    Args:
+        data: which data, and how long their tail is.
+        directory: where to write; made if missing.
+
+    Returns:
+        The two files, train and test.
+
+    Raises:
+        InputError: `directory` already holds a pack or cannot be written, or the data cannot be opened.
+    """
+    there = sorted(directory.glob("*.parquet"))
+    if there:
+        raise InputError(
+            "a pack is never overwritten",
+            where=directory,
+            got=f"{there[0].name} is there",
+            fix="give another directory, or remove this one",
+        )
+    source = open_source(data)
+    rows = tail_rows(source, data)
+    train, ranks = source.train.take(rows), tail_ranks(source, data)[rows]
+    files = [directory / f"{split}-00000-of-00001.parquet" for split in ("train", "test")]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=directory, prefix=".") as unfinished:
+            parts = [Path(unfinished, file.name) for file in files]
+            _write(parts[0], train, source.class_names, ranks)
+            _write(parts[1], source.test, source.class_names, None)
+            # The train file last: what has one is a pack.
+            parts[1].replace(files[1])
+            parts[0].replace(files[0])
+    except OSError as error:
+        raise InputError("the pack cannot be written", where=directory, got=error) from error
+    return files
+
+
+def _write(
+    file: Path, split: Labelled, class_names: tuple[str, ...], ranks: NDArray[np.int64] | None
+) -> None:
+    images = split.read()
+    columns = {"label": split.labels, "index": split.index}
+    if ranks is not None:
+        columns["lt_rank"] = ranks
+    schema = _schema(class_names, tuple(columns), grey=images.shape[-1] == 1)
+    with pq.ParquetWriter(file, schema) as writer, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(split), ROW_GROUP):
+            rows = slice(start, start + ROW_GROUP)
+            encoded = [
+                {"bytes": content, "path": f"{index}.webp"}
+                for content, index in zip(
+                    threads.map(_webp, images[rows]), split.index[rows].tolist(), strict=True
+                )
+            ]
+            arrays = [pa.array(encoded, schema.field("image").type)]
+            arrays += [pa.array(values[rows]) for values in columns.values()]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _webp(image: NDArray[np.uint8]) -> bytes:
+    grey = image.shape[-1] == 1
+    content = BytesIO()
+    Image.fromarray(image[..., 0] if grey else image).save(content, "WEBP", lossless=True)
+    return content.getvalue()
+
+
+def _schema(class_names: tuple[str, ...], integers: tuple[str, ...], grey: bool) -> pa.Schema:
+    """Arrow types with the hub's features; a grey image says so, and is read back with one channel."""
+    features: dict[str, object] = {"image": {"_type": "Image"} | ({"mode": "L"} if grey else {})}
+    features |= {name: {"dtype": "int64", "_type": "Value"} for name in integers}
+    features["label"] = {"names": list(class_names), "_type": "ClassLabel"}
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    fields = [("image", image), *((name, pa.int64()) for name in integers)]
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})

@@ -1,0 +1,186 @@
+"""Images in Parquet files in the hub's layout, and pre-cut packs, which also carry `lt_rank`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ffds.data.images import BATCH, Encoded, Stored, decode_all
+from ffds.data.parquet_columns import class_names, image_column, image_mode, label_column
+from ffds.data.source import Decoded, Labelled, OnBad, Source, existing_root
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+
+__all__ = ["LAYOUT", "ParquetImages", "open_parquet", "split_files"]
+
+LAYOUT = "train-*.parquet and test-*.parquet (or validation-*, val-*), in it or in its folder data/"
+
+
+def split_files(root: Path, *splits: str) -> tuple[Path, ...]:
+    """The shards of the first of these splits that has any, in order."""
+    for split in splits:
+        for folder in (root, root / "data"):
+            found = [*folder.glob(f"{split}-*.parquet"), *folder.glob(f"{split}.parquet")]
+            if found:
+                return tuple(sorted(found))
+    return ()
+
+
+def open_parquet(data: Data) -> Source:
+    """The source `parquet`: any directory in the hub's layout.
+
+    Images are stored as they are, or, where `data.image_size` is given, as squares of side
+    `data.eval_resize` or else `data.image_size`. A train file with a column `lt_rank` is a pre-cut pack:
+    its tail is cut by that rank, whatever `data.seed` says. Without a test set the ranks are not used.
+
+    Raises:
+        InputError: files or columns are missing, ambiguous or broken; a label is missing or no integer.
+    """
+    root = existing_root(data, LAYOUT)
+    train_files, test_files = split_files(root, "train"), split_files(root, "test", "validation", "val")
+    if not train_files:
+        raise InputError("no training images", where=root, allowed=LAYOUT)
+    schema = _schema(train_files[0])
+    images = image_column(schema, data.image_column, train_files[0])
+    label = label_column(schema, data.label_column, train_files[0])
+    stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
+
+    train = _labelled(train_files, images, label, stored)
+    classes = class_names(schema, label) or tuple(str(c) for c in range(len(np.unique(train.labels))))
+    ranked = "lt_rank" in schema.names and bool(test_files)
+    return Source(
+        description=f"Parquet files in {root}",
+        class_names=classes,
+        train=train,
+        test=_labelled(test_files, images, label, stored) if test_files else train.none(),
+        cut_test=not test_files,
+        ranks=_integers(train_files, "lt_rank") if ranked else None,
+    )
+
+
+@dataclass(frozen=True)
+class ParquetImages:
+    """The image column of several Parquet files, read as one."""
+
+    files: tuple[Path, ...]
+    column: str
+    stored: Stored
+
+    def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
+        """The images at `rows`, in that order; row groups without any of them are not read."""
+        return decode_all(self._encoded(rows), len(rows), self.stored, on_bad)
+
+    def _encoded(self, rows: NDArray[np.int64]) -> Iterator[Sequence[Encoded]]:
+        positions = np.argsort(rows, kind="stable")
+        wanted = rows[positions]
+        offset = 0
+        for file in self.files:
+            with _reading(file) as parquet:
+                for start, batch in _batches(parquet, self.column, wanted - offset):
+                    low, high = np.searchsorted(wanted - offset, [start, start + len(batch)])
+                    within = wanted[low:high] - offset
+                    chosen = batch.take(pa.array(within - start)).to_pylist()
+                    yield [
+                        _encoded(position, file, row, image)
+                        for position, row, image in zip(
+                            positions[low:high].tolist(), within.tolist(), chosen, strict=True
+                        )
+                    ]
+                offset += parquet.metadata.num_rows
+
+
+def _batches(
+    parquet: pq.ParquetFile, column: str, wanted: NDArray[np.int64]
+) -> Iterator[tuple[int, pa.Array]]:
+    """The batches of the row groups that hold a wanted row, each with its first row."""
+    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    for group, first in enumerate(accumulate(sizes[:-1], initial=0)):
+        low, high = np.searchsorted(wanted, [first, first + sizes[group]])
+        if low == high:
+            continue
+        start = first
+        for batch in parquet.iter_batches(BATCH, row_groups=[group], columns=[column]):
+            yield start, batch.column(0)
+            start += len(batch)
+
+
+def _encoded(position: int, file: Path, row: int, image: dict[str, Any] | None) -> Encoded:
+    image = image or {}
+    path = f" ({image['path']})" if image.get("path") else ""
+    return Encoded(position, f"{file} row {row}{path}", image.get("bytes"))
+
+
+def _labelled(files: tuple[Path, ...], images: str, label: str, stored: Stored) -> Labelled:
+    pixels = ParquetImages(files, images, stored)
+    labelled = Labelled.all_of(pixels, _integers(files, label), _Place(files, label))
+    if "index" in _schema(files[0]).names and label != "index":
+        return replace(labelled, index=_integers(files, "index"))
+    return labelled
+
+
+@dataclass(frozen=True)
+class _Place:
+    files: tuple[Path, ...]
+    label: str
+
+    def __call__(self, row: int) -> str:
+        for file in self.files:
+            with _reading(file) as parquet:
+                if row < parquet.metadata.num_rows:
+                    return f"{file} row {row}, column {self.label}"
+                row -= parquet.metadata.num_rows
+        raise IndexError(row)
+
+
+def _integers(files: tuple[Path, ...], column: str) -> NDArray[np.int64]:
+    parts = []
+    for file in files:
+        if column not in _schema(file).names:
+            raise InputError(f"no column {column}", where=file, got=", ".join(_schema(file).names))
+        with _reading(file) as parquet:
+            values = parquet.read(columns=[column]).column(0)
+        _check_integers(values, f"{file}, column {column}")
+        parts.append(values.to_numpy().astype(np.int64))
+    return np.concatenate(parts)
+
+
+def _check_integers(values: pa.ChunkedArray, where: str) -> None:
+    missing = np.flatnonzero(values.is_null().to_numpy())
+    if len(missing):
+        raise InputError(
+            f"{len(missing)} values are missing",
+            where=f"{where}, row {missing[0]}",
+            got="null",
+            allowed="integers 0 .. C - 1",
+        )
+    if not pa.types.is_integer(values.type):
+        raise InputError(
+            f"a column of {values.type} holds no labels",
+            where=f"{where}, row 0",
+            got=repr(values[0].as_py()) if len(values) else "no rows",
+            allowed="integers 0 .. C - 1",
+            fix="number the classes, or name another column: data.label_column=NAME",
+        )
+
+
+def _schema(file: Path) -> pa.Schema:
+    with _reading(file) as parquet:
+        return parquet.schema_arrow
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            yield parquet
+    except (pa.ArrowException, OSError) as error:
+        raise InputError("a Parquet file cannot be read", where=file, got=error) from error

@@ -1,0 +1,153 @@
+"""What a source hands over: labels at once, images when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+
+__all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "OnBad", "Source", "existing_root"]
+
+OnBad = Literal["stop", "skip"]
+
+
+class Decoded(NamedTuple):
+    """Images uint8 (N, H, W, C), and by position the file and fault of each that could not be read."""
+
+    images: NDArray[np.uint8]
+    bad: dict[int, str]
+
+
+class Images(Protocol):
+    """Images of one split, not necessarily in memory."""
+
+    def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
+        """The images at `rows`, in that order."""
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images already in memory: uint8 (N, H, W, C)."""
+
+    array: NDArray[np.uint8]
+
+    def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
+        """The images at `rows`; none of them can be bad."""
+        return Decoded(self.array[rows], {})
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with their labels.
+
+    Attributes:
+        images: where the pixels come from.
+        labels: int64 (N,).
+        rows: int64 (N,), the place of each image in `images`.
+        index: int64 (N,), the place of each image in the original order of its dataset.
+        place: names a row for a message, e.g. by file and row.
+    """
+
+    images: Images
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    index: NDArray[np.int64]
+    place: Callable[[int], str]
+
+    @classmethod
+    def all_of(cls, images: Images, labels: NDArray[np.int64], place: Callable[[int], str]) -> Self:
+        """Every image, in the original order."""
+        everything = np.arange(len(labels))
+        return cls(images, labels, everything, everything, place)
+
+    def none(self) -> Labelled:
+        """No image of these."""
+        return self.take(np.arange(0))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Labelled:
+        """The images at `chosen`, positions or a mask."""
+        return replace(self, labels=self.labels[chosen], rows=self.rows[chosen], index=self.index[chosen])
+
+    def read(self) -> NDArray[np.uint8]:
+        """All images, decoded; the first bad one stops with an error."""
+        return self.images.read(self.rows, "stop").images
+
+    def without_unreadable(self) -> tuple[Labelled, NDArray[np.bool_], tuple[str, ...]]:
+        """The images that can be read, now in memory; a mask of them; what is left out."""
+        if not len(self):
+            return self, np.ones(0, dtype=np.bool_), ()
+        images, bad = self.images.read(self.rows, "skip")
+        sound = np.ones(len(self), dtype=np.bool_)
+        sound[list(bad)] = False
+        kept = self.take(sound)
+        in_memory = replace(kept, images=ArrayImages(images[sound]), rows=np.arange(len(kept)))
+        return in_memory, sound, tuple(bad.values())
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset before its tail is cut.
+
+    Attributes:
+        description: where it came from, for a person.
+        class_names: one per class, in label order.
+        train: the training images.
+        test: the test images.
+        cut_test: there are none: a part of `train` is to become them.
+        balanced: the published tail is cut from it in label order, from its smallest class's count on.
+        ranks: int64 (N,) of a pre-cut pack: place of each training image in the shuffle of its class.
+        carried: images of each class in that pack, whether or not all can be read.
+        skipped: images left out because they cannot be read.
+    """
+
+    description: str
+    class_names: tuple[str, ...]
+    train: Labelled
+    test: Labelled
+    cut_test: bool = False
+    balanced: bool = False
+    ranks: NDArray[np.int64] | None = None
+    carried: tuple[int, ...] | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Training images of each class."""
+        return tuple(np.bincount(self.train.labels, minlength=len(self.class_names)).tolist())
+
+
+def existing_root(data: Data, accepted: str, fix: str = "give its directory: data.root=DIR") -> Path:
+    """The directory of the data.
+
+    Args:
+        data: the section of the recipe.
+        accepted: the layouts that may lie there, for the message.
+        fix: what to do where there is none.
+
+    Raises:
+        InputError: `data.root` is not given, missing, not a directory, or not readable.
+    """
+    if data.root is None:
+        raise InputError(f"{data.name} needs data.root", got="null", allowed=accepted, fix=fix)
+    root = Path(data.root).expanduser()
+    try:
+        next(root.iterdir(), None)
+    except OSError as error:
+        raise InputError(
+            "data.root is not a directory that can be read",
+            where=root,
+            got=error.strerror or error,
+            allowed=accepted,
+            fix=fix,
+        ) from error
+    return root

@@ -1,0 +1,58 @@
+"""Classifier heads: from features to one logit per class."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["CosineHead", "LinearHead"]
+
+
+class LinearHead(nn.Linear):
+    """z = W h + b, W from Kaiming's normal distribution N(0, 2 / D), b from torch's default U(±D^−½).
+
+    Args:
+        num_features: D.
+        num_classes: C.
+
+    Source: the released CIFAR networks of LDAM-DRW and of those that build on them.
+    """
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes)
+        nn.init.kaiming_normal_(self.weight)
+
+
+class CosineHead(nn.Module):
+    """z_c = cos(h, w_c): logits in [−1, 1], to be scaled by the loss; no bias.
+
+    Computed in float32 whatever the features and autocast say. A feature vector of zeros has logits 0 and a
+    finite gradient.
+
+    Args:
+        num_features: D.
+        num_classes: C.
+
+    Source: Cao et al. 2019 (LDAM), released code: weights uniform in [−1, 1], then each w_c of unit length.
+
+    >>> CosineHead(2, 3)(torch.zeros(1, 2)).tolist()
+    [[0.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.empty(num_classes, num_features).uniform_(-1, 1)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cosines.
+
+        Args:
+            features: float (N, D).
+
+        Returns:
+            float32 (N, C).
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            # torch's default of 1e-12 would let the gradient at a zero vector grow to 1e12.
+            return F.linear(F.normalize(features.float(), eps=1e-6), F.normalize(self.weight.float()))

@@ -1,0 +1,135 @@
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import v2
+
+from ffds.data.images import Encoded, FileImages, Stored, decode, decode_all
+from ffds.errors import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def picture(height=6, width=9, channels=3):
+    return RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def encoded(array, form="PNG", **options):
+    content = BytesIO()
+    Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(content, form, **options)
+    return content.getvalue()
+
+
+def bomb(side=20_000):
+    """A PNG of a few bytes that says it has 400 million pixels."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "TIFF", "PPM"])
+def test_lossless_forms_come_back_exactly(form):
+    array = picture()
+    options = {"lossless": True} if form == "WEBP" else {}
+    np.testing.assert_array_equal(decode(encoded(array, form, **options), Stored()), array)
+
+
+def test_grey_becomes_three_channels_or_stays_one():
+    grey = picture(channels=1)
+    assert decode(encoded(grey), Stored()).shape == (6, 9, 3)
+    np.testing.assert_array_equal(decode(encoded(grey), Stored(mode="L")), grey)
+    as_colour = encoded(np.repeat(grey, 3, axis=-1), "WEBP", lossless=True)
+    np.testing.assert_array_equal(decode(as_colour, Stored(mode="L")), grey)
+
+
+def test_orientation_is_respected():
+    array = picture()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    np.testing.assert_array_equal(
+        decode(encoded(array, exif=exif.tobytes()), Stored()), np.rot90(array, k=-1, axes=(0, 1))
+    )
+
+
+@pytest.mark.parametrize("side", [5, 20, 33])
+def test_a_square_is_resized_as_torchvision_does(side):
+    array = picture(20, 20)
+    expected = v2.Resize(side, antialias=True)(Image.fromarray(array))
+    np.testing.assert_array_equal(decode(encoded(array), Stored(side)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (64, 40), (41, 64)])
+def test_the_centre_is_kept_as_torchvision_does(shape):
+    ramp = np.add.outer(np.arange(shape[0]), 2 * np.arange(shape[1])).astype(np.uint8)
+    array = np.stack([ramp, ramp // 2, 255 - ramp], axis=-1)
+    expected = v2.CenterCrop(20)(v2.Resize(20, antialias=True)(Image.fromarray(array)))
+    found = decode(encoded(array), Stored(20))
+    assert found.shape == (20, 20, 3)
+    assert np.abs(found.astype(int) - np.asarray(expected)).mean() < 2
+
+
+def test_a_panorama_takes_no_room():
+    assert decode(encoded(picture(1, 15_000)), Stored(256)).shape == (256, 256, 3)
+
+
+FAULTS = {
+    "truncated": encoded(picture(40, 40), "JPEG")[:300],
+    "no bytes": b"",
+    "not an image": b"class,label\ncat,0\n",
+    "bomb": bomb(),
+    "large bomb": bomb(12_000),
+    "16 bits": encoded(np.full((4, 4, 1), 40_000, dtype=np.uint16)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_image_is_named_or_skipped_but_never_replaced(fault, tmp_path):
+    arrays = [picture(4, 4) for _ in range(3)]
+    contents = [encoded(arrays[0]), FAULTS[fault], encoded(arrays[1]), encoded(arrays[2])]
+    paths = tuple(tmp_path / f"{k}.png" for k in range(4))
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    images = FileImages(paths, Stored())
+    with pytest.raises(InputError, match=r"an image cannot be read\n.*1\.png"):
+        images.read(np.arange(4), "stop")
+    found, bad = images.read(np.array([3, 1, 0]), "skip")
+    assert list(bad) == [1]
+    assert "1.png: " in bad[1]
+    np.testing.assert_array_equal(found[[0, 2]], [arrays[2], arrays[0]])
+
+
+def test_order_is_kept_over_many_batches():
+    arrays = [np.full((2, 2, 3), k % 256, dtype=np.uint8) for k in range(300)]
+    items = [Encoded(k, str(k), encoded(array)) for k, array in enumerate(arrays)]
+    found, bad = decode_all([items[200:], items[:200]], 300, Stored(), "stop")
+    assert not bad
+    np.testing.assert_array_equal(found, arrays)
+
+
+def test_different_sizes_need_a_size():
+    items = [Encoded(0, "a.png", encoded(picture(4, 4))), Encoded(1, "b.png", encoded(picture(4, 5)))]
+    with pytest.raises(InputError, match=r"differ in size\n.*b\.png\n.*5x4\n.*4x4") as caught:
+        decode_all([items], 2, Stored(), "skip")
+    assert "data.image_size" in str(caught.value)
+    assert decode_all([items], 2, Stored(3), "stop").images.shape == (2, 3, 3, 3)
+
+
+def test_nothing_readable_is_an_error():
+    with pytest.raises(InputError, match="no image can be read"):
+        decode_all([[Encoded(0, "a.png", None)]], 1, Stored(), "skip")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.png"):
+        FileImages((tmp_path / "gone.png",), Stored()).read(np.arange(1), "stop")

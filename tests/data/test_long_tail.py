@@ -1,0 +1,198 @@
+# ruff: noqa: NPY002  (the published rule is on the legacy global stream)
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ffds.data import long_tail_counts, long_tail_indices
+from ffds.data.long_tail import natural_tail_counts
+from ffds.errors import InputError
+
+PACKS = Path(__file__).parents[2] / "../shared/data"
+TOTALS = [
+    (5000, 10, 100, 12_406), (5000, 10, 50, 13_996), (5000, 10, 10, 20_431),
+    (500, 100, 100, 10_847), (500, 100, 50, 12_608), (500, 100, 10, 19_573),
+    (500, 200, 100, 21_549), (500, 200, 50, 25_082), (500, 200, 10, 39_072),
+    (3200, 36, 100, 25_711),
+]  # fmt: skip
+
+
+def published_rule(targets, counts):
+    """The loop of the published experiments, on the global random state, which is put back."""
+    before = np.random.get_state()
+    np.random.seed(0)
+    kept = []
+    for c, count in enumerate(counts):
+        members = np.where(targets == c)[0]
+        np.random.shuffle(members)
+        kept.extend(members[:count])
+    np.random.set_state(before)
+    return np.array(kept)
+
+
+@pytest.mark.parametrize(("max_count", "num_classes", "factor", "total"), TOTALS)
+def test_published_totals(max_count, num_classes, factor, total):
+    assert sum(long_tail_counts(max_count, num_classes, factor)) == total
+
+
+@given(st.integers(1, 5000), st.integers(1, 200), st.floats(1, 200))
+def test_counts_fall_from_the_largest_by_the_factor(max_count, num_classes, factor):
+    if int(max_count / factor) == 0:
+        return
+    counts = long_tail_counts(max_count, num_classes, factor)
+    assert counts[0] == max_count
+    assert counts == sorted(counts, reverse=True)
+    if num_classes > 1:
+        assert counts[-1] == pytest.approx(max_count / factor, abs=1)
+
+
+def test_factor_one_keeps_everything():
+    assert long_tail_counts(7, 3, 1) == long_tail_counts(7, 3, 1, "step") == [7, 7, 7]
+
+
+def test_step_of_an_odd_number_of_classes():
+    assert long_tail_counts(100, 5, 10, "step") == [100, 100, 10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((100, 10, 0.5), "imbalance factor"),
+        ((100, 10, float("nan")), "imbalance factor"),
+        ((100, 10, float("inf")), "imbalance factor"),
+        ((100, 0, 10), "num_classes = 0"),
+        ((0, 10, 10), "max_count = 0"),
+        ((100, 10, 10, "linear"), "unknown profile"),
+        ((10, 5, 50), "class 3 would keep no image"),
+    ],
+)
+def test_bad_arguments(arguments, words):
+    with pytest.raises(InputError, match=words):
+        long_tail_counts(*arguments)
+
+
+@given(st.lists(st.integers(0, 4), min_size=30, max_size=80).map(np.array))
+def test_indices_equal_the_published_loop(targets):
+    available = np.bincount(targets, minlength=5)
+    if available.min() == 0:
+        return
+    counts = [max(1, int(n) - c) for c, n in enumerate(available)]
+    np.testing.assert_array_equal(long_tail_indices(targets, counts), published_rule(targets, counts))
+
+
+def test_global_random_state_is_neither_read_nor_changed():
+    targets = np.arange(1000) % 7
+    np.random.seed(5)
+    expected = np.random.rand()
+    first = long_tail_indices(targets, [100] * 7)
+    np.random.seed(5)
+    second = long_tail_indices(targets, [100] * 7)
+    assert np.random.rand() == expected
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, long_tail_indices(targets, [100] * 7, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("targets", "counts", "words"),
+    [
+        ([0, 0, 1], [3, 1], "class 0 cannot supply"),
+        ([0, 0, 1], [2, 0], "class 1 cannot supply"),
+        ([0, 0, 1], [2, -1], "class 1 cannot supply"),
+        ([0, 0, 2], [2, 1], "target 2 is out of range"),
+        ([0, -1, 1], [1, 1], "target 1 is out of range"),
+        ([0.0, 1.0], [1, 1], "one integer per image"),
+        ([[0, 1]], [1, 1], "one integer per image"),
+    ],
+)
+def test_bad_targets_and_counts(targets, counts, words):
+    with pytest.raises(InputError, match=words):
+        long_tail_indices(targets, counts)
+
+
+@pytest.mark.parametrize(
+    ("pack", "labels", "label_column", "n_max"),
+    [
+        ("cifar10-if10", "train_labels_all.npy", "label", 5000),
+        ("cifar100-if10", "train_fine_labels_all.npy", "fine_label", 500),
+    ],
+)
+def test_real_subsets(pack, labels, label_column, n_max):
+    if not PACKS.is_dir():
+        pytest.skip("the real packs are not beside this checkout")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = [label_column, "index", "lt_rank"]
+    table = parquet.read_table(PACKS / pack / "train-00000-of-00001.parquet", columns=columns)
+    label, index, rank = (table[name].to_numpy() for name in columns)
+    targets = np.load(PACKS / pack / labels)
+    wider = None
+    for factor in (10, 50, 100):
+        counts = long_tail_counts(n_max, label.max() + 1, factor)
+        order = np.lexsort((rank, label))
+        expected = index[order][rank[order] < np.array(counts)[label[order]]]
+        kept = long_tail_indices(targets, counts)
+        np.testing.assert_array_equal(kept, expected)
+        assert wider is None or set(kept) < wider
+        wider = set(kept)
+
+
+available_counts = st.lists(st.integers(1, 300), min_size=1, max_size=12)
+
+
+@given(available_counts, st.floats(1, 20))
+def test_natural_tail_is_the_largest_that_every_class_supplies(available, factor):
+    by_frequency = sorted(available, reverse=True)
+
+    def supplied(n_max):
+        last = max(len(available) - 1, 1)
+        curve = [int(n_max * factor ** (-r / last)) for r in range(len(available))]
+        return curve if all(c <= a for c, a in zip(curve, by_frequency, strict=True)) else None
+
+    largest = max((n for n in range(1, max(available) + 1) if supplied(n)), default=0)
+    if largest == 0 or 0 in supplied(largest):
+        with pytest.raises(InputError, match="would keep no image"):
+            natural_tail_counts(available, factor)
+        return
+    counts = natural_tail_counts(available, factor)
+    assert sorted(counts, reverse=True) == supplied(largest)
+    assert all(count <= there for count, there in zip(counts, available, strict=True))
+    assert natural_tail_counts(available[::-1], factor) == counts[::-1] or len(set(available)) < len(
+        available
+    )
+
+
+@given(st.integers(20, 5000), st.integers(1, 50), st.floats(1, 20))
+def test_natural_tail_of_equal_classes_is_the_published_rule(count, num_classes, factor):
+    assert natural_tail_counts([count] * num_classes, factor) == long_tail_counts(count, num_classes, factor)
+
+
+def test_natural_tail_needs_a_class_and_a_factor():
+    with pytest.raises(InputError, match="needs a class"):
+        natural_tail_counts([], 10)
+    with pytest.raises(InputError, match="class 0 would keep no image"):
+        natural_tail_counts([2, 50, 60], 100)
+
+
+def test_the_rule_needs_nothing_but_numpy():
+    blocked = ["PIL", "pyarrow", "pydantic", "sklearn", "rich", "torchvision", "yaml"]
+    program = (
+        f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"
+        "from ffds.data import long_tail_counts, long_tail_indices\n"
+        "print(len(long_tail_indices([0, 0, 1], long_tail_counts(2, 2, 2))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3"
+
+
+def test_the_rest_is_there_when_asked_for():
+    import ffds.data
+    from ffds.data.dataset import Dataset
+    from ffds.data.open import open_dataset
+
+    assert ffds.data.Dataset is Dataset
+    assert ffds.data.open_dataset is open_dataset
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = ffds.data.missing

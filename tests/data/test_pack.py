@@ -1,0 +1,119 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import ffds.data.pack
+from ffds.data import open_dataset
+from ffds.data.pack import write_pack
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+
+DIGITS = Data(name="digits", imbalance_factor=10.0)
+
+
+def same(first, second):
+    for split in ("train", "test", "validation"):
+        a, b = getattr(first, split), getattr(second, split)
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_array_equal(a.images, b.images)
+            np.testing.assert_array_equal(a.labels, b.labels)
+    assert first.class_names == second.class_names
+
+
+def as_pack(data, directory, **settings):
+    return data.model_copy(update={"name": "parquet", "root": str(directory), **settings})
+
+
+def test_a_pack_reads_back_as_written(tmp_path):
+    files = write_pack(DIGITS, tmp_path / "new" / "pack")
+    assert [file.name for file in files] == ["train-00000-of-00001.parquet", "test-00000-of-00001.parquet"]
+    assert sorted((tmp_path / "new" / "pack").iterdir()) == sorted(files)
+    same(open_dataset(DIGITS), open_dataset(as_pack(DIGITS, tmp_path / "new" / "pack")))
+
+
+@pytest.mark.parametrize("factor", [20.0, 100.0])
+def test_it_serves_every_longer_tail(tmp_path, factor):
+    write_pack(DIGITS, tmp_path)
+    longer = DIGITS.model_copy(update={"imbalance_factor": factor, "validation": 0.2})
+    same(open_dataset(longer), open_dataset(as_pack(longer, tmp_path)))
+
+
+def test_a_pack_of_a_pack(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_pack(DIGITS, first)
+    longer = as_pack(DIGITS, first, imbalance_factor=50.0)
+    write_pack(longer, second)
+    same(open_dataset(longer), open_dataset(as_pack(longer, second)))
+    small, large = (pq.read_table(folder / "train-00000-of-00001.parquet") for folder in (second, first))
+    columns = ["label", "index", "lt_rank"]
+    rows = {tuple(row.values()) for row in large.select(columns).to_pylist()}
+    assert {tuple(row.values()) for row in small.select(columns).to_pylist()} < rows
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Colour images of a class distribution of its own."""
+    rng = np.random.default_rng(0)
+    for name, count in {"a": 5, "b": 17, "c": 9}.items():
+        directory = tmp_path / "images" / name
+        directory.mkdir(parents=True)
+        for k in range(count):
+            Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)).save(directory / f"{k:02}.png")
+    return Data(name="folder", root=str(tmp_path / "images"), test_fraction=0.25, image_size=6)
+
+
+@pytest.mark.parametrize("factor", [None, 3.0])
+def test_a_folder_reads_back_as_written(folder, tmp_path, factor):
+    data = folder.model_copy(update={"imbalance_factor": factor})
+    write_pack(data, tmp_path / "pack")
+    same(open_dataset(data), open_dataset(as_pack(data, tmp_path / "pack", image_size=None)))
+
+
+def test_index_is_the_place_in_the_original_order(tmp_path):
+    from sklearn.datasets import load_digits
+
+    write_pack(DIGITS, tmp_path)
+    for split in ("train", "test"):
+        table = pq.read_table(tmp_path / f"{split}-00000-of-00001.parquet")
+        index = table["index"].to_numpy()
+        np.testing.assert_array_equal(load_digits().target[index], table["label"].to_numpy())
+        assert len(set(index)) == len(index)
+
+
+def test_the_metadata_is_that_of_the_hub(tmp_path):
+    train, test = write_pack(DIGITS, tmp_path)
+    features = json.loads(pq.read_schema(train).metadata[b"huggingface"])["info"]["features"]
+    assert features == {
+        "image": {"_type": "Image", "mode": "L"},
+        "label": {"_type": "ClassLabel", "names": [str(c) for c in range(10)]},
+        "index": {"_type": "Value", "dtype": "int64"},
+        "lt_rank": {"_type": "Value", "dtype": "int64"},
+    }
+    assert pq.read_schema(test).names == ["image", "label", "index"]
+    schema = pq.read_schema(train)
+    assert str(schema.field("image").type) == "struct<bytes: binary, path: string>"
+    assert list(features) == schema.names
+
+
+def test_a_pack_is_never_overwritten(tmp_path):
+    (tmp_path / "test-00000-of-00001.parquet").write_text("kept")
+    with pytest.raises(InputError, match="never overwritten"):
+        write_pack(DIGITS, tmp_path)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ffds.data.pack, "_webp", full_disk)
+    with pytest.raises(InputError, match=r"the pack cannot be written(.*\n)+.*No space"):
+        write_pack(DIGITS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="the pack cannot be written"):
+        write_pack(DIGITS, tmp_path / "file" / "pack")

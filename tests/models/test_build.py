@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import urllib.error
+
+import pytest
+import timm
+import torch
+
+from ffds.errors import InputError
+from ffds.models import CosineHead, LinearHead, build_model
+from ffds.recipes.schema import Model
+
+
+def build(name="resnet32", head="linear", num_classes=10, in_channels=3, seed=0, pretrained=False):
+    section = Model(name=name, pretrained=pretrained)
+    return build_model(section, head=head, num_classes=num_classes, in_channels=in_channels, seed=seed)
+
+
+def size(network):
+    return sum(weight.numel() for weight in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [("resnet32", 10, 464_154), ("resnet32", 100, 470_004), ("timm/resnet18", 36, 11_194_980)],
+)
+def test_published_sizes(name, classes, parameters):
+    assert size(build(name, num_classes=classes)) == parameters
+
+
+def test_cosine_head_has_no_bias():
+    assert size(build()) - size(build(head="cosine")) == 10
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_logits_and_features(head):
+    network = build(head=head).eval()
+    assert isinstance(network.head, {"linear": LinearHead, "cosine": CosineHead}[head])
+    images = torch.randn(3, 3, 32, 32)
+    logits, features = network(images, with_features=True)
+    assert (logits.shape, features.shape) == ((3, 10), (3, 64))
+    assert torch.equal(network(images), logits)
+    assert torch.equal(network.head(features), logits)
+    assert torch.equal(network.backbone(images), features)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto", "resnet18", "efficientnet_b0"]
+)
+def test_timm_networks_get_a_head_of_their_feature_size(name):
+    network = build(f"timm/{name}", num_classes=7).eval()
+    with torch.no_grad():
+        logits, features = network(torch.randn(1, 3, 224, 224), with_features=True)
+    assert logits.shape == (1, 7)
+    assert features.shape == (1, network.head.in_features)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "timm/resnet18"])
+def test_greyscale(name):
+    assert build(name, in_channels=1).eval()(torch.randn(2, 1, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "timm/mobilenetv3_small_050"])
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_the_seed_alone_decides_the_weights(name, head):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = build(name, head).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    again, other = build(name, head).state_dict(), build(name, head, seed=1).state_dict()
+    assert all(torch.equal(one[key], again[key]) for key in one)
+    assert not torch.equal(one["head.weight"], other["head.weight"])
+    drawn = [key for key in one if one[key].ndim == 4]
+    assert not any(torch.equal(one[key], other[key]) for key in drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"), [("resnet18x", "resnet18"), ("convnext_ato", "convnext_atto"), ("qqqqqqqq", "")]
+)
+def test_unknown_timm_name(name, suggested):
+    with pytest.raises(InputError, match=f"timm has no model {name}") as caught:
+        build(f"timm/{name}")
+    assert (f"did you mean {suggested}?" in str(caught.value)) == bool(suggested)
+
+
+def test_unknown_set_of_weights_is_an_unknown_name():
+    with pytest.raises(InputError, match=r"did you mean resnet18\.a1_in1k\?"):
+        build("timm/resnet18.a1_in2k")
+    assert build("timm/resnet18.a1_in1k").head.in_features == 512
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError("cannot find the requested files in the local cache\nsecond line"),
+        urllib.error.URLError("Name or service not known"),
+        RuntimeError("No pretrained weights exist for resnet18"),
+    ],
+)
+def test_pretrained_weights_that_cannot_be_had(monkeypatch, error):
+    def fail(*_args, **_settings):
+        raise error
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(InputError, match=r"pretrained weights of timm/resnet18 cannot be had") as caught:
+        build("timm/resnet18", pretrained=True)
+    assert "set model.pretrained to false" in str(caught.value)
+    assert "second line" not in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_another_failure_of_timm_is_not_hidden(monkeypatch):
+    def fail(*_args, **_settings):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        build("timm/resnet18")
+
+
+@pytest.mark.filterwarnings("default")
+def test_compiles_without_a_graph_break():
+    network = build("resnet20", "cosine").eval()
+    images = torch.randn(2, 3, 16, 16).to(memory_format=torch.channels_last)
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    for found, expected in zip(compiled(images, True), network(images, True), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

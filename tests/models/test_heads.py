@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffds.models.heads import CosineHead, LinearHead
+
+
+def test_linear_head_starts_as_in_the_released_networks():
+    torch.manual_seed(0)
+    head = LinearHead(64, 1000)
+    assert head.weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.02)
+    assert head.bias.abs().max() <= 64**-0.5
+    assert head.bias.std().item() == pytest.approx(64**-0.5 / 3**0.5, rel=0.1)
+
+
+def test_linear_head_is_the_affine_map():
+    head = LinearHead(3, 2)
+    features = torch.randn(4, 3)
+    torch.testing.assert_close(head(features), features @ head.weight.T + head.bias)
+
+
+def test_cosine_head_starts_with_unit_weights_and_no_bias():
+    torch.manual_seed(0)
+    head = CosineHead(64, 1000)
+    assert [name for name, _ in head.named_parameters()] == ["weight"]
+    assert head.weight.shape == (1000, 64)
+    torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(1000))
+    # Uniform in a cube, then projected: no coordinate can exceed 1 / |w| by much, and none is preferred.
+    assert head.weight.mean().abs() < 0.005
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.floats(1e-3, 1e6), st.integers(0, 2**32))
+def test_cosine_head_equals_the_cosine_and_knows_no_length(dim, classes, batch, length, seed):
+    generator = torch.Generator().manual_seed(seed)
+    head = CosineHead(dim, classes)
+    features = torch.randn(batch, dim, generator=generator) + 0.1
+    logits = head(length * features)
+    for row in range(batch):
+        for label in range(classes):
+            h, w = features[row].double(), head.weight[label].detach().double()
+            cosine = sum(a * b for a, b in zip(h, w, strict=True)) / (math.hypot(*h) * math.hypot(*w))
+            assert logits[row, label].item() == pytest.approx(cosine.item(), abs=1e-4)
+
+
+def test_zero_features_have_logit_zero_and_finite_gradients():
+    head = CosineHead(4, 3)
+    features = torch.zeros(2, 4, requires_grad=True)
+    logits = head(features)
+    assert (logits == 0).all()
+    (1e4 * logits).sum().backward()
+    assert features.grad.isfinite().all()
+    assert features.grad.abs().max() <= 1e11
+    assert head.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cosine_head_computes_in_float32(dtype):
+    head = CosineHead(64, 5)
+    features = (300 * torch.randn(3, 64)).to(dtype)
+    expected = head(features.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast = head(features)
+    assert under_autocast.dtype == torch.float32
+    torch.testing.assert_close(under_autocast, expected)
