@@ -1,0 +1,234 @@
+"""Many runs, one table: methods × seeds on one recipe."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ffds.errors import FfdsError, InputError, Interrupted
+from ffds.files import write_text
+from ffds.recipes.load import load_recipe
+from ffds.recipes.schema import Recipe
+from ffds.runs import Run
+from ffds.training.train import train_recipe
+
+__all__ = ["COLUMNS", "SHORT", "Cell", "Comparison", "compare", "compare_recipes"]
+
+COLUMNS = {
+    "accuracy": ("accuracy", "last"),
+    "head": ("head",),
+    "middle": ("middle",),
+    "tail": ("tail",),
+    "balanced": ("balanced_accuracy",),
+    "macro-F1": ("macro_f1",),
+    "ECE": ("ece",),
+    "train": ("train_accuracy",),
+    "best on test": ("accuracy", "best_on_test"),
+}
+"""Column title → place in ``summary.json``; all in percent, all but the last after the last epoch."""
+
+SHORT = ("accuracy", "head", "middle", "tail", "best on test")
+"""The columns that fit a terminal."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number over several seeds.
+
+    >>> str(Cell((40.0, 42.0)))
+    '41.00 ± 1.41'
+    >>> str(Cell((40.0,))), str(Cell(()))
+    ('40.00', '—')
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the seeds, None without any."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the seeds, None for fewer than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return "—"
+        spread = "" if self.std is None else f" ± {self.std:.2f}"
+        return f"{self.mean:.2f}{spread}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of a comparison, finished or failed.
+
+    Attributes:
+        recipe: name of the recipe.
+        seeds: the seeds of every method.
+        runs: method → its runs, one for each seed.
+        failures: run directory → why it has no result.
+    """
+
+    recipe: str
+    seeds: tuple[int, ...]
+    runs: Mapping[str, tuple[Run, ...]]
+    failures: Mapping[str, FfdsError] = field(default_factory=dict)
+
+    def cell(self, method: str, column: str) -> Cell:
+        """One cell of the table.
+
+        Args:
+            method: a method of the comparison.
+            column: a title of `COLUMNS`.
+        """
+        values = (_value(run.summary, COLUMNS[column]) for run in self.runs[method] if run.done)
+        return Cell(tuple(value for value in values if value is not None))
+
+    def table(self, columns: Iterable[str] = COLUMNS) -> list[list[str]]:
+        """Header and one row a method, as text.
+
+        Args:
+            columns: titles of `COLUMNS`.
+        """
+        return [["method", "n", *columns], *(self._row(method, columns) for method in self.runs)]
+
+    def markdown(self) -> str:
+        """The table in Markdown, with what stands behind its numbers."""
+        header, *rows = self.table()
+        lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+        text = f"# {self.recipe}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        seeds = ", ".join(map(str, self.seeds))
+        text += f"\n\nTest set, percent; mean ± sample standard deviation over n seeds of {seeds}. "
+        text += "The last epoch is the result; best on test is the highest of all epochs, "
+        text += "chosen on the test set.\n"
+        for path, error in self.failures.items():
+            text += f"\nFailed: {path}: {str(error).splitlines()[0]}\n"
+        return text + "\n" + self._provenance()
+
+    def csv(self) -> str:
+        """One line a run, all numbers of its summary."""
+        lines = [_flat(run.summary) for runs in self.runs.values() for run in runs if run.done]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else ["recipe"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        return text.getvalue()
+
+    def write(self, directory: Path) -> None:
+        """Write ``compare.md`` and ``compare.csv``."""
+        write_text(directory / "compare.md", self.markdown())
+        write_text(directory / "compare.csv", self.csv())
+
+    def _row(self, method: str, columns: Iterable[str]) -> list[str]:
+        done = sum(run.done for run in self.runs[method])
+        return [method, str(done), *(str(self.cell(method, column)) for column in columns)]
+
+    def _provenance(self) -> str:
+        """Hardware, versions and commit of the runs, each different one once."""
+        kinds = {
+            (e["hardware"], json.dumps(e["versions"]), e["commit"])
+            for runs in self.runs.values()
+            for e in (run.environment for run in runs if run.done)
+        }
+        return "".join(
+            f"Measured on {hardware}; "
+            + ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
+            + f"; commit {commit or 'unknown'}.\n"
+            for hardware, versions, commit in sorted(kinds, key=str)
+        )
+
+
+def compare(
+    recipe: str,
+    *,
+    methods: Sequence[str],
+    seeds: Sequence[int] = (0,),
+    out: str | Path = "runs",
+    overrides: Mapping[str, Any] | None = None,
+    shown: bool = True,
+) -> Comparison:
+    """Train several methods with several seeds and set their results side by side.
+
+    Finished runs are not trained again; a failed one leaves a gap and its reason. The table is written to
+    ``OUT/RECIPE/compare.md`` and ``compare.csv``.
+
+    Args:
+        recipe: name of a shipped recipe, or path of a file.
+        methods: methods of Table 1.
+        seeds: one run of each method per seed.
+        out: directory of all runs.
+        overrides: recipe keys and values, the same for all runs.
+        shown: whether to report progress on standard error.
+
+    Raises:
+        InputError: a recipe cannot be resolved; nothing has been trained then.
+        Interrupted: SIGTERM or SIGINT; run it again to go on.
+    """
+    texts = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
+    return compare_recipes(recipe, texts, methods, seeds, out=out, shown=shown)
+
+
+def compare_recipes(
+    recipe: str,
+    overrides: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    out: str | Path = "runs",
+    shown: bool = True,
+) -> Comparison:
+    """As `compare`, with overrides as they stand on a command line."""
+    if not methods or not seeds:
+        raise InputError("a comparison needs at least one method and one seed")
+    plan = {method: _recipes(recipe, overrides, method, seeds) for method in dict.fromkeys(methods)}
+    failures: dict[str, FfdsError] = {}
+    for recipes in plan.values():
+        for one in recipes:
+            _train(one, out, shown, failures)
+    runs = {method: tuple(Run.of(one, out) for one in recipes) for method, recipes in plan.items()}
+    name = next(iter(plan.values()))[0].name
+    comparison = Comparison(name, tuple(dict.fromkeys(seeds)), runs, failures)
+    comparison.write(Path(out) / name)
+    return comparison
+
+
+def _recipes(recipe: str, overrides: Sequence[str], method: str, seeds: Sequence[int]) -> tuple[Recipe, ...]:
+    return tuple(
+        load_recipe(recipe, [*overrides, f"trainer.seed={seed}"], method=method).recipe
+        for seed in dict.fromkeys(seeds)
+    )
+
+
+def _train(recipe: Recipe, out: str | Path, shown: bool, failures: dict[str, FfdsError]) -> None:
+    try:
+        train_recipe(recipe, out=out, shown=shown)
+    except Interrupted:
+        raise
+    except FfdsError as error:
+        failures[str(Run.of(recipe, out).path)] = error
+        print(f"failed: {recipe.method.name} seed {recipe.trainer.seed}: {error}", file=sys.stderr)
+
+
+def _value(summary: Mapping[str, Any], place: Sequence[str]) -> float | None:
+    found: Any = summary
+    for key in place:
+        found = found[key]
+    return None if found is None else float(found)
+
+
+def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
+    accuracy = {f"accuracy_{key}": value for key, value in summary["accuracy"].items()}
+    return {
+        key: value
+        for name, inner in summary.items()
+        for key, value in (accuracy if name == "accuracy" else {name: inner}).items()
+    }

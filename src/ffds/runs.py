@@ -1,0 +1,168 @@
+"""The run directory: everything one training left, readable without torch."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffds.errors import InputError
+from ffds.files import write_json, write_text
+from ffds.recipes.load import dump_recipe, load_recipe
+from ffds.recipes.schema import Recipe
+
+__all__ = ["Run", "open_run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training on disk: ``OUT/<recipe>/<method>/seed<k>-<hash8>/``.
+
+    Attributes:
+        path: the run directory.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, recipe: Recipe, out: str | Path = "runs") -> Run:
+        """The directory that belongs to a recipe; the same recipe always has the same one."""
+        leaf = f"seed{recipe.trainer.seed}-{recipe.config_hash[:8]}"
+        return cls(Path(out) / recipe.name / recipe.method.name / leaf)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def predictions(self) -> Path:
+        """Parquet file with one row per test image, written when the run is done."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def done(self) -> bool:
+        """Whether training came to its end."""
+        return (self.path / "summary.json").is_file()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The results, in percent.
+
+        Raises:
+            InputError: the run is not done.
+        """
+        if not self.done:
+            raise InputError(
+                "run is not done", where=self.path, fix="start the same training again: it goes on"
+            )
+        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        return summary
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe that made this run."""
+        return load_recipe(str(self.path / "recipe.yaml")).recipe
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Hardware, versions, commit and command."""
+        found: dict[str, Any] = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One entry for each finished epoch; a line cut short by a crash is left out."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return []
+        text = file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def start(self, recipe: Recipe, environment: dict[str, object]) -> None:
+        """Write the recipe and the environment."""
+        write_text(self.path / "recipe.yaml", dump_recipe(recipe))
+        write_json(self.path / "environment.json", environment)
+
+    def keep_epochs(self, epochs: int) -> None:
+        """Drop the metrics of epochs that will be trained again."""
+        lines = [json.dumps(line) + "\n" for line in self.metrics if line["epoch"] <= epochs]
+        write_text(self.path / "metrics.jsonl", "".join(lines))
+
+    def add_epoch(self, entry: dict[str, Any]) -> None:
+        """Append the metrics of one epoch."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary: from now on the run is done."""
+        write_json(self.path / "summary.json", summary)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the directory and hold it for this process; the lock ends with the process.
+
+        Raises:
+            InputError: another process holds it, or the directory cannot be written or locked.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                "cannot write the run directory",
+                where=self.path,
+                got=error.strerror,
+                fix="choose another directory with --out DIR",
+            ) from error
+        with lock:
+            self._acquire(lock.fileno())
+            lock.truncate(0)
+            lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+            yield
+
+    def _acquire(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = (self.path / "lock").read_text(encoding="utf-8").strip()
+            raise InputError(
+                "another process is training this run",
+                where=self.path,
+                got=f"lock of {holder}",
+                fix="wait for it or stop it; for a second run use trainer.seed=N or --out DIR",
+            ) from error
+        except OSError as error:
+            raise InputError(
+                "cannot lock the run directory",
+                where=self.path,
+                got=error.strerror,
+                fix="choose a directory on a file system that has locks, with --out DIR",
+            ) from error
+
+
+def open_run(path: str | Path) -> Run:
+    """The run at a path.
+
+    Raises:
+        InputError: there is no run directory at that path.
+    """
+    run = Run(Path(path))
+    if not (run.path / "recipe.yaml").is_file():
+        raise InputError(
+            "not a run directory",
+            where=path,
+            got="no recipe.yaml in it" if run.path.is_dir() else "no such directory",
+            fix="name a directory such as runs/RECIPE/METHOD/seed0-1a2b3c4d",
+        )
+    return run

@@ -1,0 +1,242 @@
+"""Checkpoints that are whole or absent: written aside, flushed, renamed; verified before they are read.
+
+A checkpoint is a directory ``epoch-0130`` (130 epochs done) or ``epoch-0130-step-00042`` (42 steps into the
+next one) that holds ``model.safetensors``, ``optimizer.safetensors``, ``loss.safetensors``, ``state.json``
+and, written last, ``manifest.json`` with size and sha256 of each. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ffds.environment import versions
+from ffds.errors import FfdsError, InputError
+from ffds.files import flush_directory
+
+__all__ = ["FORMAT", "Checkpoint", "Checkpoints"]
+
+FORMAT = 1
+KEPT = 2
+"""The newest and one before it, should the newest turn out broken."""
+
+_NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{5,}))?")
+_TENSORS = ("model", "optimizer", "loss")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on.
+
+    Attributes:
+        model: parameters and buffers.
+        optimizer: its tensors, by parameter name.
+        loss: buffers of every loss and the running counts of the epoch, by rank.
+        state: the point reached and all plain numbers.
+        identity: the run it belongs to, filled in when it is read.
+    """
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    loss: dict[str, Tensor]
+    state: dict[str, Any]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        directory: where they lie.
+        identity: what the run is (recipe, class counts); a checkpoint of another identity is refused.
+            None reads whatever is there.
+        skipped: broken checkpoints that `latest` passed over, with the reason; the next `save` drops them.
+    """
+
+    directory: Path
+    identity: Mapping[str, Any] | None = None
+    skipped: dict[Path, str] = field(default_factory=dict)
+
+    def save(self, checkpoint: Checkpoint, epoch: int, step: int = 0) -> Path:
+        """Write a checkpoint, then drop all but the newest two.
+
+        Args:
+            checkpoint: the state.
+            epoch: epochs done.
+            step: steps done in the epoch after those.
+
+        Raises:
+            FfdsError: the disk is full; older checkpoints are untouched.
+        """
+        target = self.directory / (f"epoch-{epoch:04d}" + (f"-step-{step:05d}" if step else ""))
+        temporary = target.with_name(target.name + ".tmp")
+        for leftover in self.directory.glob("*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        contents = self._contents(checkpoint)
+        try:
+            temporary.mkdir(parents=True)
+            for name, content in contents.items():
+                _write(temporary / name, content)
+            flush_directory(temporary)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+            flush_directory(self.directory)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise self._unwritable(error, contents) from error
+        # Broken ones must not take the place of sound ones among those kept.
+        broken = [path for path in self.skipped if path != target]
+        sound = [path for path in self._found() if path not in broken]
+        for old in [*broken, *sound[KEPT:]]:
+            shutil.rmtree(old, ignore_errors=True)
+        self.skipped.clear()
+        return target
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that verifies, None if there is none at all.
+
+        Raises:
+            InputError: checkpoints exist but none verifies, or the newest sound one belongs to another
+                run or another format.
+        """
+        found = self._found()
+        for path in found:
+            try:
+                manifest = _verified_manifest(path)
+                self._check_identity(path, manifest)
+                return _read(path, manifest["identity"])
+            except _BrokenError as error:
+                self.skipped[path] = str(error)
+                print(f"warning: checkpoint {path} is broken ({error}), skipped", file=sys.stderr)
+        if found:
+            raise InputError(
+                "no checkpoint of this run can be read",
+                where=self.directory,
+                got="; ".join(f"{path.name}: {reason}" for path, reason in self.skipped.items()),
+                fix="restore one, or delete the run directory to train from the start",
+            )
+        return None
+
+    def _found(self) -> list[Path]:
+        """Checkpoint directories, newest first."""
+        if not self.directory.is_dir():
+            return []
+        places = {path: _NAME.fullmatch(path.name) for path in self.directory.iterdir()}
+        ranked = [(int(m[1]), int(m[2] or 0), path) for path, m in places.items() if m]
+        return [path for _, _, path in sorted(ranked, reverse=True)]
+
+    def _contents(self, checkpoint: Checkpoint) -> dict[str, bytes]:
+        contents = {
+            f"{name}.safetensors": save({k: v.contiguous() for k, v in getattr(checkpoint, name).items()})
+            for name in _TENSORS
+        }
+        contents["state.json"] = json.dumps(checkpoint.state, indent=1).encode()
+        manifest = {
+            "format": FORMAT,
+            "identity": self.identity,
+            "versions": versions(),
+            "files": {
+                name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                for name, content in contents.items()
+            },
+        }
+        return contents | {"manifest.json": json.dumps(manifest, indent=1).encode()}
+
+    def _unwritable(self, error: OSError, contents: Mapping[str, bytes]) -> FfdsError:
+        needed = sum(map(len, contents.values()))
+        if error.errno == errno.ENOSPC:
+            there = next(path for path in (self.directory, *self.directory.parents) if path.exists())
+            free = shutil.disk_usage(there).free
+            return FfdsError(
+                f"disk full while saving below {self.directory}: {needed:,} bytes needed, {free:,} free; "
+                "older checkpoints are kept, free some space and run again"
+            )
+        return FfdsError(f"cannot save a checkpoint below {self.directory}: {error.strerror}")
+
+    def _check_identity(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        if self.identity is None:
+            return
+        ours, theirs = _flat(self.identity), _flat(manifest["identity"])
+        differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+        if differing:
+            raise InputError(
+                "checkpoint belongs to another run",
+                where=path,
+                got="; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing),
+                fix="use the recipe that made it, or another --out DIR",
+            )
+
+
+class _BrokenError(Exception):
+    """A checkpoint that does not verify."""
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _verified_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_bytes())
+        version, files, _ = manifest["format"], manifest["files"], manifest["identity"]
+        names = (*(f"{name}.safetensors" for name in _TENSORS), "state.json") if version == FORMAT else ()
+        expected = {name: (files[name]["bytes"], files[name]["sha256"]) for name in names}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _BrokenError("manifest.json is missing or damaged") from error
+    if version != FORMAT:
+        raise InputError(
+            "checkpoint has another format",
+            where=path,
+            got=f"format {version}",
+            allowed=f"format {FORMAT}",
+            fix="use the ffds version that wrote it: " + str(manifest.get("versions", {}).get("ffds")),
+        )
+    for name, (size, digest) in expected.items():
+        _verify(path / name, size, digest)
+    return manifest
+
+
+def _verify(file: Path, size: int, digest: str) -> None:
+    if not file.is_file():
+        raise _BrokenError(f"{file.name} is missing")
+    content = file.read_bytes()
+    if len(content) != size:
+        raise _BrokenError(f"{file.name} has {len(content)} bytes, not {size}")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _BrokenError(f"{file.name} does not match its checksum")
+
+
+def _read(path: Path, identity: Mapping[str, Any]) -> Checkpoint:
+    try:
+        tensors = {name: load((path / f"{name}.safetensors").read_bytes()) for name in _TENSORS}
+        state = json.loads((path / "state.json").read_bytes())
+    except (SafetensorError, ValueError) as error:
+        raise _BrokenError(f"not a checkpoint of ffds: {error}") from error
+    return Checkpoint(**tensors, state=state, identity=identity)
+
+
+def _flat(value: object, key: str = "") -> dict[str, object]:
+    if not isinstance(value, Mapping):
+        return {key: value}
+    return {
+        name: leaf
+        for part, inner in value.items()
+        for name, leaf in _flat(inner, f"{key}.{part}" if key else str(part)).items()
+    }

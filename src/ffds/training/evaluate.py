@@ -1,0 +1,116 @@
+"""A network on a set of images: scores, and what it said of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ffds.data.batches import EvalBatches
+from ffds.data.dataset import Split
+from ffds.evaluation.metrics import Evaluation, Scores
+from ffds.files import write_bytes
+from ffds.recipes.schema import Data
+
+__all__ = ["Predictions", "evaluate"]
+
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row per image: its place in the set, label, predicted class and two probabilities.
+
+    Attributes:
+        index: (N,) place in the set.
+        label: (N,) true class.
+        prediction: (N,) class of the largest logit.
+        confidence: (N,) probability of the predicted class.
+        label_probability: (N,) probability of the true class.
+    """
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    prediction: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    label_probability: NDArray[np.float32]
+
+    def write(self, path: Path) -> None:
+        """Write a Parquet file in place of what was there."""
+        order = np.argsort(self.index)
+        columns = {name: pa.array(getattr(self, name)[order]) for name in self.__dataclass_fields__}
+        content = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), content)
+        write_bytes(path, content.getvalue().to_pybytes())
+
+
+def evaluate(
+    fabric: Fabric,
+    model: nn.Module,
+    split: Split,
+    data: Data,
+    class_counts: Sequence[int],
+    poll: Callable[[], None] = lambda: None,
+) -> tuple[Scores, Predictions]:
+    """Scores of a model on a set, each image counted once whatever the number of ranks.
+
+    Args:
+        fabric: devices and precision.
+        model: images (B, C, h, w) → logits.
+        split: the images.
+        data: how they are resized and normalised, and where head, middle and tail are cut.
+        class_counts: training images of each class, which decide the groups.
+        poll: called after each batch; may raise to stop.
+
+    Returns:
+        The scores and one prediction per image.
+    """
+    batches = EvalBatches(
+        split,
+        data,
+        batch_size=BATCH_SIZE,
+        device=fabric.device,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    evaluation = Evaluation(len(class_counts), class_counts, data.cut, fabric.device)
+    rows: list[tuple[Tensor, ...]] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                with fabric.autocast():
+                    logits = model(batch.images)
+                evaluation.update(logits, batch.labels)
+                rows.append((batch.indices, batch.labels, *_predicted(logits.float(), batch.labels)))
+                poll()
+    finally:
+        model.train(was_training)
+    return evaluation.compute(), _gathered(fabric, rows)
+
+
+def _predicted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    probability = logits.softmax(dim=1)
+    confidence, prediction = probability.max(dim=1)
+    return prediction, confidence, probability.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def _gathered(fabric: Fabric, rows: list[tuple[Tensor, ...]]) -> Predictions:
+    columns = [torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True)]
+    own = Predictions(*columns) if columns else None
+    parts = [own]
+    if fabric.world_size > 1:
+        parts *= fabric.world_size
+        torch.distributed.all_gather_object(parts, own)
+    # A rank without a batch has nothing to give.
+    found = [astuple(part) for part in parts if part is not None]
+    return Predictions(*(np.concatenate(column) for column in zip(*found, strict=True)))

@@ -1,0 +1,284 @@
+"""The training loop: it knows phases, and no method by name."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from ffds.data.batches import Batch, TrainBatches
+from ffds.data.dataset import Dataset, Split
+from ffds.errors import FfdsError, Interrupted, NonFiniteLossError
+from ffds.evaluation.metrics import ClassAccuracy, Scores, class_groups
+from ffds.files import write_json
+from ffds.methods import Phase
+from ffds.models.build import build_model
+from ffds.randomness import derived_seed
+from ffds.recipes.schema import Recipe
+from ffds.runs import Run
+from ffds.training.checkpoint import Checkpoints
+from ffds.training.evaluate import Predictions, evaluate
+from ffds.training.finite import diagnosis, is_finite
+from ffds.training.interruption import Interruption
+from ffds.training.progress import TrainingProgress
+from ffds.training.ranks import any_rank, average_buffers
+from ffds.training.state import Reached, TrainingState
+
+__all__ = ["Fit", "Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training gives.
+
+    Attributes:
+        scores: on the test set, after the last epoch.
+        predictions: of each test image, after the last epoch.
+        reached: epochs, time and the best epoch on the test set.
+    """
+
+    scores: Scores
+    predictions: Predictions
+    reached: Reached
+
+
+class Fit:
+    """One training, from its newest checkpoint to its last epoch.
+
+    Args:
+        fabric: launched; devices, precision, collectives.
+        recipe: the resolved recipe.
+        dataset: the images.
+        phases: losses and learning rates, epoch by epoch.
+        run: where metrics and checkpoints go.
+        interruption: asked after each step.
+        shown: whether to report progress on standard error.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        recipe: Recipe,
+        dataset: Dataset,
+        phases: tuple[Phase, ...],
+        run: Run,
+        interruption: Interruption,
+        *,
+        shown: bool = True,
+    ) -> None:
+        self.fabric, self.recipe, self.dataset, self.phases, self.run = fabric, recipe, dataset, phases, run
+        self.interruption = interruption
+        self.counts = dataset.class_counts
+        self.groups = class_groups(self.counts, recipe.data.cut)
+        self.batches = TrainBatches(
+            dataset.train,
+            recipe.data,
+            batch_size=recipe.trainer.batch_size,
+            seed=recipe.trainer.seed,
+            device=fabric.device,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+        self.state = self._initial_state()
+        self.checkpoints = Checkpoints(
+            run.checkpoints, {"recipe": recipe.model_dump(mode="json"), "class_counts": self.counts}
+        )
+        self.progress = TrainingProgress(
+            f"{recipe.name} {recipe.method.name} seed {recipe.trainer.seed}",
+            recipe.schedule.epochs,
+            len(self.batches),
+            shown=shown and fabric.is_global_zero,
+        )
+        # bfloat16 and the CPU have none, whatever the recipe says.
+        self._has_loss_scaler = bool(fabric.strategy.precision.state_dict())
+        self._lap_began = time.monotonic()
+
+    def train(self) -> Outcome:
+        """Train to the last epoch.
+
+        Raises:
+            Interrupted: a signal came; the state is saved.
+            NonFiniteLossError: loss or gradient became NaN or infinite; the last checkpoint is kept.
+            InputError: the checkpoints on disk belong to another run, or none of them can be read.
+        """
+        with self.progress:
+            self._resume()
+            last = None
+            try:
+                while self.reached.epoch < self.recipe.schedule.epochs:
+                    last = self._epoch()
+                scores, predictions = last or self._evaluate(self.dataset.test)
+            except _StopRequested as stop:
+                self._save()
+                raise Interrupted(
+                    f"{stop}: state saved after epoch {self.reached.epoch}, step {self.reached.step}; "
+                    "the same command goes on from there"
+                ) from stop
+        return Outcome(scores, predictions, self.reached)
+
+    @property
+    def reached(self) -> Reached:
+        """The point the run has reached."""
+        return self.state.reached
+
+    def _initial_state(self) -> TrainingState:
+        recipe, device = self.recipe, self.fabric.device
+        model = build_model(
+            recipe.model,
+            head=recipe.head,
+            num_classes=self.dataset.num_classes,
+            in_channels=self.dataset.train.images.shape[-1],
+            seed=recipe.trainer.seed,
+        )
+        if recipe.trainer.channels_last:
+            model.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer.model_dump())
+        forward: Any = torch.compile(model, dynamic=False) if recipe.trainer.compile else model
+        self.forward, self.optimizer = self.fabric.setup(forward, optimizer)
+        return TrainingState(
+            fabric=self.fabric,
+            model=model,
+            optimizer=optimizer,
+            losses=nn.ModuleList([phase.stage.loss for phase in self.phases]).to(device).train(),
+            accuracy=ClassAccuracy(self.dataset.num_classes, device),
+            loss_sum=torch.zeros((), device=device),
+            reached=Reached(),
+        )
+
+    def _epoch(self) -> tuple[Scores, Predictions] | None:
+        """Train one epoch, score it where `eval_every` says so, and save."""
+        phase = next(phase for phase in self.phases if self.reached.epoch < phase.stop)
+        lr = self.recipe.optimizer.lr * phase.lr_factors[self.reached.epoch - phase.start]
+        images, train_seconds, seconds = self.reached.images, self.reached.train_seconds, self.reached.seconds
+        self._train_steps(phase, lr)
+        images, train_seconds = self.reached.images - images, self.reached.train_seconds - train_seconds
+        test = self._evaluate(self.dataset.test) if self._is_scored() else None
+        validation = self._evaluate(self.dataset.validation) if self.dataset.validation else None
+        for loss in phase.gathering(self.reached.epoch):
+            loss.end_epoch()
+        self.reached.epoch, self.reached.step = self.reached.epoch + 1, 0
+        if test is not None:
+            self.reached.consider(test[0].accuracy, self.reached.epoch)
+        self._lap()
+        entry = {
+            "epoch": self.reached.epoch,
+            "phase": phase.stage.name,
+            "lr": lr,
+            "train": self._train_scores(),
+            "test": test and test[0].brief(),
+            "validation": validation and validation[0].brief(),
+            "seconds": self.reached.seconds - seconds,
+            "images_per_second": images / train_seconds if train_seconds else 0.0,
+        }
+        if self.fabric.is_global_zero:
+            self.run.add_epoch(entry)
+        self._save()
+        self.progress.epoch(entry)
+        return test
+
+    def _train_steps(self, phase: Phase, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.forward.train()
+        began = time.monotonic()
+        for batch in self.batches.epoch(self.reached.epoch, self.reached.step):
+            self._step(phase, batch, lr)
+            self.reached.step += 1
+            self.reached.images += batch.global_size
+            self.reached.train_seconds += time.monotonic() - began
+            began = time.monotonic()
+            self.progress.step(batch.global_size)
+            # Before the poll: a checkpoint holds the buffers of the first rank alone.
+            if self.reached.step == len(self.batches):
+                average_buffers(self.fabric, self.state.model)
+            self._poll()
+
+    def _step(self, phase: Phase, batch: Batch, lr: float) -> None:
+        # Dropout and its like draw from torch's own generator: seed it anew, so that no draw has a history.
+        purpose = ("step", self.reached.epoch, self.reached.step, self.fabric.global_rank)
+        torch.manual_seed(derived_seed(self.recipe.trainer.seed, *purpose))
+        logits, features = self.forward(batch.images, with_features=True)
+        extra = (features,) if phase.stage.with_features else ()
+        loss: Tensor = phase.stage.loss(logits, batch.labels, *extra)
+        for watcher in phase.observers(self.reached.epoch):
+            watcher.observe(logits.detach(), batch.labels)
+        # DDP averages over ranks; a rank with a larger share of the batch has to count for more.
+        share = len(batch.labels) * self.fabric.world_size / batch.global_size
+        self.fabric.backward(loss * share)
+        self._stop_unless_finite(phase, batch, logits, loss, lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state.accuracy.update(logits.detach(), batch.labels)
+        self.state.loss_sum += loss.detach() * len(batch.labels)
+
+    def _stop_unless_finite(
+        self, phase: Phase, batch: Batch, logits: Tensor, loss: Tensor, lr: float
+    ) -> None:
+        finite = is_finite(loss, self.state.model, gradients=not self._has_loss_scaler)
+        if not any_rank(self.fabric, not finite):
+            return
+        place = {"epoch": self.reached.epoch + 1, "step": self.reached.step + 1, "phase": phase.stage.name}
+        file = (
+            self.run.path
+            / f"diagnosis{f'-rank{self.fabric.global_rank}' * (not self.fabric.is_global_zero)}.json"
+        )
+        write_json(file, place | {"lr": lr} | diagnosis(batch, logits, loss, self.state.model))
+        raise NonFiniteLossError(
+            f"loss or gradient is not finite in epoch {place['epoch']}, step {place['step']} "
+            f"({place['phase']}, lr {lr:g}): stopped before the optimizer step\n"
+            f'  diagnosis: {file}\n  fix:       a lower optimizer.lr, or trainer.precision="32"',
+            file,
+        )
+
+    def _train_scores(self) -> dict[str, float | None]:
+        self.state.sum_running()
+        loss = self.state.loss_sum.item() / self.state.accuracy.total.sum().item()
+        scores = {"loss": loss, **self.state.accuracy.compute(self.groups)}
+        self.state.clear_running()
+        return scores
+
+    def _is_scored(self) -> bool:
+        epoch = self.reached.epoch + 1
+        return epoch % self.recipe.trainer.eval_every == 0 or epoch == self.recipe.schedule.epochs
+
+    def _evaluate(self, split: Split) -> tuple[Scores, Predictions]:
+        # Among several ranks a poll is a collective, and here they may have different numbers of batches.
+        poll = self._poll if self.fabric.world_size == 1 else lambda: None
+        return evaluate(self.fabric, self.state.model, split, self.recipe.data, self.counts, poll)
+
+    def _poll(self) -> None:
+        requested = self.interruption.requested
+        if any_rank(self.fabric, requested is not None):
+            raise _StopRequested(requested.name if requested else "a signal to another rank")
+
+    def _lap(self) -> None:
+        now = time.monotonic()
+        self.reached.seconds += now - self._lap_began
+        self._lap_began = now
+
+    def _save(self) -> None:
+        self._lap()
+        checkpoint, failure = self.state.checkpoint(), None
+        if self.fabric.is_global_zero:
+            try:
+                self.checkpoints.save(checkpoint, self.reached.epoch, self.reached.step)
+            except FfdsError as error:
+                failure = error
+        if any_rank(self.fabric, failure is not None):
+            raise failure or FfdsError("the first rank could not save a checkpoint")
+
+    def _resume(self) -> None:
+        checkpoint = self.checkpoints.latest()
+        if checkpoint is not None:
+            self.state.restore(checkpoint)
+            self.progress.resume(self.reached.epoch, self.reached.step)
+        if self.fabric.is_global_zero:
+            self.run.keep_epochs(self.reached.epoch)
+
+
+class _StopRequested(Exception):  # noqa: N818  (a request, not an error)
+    """A signal asked to stop; carries its name."""

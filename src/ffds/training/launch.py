@@ -1,0 +1,35 @@
+"""Fabric on the devices a recipe asks for."""
+
+from __future__ import annotations
+
+import os
+from typing import Final, Literal
+
+from lightning_fabric import Fabric
+
+from ffds.recipes.schema import Trainer
+
+__all__ = ["launched"]
+
+_PRECISIONS: Final[dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+}
+
+
+def launched(trainer: Trainer) -> Fabric:
+    """Fabric, launched; under torchrun, on the devices that torchrun gives."""
+    devices, num_nodes = trainer.devices, trainer.num_nodes
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+    fabric = Fabric(
+        accelerator=trainer.accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy="ddp" if devices * num_nodes > 1 else "auto",
+        precision=_PRECISIONS[trainer.precision],
+    )
+    fabric.launch()
+    return fabric

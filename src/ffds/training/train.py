@@ -1,0 +1,175 @@
+"""From a recipe to a finished run directory."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from ffds.data.open import open_dataset
+from ffds.environment import environment
+from ffds.errors import InputError
+from ffds.methods import phases
+from ffds.recipes.load import load_recipe
+from ffds.recipes.method_settings import Custom
+from ffds.recipes.schema import Recipe, Trainer
+from ffds.runs import Run
+from ffds.training.fit import Fit, Outcome
+from ffds.training.interruption import Interruption
+from ffds.training.launch import launched
+
+__all__ = ["train", "train_recipe"]
+
+
+def train(
+    recipe: str,
+    *,
+    method: str | None = None,
+    seed: int | None = None,
+    out: str | Path = "runs",
+    overrides: Mapping[str, Any] | None = None,
+    loss: nn.Module | None = None,
+    shown: bool = True,
+) -> Run:
+    """Train one method on one recipe; the same call goes on where it stopped, or finds the run done.
+
+    Args:
+        recipe: name of a shipped recipe, or path of a file.
+        method: one of Table 1, e.g. ``"d-ffds"``; None takes the recipe's.
+        seed: `trainer.seed`; None takes the recipe's.
+        out: directory of all runs.
+        overrides: recipe keys and values, e.g. ``{"schedule.epochs": 30}``.
+        loss: a loss of your own, (logits (N, C), target (N,)) → (); a copy of it trains in one phase with the
+            recipe's schedule. One with `observe` and `end_epoch` has `end_epoch` called after each epoch. Its
+            repr and its buffers are its identity: settings that stand in neither belong into `extra_repr`.
+        shown: whether to report progress on standard error.
+
+    Returns:
+        The run: `run.summary` holds the results in percent, `run.path` everything else.
+
+    Raises:
+        InputError: recipe, data or run directory cannot be used.
+        NonFiniteLossError: loss or gradient became NaN or infinite.
+        Interrupted: SIGTERM or SIGINT; the state is saved.
+    """
+    if loss is not None and method is not None:
+        raise InputError("a method and a loss of your own exclude each other", got=f"method={method!r}")
+    given = dict(overrides or {}) | ({} if seed is None else {"trainer.seed": seed})
+    texts = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    resolved = load_recipe(recipe, texts, method=method).recipe
+    if loss is not None:
+        resolved = resolved.model_copy(update={"method": Custom(loss=_described(loss))})
+    # A copy: training would change the buffers, and with them the identity of the next call.
+    return train_recipe(resolved, out=out, loss=copy.deepcopy(loss), shown=shown)
+
+
+def train_recipe(
+    recipe: Recipe, *, out: str | Path = "runs", loss: nn.Module | None = None, shown: bool = True
+) -> Run:
+    """As `train`, for a recipe that is already resolved."""
+    run = Run.of(recipe, out)
+    if run.done:
+        return run
+    with Interruption() as interruption, _determinism(recipe.trainer):
+        fabric = launched(recipe.trainer)
+        with _held(run, fabric), torch.random.fork_rng(_accelerators(fabric)):
+            with fabric.rank_zero_first(local=True):  # one process downloads
+                dataset = open_dataset(recipe.data)
+            plan = phases(recipe, dataset.class_counts, loss)
+            if fabric.is_global_zero:
+                run.start(recipe, environment(_accelerator(fabric)))
+            fit = Fit(fabric, recipe, dataset, plan, run, interruption, shown=shown)
+            outcome = fit.train()
+            if fabric.is_global_zero:
+                outcome.predictions.write(run.predictions)
+                run.finish(_summary(recipe, run, outcome))
+            fabric.barrier()
+    return run
+
+
+@contextmanager
+def _held(run: Run, fabric: Fabric) -> Iterator[None]:
+    """Hold the run directory on the first rank, and let all ranks know if that fails."""
+    if fabric.world_size == 1:
+        with run.locked():
+            yield
+        return
+    lock = run.locked()
+    refused = None
+    if fabric.is_global_zero:
+        try:
+            lock.__enter__()
+        except InputError as error:
+            refused = str(error)
+    refused = fabric.broadcast(refused)
+    if refused is not None:
+        raise InputError(refused)
+    try:
+        yield
+    finally:
+        if fabric.is_global_zero:
+            lock.__exit__(None, None, None)
+
+
+@contextmanager
+def _determinism(trainer: Trainer) -> Iterator[None]:
+    """Deterministic kernels only, where the recipe asks for them."""
+    if not trainer.deterministic:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+def _described(loss: nn.Module) -> str:
+    """What tells one loss from another, in every process alike."""
+    digest = hashlib.sha256()
+    for name, tensor in loss.state_dict().items():
+        digest.update(f"{name}={tensor.tolist()};".encode())
+    # An address in a repr differs from process to process.
+    return f"{re.sub(r' at 0x[0-9a-f]+', '', repr(loss))}, state {digest.hexdigest()[:16]}"
+
+
+def _accelerators(fabric: Fabric) -> list[torch.device]:
+    """The devices besides the CPU that this process draws random numbers on."""
+    return [fabric.device] if fabric.device.type == "cuda" else []
+
+
+def _accelerator(fabric: Fabric) -> str | None:
+    return torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else None
+
+
+def _summary(recipe: Recipe, run: Run, outcome: Outcome) -> dict[str, Any]:
+    scores, reached = outcome.scores, outcome.reached
+    return {
+        "recipe": recipe.name,
+        "method": recipe.method.name,
+        "seed": recipe.trainer.seed,
+        "config_hash": recipe.config_hash,
+        "epochs": recipe.schedule.epochs,
+        "accuracy": {
+            "last": scores.accuracy,
+            "best_on_test": reached.best_on_test,
+            "best_epoch": reached.best_epoch,
+        },
+        **{name: value for name, value in scores.summary().items() if name != "accuracy"},
+        "train_accuracy": run.metrics[-1]["train"]["accuracy"],
+        "seconds": reached.seconds,
+        "images_per_second": reached.images / reached.train_seconds,
+    }
