@@ -42,6 +42,8 @@ class TrainingProgress:
 
     def __enter__(self) -> Self:
         self._bar.start()
+        if self._bar.disable:
+            self.say(f"{self._title}: {self._epochs} epochs of {self._steps} steps")
         return self
 
     def __exit__(
@@ -61,10 +63,10 @@ class TrainingProgress:
 
     def say(self, message: str) -> None:
         """Print a line."""
-        if self._shown:
-            self._bar.print(message, markup=False, highlight=False) if not self._bar.disable else print(
-                message, file=sys.stderr, flush=True
-            )
+        if not self._bar.disable:
+            self._console.print(message, markup=False, highlight=False)
+        elif self._shown:
+            print(message, file=sys.stderr, flush=True)
 
     def step(self, images: int) -> None:
         """One training step with this many images is done."""

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,11 @@ def _held(run: Run, fabric: Fabric) -> Iterator[None]:
     finally:
         if fabric.is_global_zero:
             lock.__exit__(None, None, None)
+
+
+def _own_generators() -> AbstractContextManager[None]:
+    """The caller's global generators come back as they were."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 @contextmanager
