@@ -24,7 +24,8 @@ class FFDSLoss(nn.Module):
     """−w_y · (1 − p̂_y)^γ_y · Σ_j Q(j) log p_j, the loss of the FFDS paper (eq. 1).
 
     In training mode each call also gathers p_y for the mean of its class group; `end_epoch` makes those
-    means the reference p̄ of the next epoch. In evaluation mode nothing is gathered.
+    means the reference p̄ of the next epoch. In evaluation mode nothing is gathered. Keep the loss outside a
+    DistributedDataParallel module, which would replace each rank's statistics by those of the first.
 
     Args:
         class_counts: training images of each class, in any order, each ≥ 1.

@@ -1,0 +1,94 @@
+"""Every loss in the states it can be in, and the batches it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ffds.losses import (
+    FFDSLoss,
+    FocalLoss,
+    InfluenceBalancedLoss,
+    LDAMLoss,
+    class_balanced_weights,
+    inverse_frequency_weights,
+)
+
+COUNTS = [40, 500, 7, 120, 3]
+WIDTH = 6
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "ffds": lambda counts, **how: FFDSLoss(counts, num_groups=2, **how),
+    "ffds-unsmoothed": lambda counts, **how: FFDSLoss(counts, num_groups=2, cold_start="unsmoothed", **how),
+    "ffds-linear": lambda counts, **how: FFDSLoss(counts, num_groups=1, curve="linear", gamma_min=0.5, **how),
+    "ffds-convex": lambda counts, **how: FFDSLoss(counts, num_groups=2, curve="convex", k=0.5, **how),
+    "ce": lambda counts, **how: FocalLoss(0.0, **how),
+    "focal-below-one": lambda counts, **how: FocalLoss(0.5, **how),
+    "focal": lambda counts, **how: FocalLoss(2.0, **how),
+    "cb-focal": lambda counts, **how: FocalLoss(1.0, weight=class_balanced_weights(counts), **how),
+    "ldam": LDAMLoss,
+    "ldam-drw": lambda counts, **how: LDAMLoss(counts, weight=class_balanced_weights(counts), **how),
+    "ib": lambda counts, **how: InfluenceBalancedLoss(weight=inverse_frequency_weights(counts), **how),
+    "ib-focal": lambda counts, **how: InfluenceBalancedLoss(gamma=1.0, alpha=2.0, epsilon=0.5, **how),
+}
+STATEFUL = [name for name in LOSSES if name.startswith("ffds")]
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+class Batch(NamedTuple):
+    logits: Tensor
+    target: Tensor
+    features: Tensor
+
+    def given_to(self, loss: nn.Module) -> Tensor:
+        return loss(*self) if isinstance(loss, InfluenceBalancedLoss) else loss(self.logits, self.target)
+
+    def to(self, dtype: torch.dtype) -> Batch:
+        return Batch(self.logits.to(dtype), self.target, self.features.to(dtype))
+
+    def gradient(self, loss: nn.Module) -> Tensor:
+        logits = self.logits.detach().requires_grad_()
+        return torch.autograd.grad(self._replace(logits=logits).given_to(loss).sum(), logits)[0]
+
+
+def batch(samples: int = 8, classes: int = len(COUNTS), seed: int = 0, spread: float = 2.0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        spread * torch.randn(samples, classes, generator=generator),
+        torch.randint(classes, (samples,), generator=generator),
+        torch.randn(samples, WIDTH, generator=generator),
+    )
+
+
+def end_epoch(loss: nn.Module) -> None:
+    if isinstance(loss, FFDSLoss):
+        loss.end_epoch()
+
+
+def warm(name: str, counts: list[int] | Tensor = COUNTS, **how: str) -> nn.Module:
+    """A loss after one epoch and in the middle of the next."""
+    loss = LOSSES[name](counts, **how)
+    classes = len(counts)
+    batch(16, classes, seed=11).given_to(loss)
+    end_epoch(loss)
+    batch(4, classes, seed=12).given_to(loss)
+    return loss
+
+
+def cold(name: str, counts: list[int] | Tensor = COUNTS, **how: str) -> nn.Module:
+    return LOSSES[name](counts, **how)
+
+
+every_state = pytest.mark.parametrize(
+    ("name", "made"), [*((name, cold) for name in LOSSES), *((name, warm) for name in STATEFUL)]
+)
+
+
+def assert_same_state(one: nn.Module, other: nn.Module) -> None:
+    assert one.state_dict().keys() == other.state_dict().keys()
+    for key, buffer in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[key], buffer, rtol=0, atol=0, equal_nan=True)

@@ -1,0 +1,145 @@
+"""No graph break, no wait for the device, no more memory than cross-entropy."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ffds.losses import FFDSLoss
+from tests.losses.battery import Batch, assert_same_state, batch, cold, end_epoch, every_loss, every_state
+
+
+@pytest.mark.parametrize("name", ["ffds", "cb-focal", "ldam-drw", "ib-focal"])
+def test_compiled_without_a_graph_break_it_equals_itself(name):
+    torch._dynamo.reset()
+    eager, compiled = cold(name), cold(name)
+    compiled.compile(fullgraph=True, backend="aot_eager")
+    for epoch in range(3):
+        for step, samples in enumerate([8, 5, 1]):
+            data = batch(samples, seed=10 * epoch + step)
+            assert torch.equal(data.gradient(compiled), data.gradient(eager))
+            assert_same_state(compiled, eager)
+        assert torch.equal(batch().given_to(compiled.eval()), batch().given_to(eager.eval()))
+        for loss in compiled.train(), eager.train():
+            end_epoch(loss)
+    if isinstance(compiled, FFDSLoss):
+        assert compiled.group_means.isfinite().all()
+
+
+@every_loss
+def test_one_graph_without_a_break_serves_all_epochs(name):
+    torch._dynamo.reset()
+    loss = cold(name)
+    loss.compile(fullgraph=True, backend="eager")
+    batch().given_to(loss)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for epoch in range(3):
+            batch(seed=epoch).given_to(loss)
+            end_epoch(loss)
+
+
+class HostSyncError(RuntimeError):
+    pass
+
+
+class NoHostSync(TorchDispatchMode):
+    """Fails where a value, or a shape that depends on values, would have to come back from the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        selectors = [x for x in tree_leaves(args[1:]) if isinstance(x, Tensor)]
+        masked = any(x.dtype in (torch.bool, torch.uint8) for x in selectors)
+        if name in ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal"):
+            raise HostSyncError(name)
+        if name in ("index", "index_put", "index_put_") and masked:
+            raise HostSyncError(f"{name} with a mask")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "synchronising",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: float(x[0]),
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x[x.argmax() :],
+    ],
+)
+def test_the_watch_for_host_syncs_sees_them(synchronising):
+    with pytest.raises(HostSyncError), NoHostSync():
+        synchronising(torch.arange(4.0))
+
+
+@every_state
+def test_no_step_waits_for_the_device(name, made):
+    loss, data = made(name), batch()
+    with NoHostSync():
+        data.gradient(loss)
+        if isinstance(loss, FFDSLoss):
+            loss.observe(data.logits, data.target)
+            loss.end_epoch()
+            data.gradient(loss.eval())
+
+
+@every_loss
+def test_a_step_needs_no_values_at_all(name):
+    """On the meta device there are none to look at."""
+    loss = cold(name).to("meta")
+    data = Batch(*(part.to("meta") for part in batch()))
+    assert data.gradient(loss).shape == data.logits.shape
+    end_epoch(loss)
+
+
+class LargestTensor(TorchDispatchMode):
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        sizes = [x.numel() for x in tree_leaves(made) if isinstance(x, Tensor)]
+        self.numel = max([self.numel, *sizes])
+        return made
+
+
+@every_state
+def test_no_tensor_is_larger_than_the_logits(name, made):
+    classes, samples = 2000, 4
+    loss, data = made(name, list(range(classes, 0, -1))), batch(samples, classes)
+    with LargestTensor() as largest:
+        data.gradient(loss)
+        if isinstance(loss, FFDSLoss):
+            loss.observe(data.logits, data.target)
+    assert largest.numel == samples * classes
+
+
+def peak_bytes(step: Callable[[], object]) -> int:
+    """Largest amount of memory held at once above that at the start."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+        step()
+    events = measured.profiler.kineto_results.events()
+    return max(_running_sums(event.nbytes() for event in events if event.name() == "[memory]"))
+
+
+def _running_sums(sizes: Iterator[int]) -> Iterator[int]:
+    held = 0
+    for size in sizes:
+        held += size
+        yield held
+
+
+@pytest.mark.parametrize("name", ["ffds", "cb-focal", "ldam-drw", "ib-focal"])
+def test_memory_is_that_of_cross_entropy(name):
+    classes, samples = 8142, 1024
+    loss = cold(name, list(range(classes, 0, -1)))
+    data = batch(samples, classes)
+    logits = data.logits.requires_grad_()
+    reference = peak_bytes(lambda: F.cross_entropy(logits, data.target).backward())
+    logits.grad = None
+    assert reference >= 2 * logits.nbytes, "log-probabilities and their gradient"
+    assert peak_bytes(lambda: data.given_to(loss).backward()) <= 1.1 * reference
