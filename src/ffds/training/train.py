@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def train(
         raise InputError("a method and a loss of your own exclude each other", got=f"method={method!r}")
     given = dict(overrides or {}) | ({} if seed is None else {"trainer.seed": seed})
     texts = [f"{key}={json.dumps(value)}" for key, value in given.items()]
-    resolved = load_recipe(recipe, texts, method=method).recipe
+    resolved = load_recipe(recipe, texts, method=method if loss is None else "custom").recipe
     if loss is not None:
         resolved = resolved.model_copy(update={"method": Custom(loss=_described(loss))})
     # A copy: training would change the buffers, and with them the identity of the next call.
@@ -121,11 +121,6 @@ def _held(run: Run, fabric: Fabric) -> Iterator[None]:
             lock.__exit__(None, None, None)
 
 
-def _own_generators() -> AbstractContextManager[None]:
-    """The caller's global generators come back as they were."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-
-
 @contextmanager
 def _determinism(trainer: Trainer) -> Iterator[None]:
     """Deterministic kernels only, where the recipe asks for them."""
@@ -152,7 +147,7 @@ def _described(loss: nn.Module) -> str:
 
 
 def _accelerators(fabric: Fabric) -> list[torch.device]:
-    """The devices besides the CPU that this process draws random numbers on."""
+    """The device, if it has a generator of its own; naming others would wake them up in every process."""
     return [fabric.device] if fabric.device.type == "cuda" else []
 
 

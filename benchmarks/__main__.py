@@ -1,0 +1,105 @@
+"""``python -m benchmarks``: measure, print a table, write ``results/bench.json``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.augmentation import augmentation
+from benchmarks.epoch import epoch
+from benchmarks.losses import losses
+from benchmarks.memory import memory
+from benchmarks.result import Result, table
+from benchmarks.setting import FULL, QUICK, Setting, found_root
+from ffds.environment import commit, hardware, versions
+from ffds.files import write_json
+
+__all__ = ["main"]
+
+RESULTS = Path(__file__).parents[1] / "results" / "bench.json"
+MIN_WIDTH = 120
+"""Of the table; a file or pipe would get 80 columns."""
+NAMES = ("epoch", "augmentation", "losses", "memory")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmarks.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(given)
+    setting = Setting(QUICK, None) if options.quick else Setting(FULL, found_root(options.data_root))
+    measures: dict[str, Callable[[], list[Result]]] = {
+        "epoch": lambda: epoch(setting, options.pairs),
+        "augmentation": lambda: augmentation(setting),
+        "losses": lambda: losses(setting),
+        "memory": lambda: memory(setting),
+    }
+    results: list[Result] = []
+    for name in options.only or measures:
+        print(f"measuring: {name}", file=sys.stderr, flush=True)
+        results += measures[name]()
+    if options.quick:
+        # The targets are for the full sizes.
+        results = [replace(result, target=None) for result in results]
+    Console(width=max(Console().width, MIN_WIDTH)).print(table(results))
+    if options.out or not (options.quick or options.only):
+        _write(options.out or RESULTS, results, given)
+
+
+def _write(path: Path, results: list[Result], arguments: list[str]) -> None:
+    # The yardstick's pictures are Pillow's.
+    provenance = {
+        "hardware": hardware(),
+        "versions": versions() | {"pillow": metadata.version("pillow")},
+        "commit": commit(),
+        "command": shlex.join(["python", "-m", "benchmarks", *arguments]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, [result.entry() | provenance for result in results])
+    print(f"written: {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Speed and memory beside the conventional way."
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path("../shared/data"),
+        metavar="DIR",
+        help="holds cifar10-if10, or the original files of CIFAR-10; synthetic images without "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=3,
+        metavar="N",
+        help="epochs of each side that count (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, metavar="NAME", help=f"some of {', '.join(NAMES)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny synthetic sizes, to try the script")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"default: results/{RESULTS.name} for a full run, else nowhere",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

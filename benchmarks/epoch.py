@@ -1,0 +1,117 @@
+"""Whole epochs, training and evaluation: the library's own beside the conventional loop's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import conventional
+from benchmarks.laps import Laps, Side
+from benchmarks.result import Result
+from benchmarks.setting import Setting
+from benchmarks.timing import Pairs, alternate
+from ffds.environment import environment
+from ffds.methods import phases
+from ffds.models.build import build_model
+from ffds.runs import Run
+from ffds.training.evaluate import BATCH_SIZE
+from ffds.training.fit import Fit
+from ffds.training.interruption import Interruption
+from ffds.training.launch import launched
+
+__all__ = ["conventional_epochs", "epoch", "our_epochs"]
+
+AGAINST = "the conventional loop"
+
+
+def epoch(setting: Setting, pairs: int) -> list[Result]:
+    """Epoch, compilation and memory of a training process.
+
+    The first epoch of each side is not counted: ours compiles the network in it.
+
+    Args:
+        setting: images and network.
+        pairs: epochs of each side that count.
+    """
+    with (
+        Side(conventional_epochs, setting, pairs + 1) as yardstick,
+        Side(our_epochs, setting, pairs + 1) as ours,
+    ):
+        first = ours.lap()
+        yardstick.lap()
+        found = alternate(ours.lap, yardstick.lap, pairs)
+    batch_size = setting.recipe(pairs).trainer.batch_size
+    title = f"{setting.images}, {setting.sizes.network}, batch {batch_size}"
+    memory = Pairs((ours.peak_memory,), (yardstick.peak_memory,))
+    results = [
+        Result.of(
+            f"epoch with evaluation, {title}", found, against=AGAINST, unit="s", better="higher", target=1.5
+        ),
+        Result.of(
+            "peak resident memory of that process", memory, against=AGAINST, unit="MiB", better="lower"
+        ),
+    ]
+    if setting.sizes.compiled:
+        seconds = first - found.medians[0]
+        results.append(Result("what compilation adds to the first epoch of a run", "", "s", seconds))
+    return results
+
+
+def our_epochs(laps: Laps, setting: Setting, epochs: int) -> None:
+    """Train as ``ffds train`` does: batches in memory, channels-last, compiled, metrics, checkpoints."""
+    with tempfile.TemporaryDirectory() as directory:
+        # Compiled as on a fresh machine, not taken from the cache of an earlier run.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{directory}/compiled"
+        recipe, dataset = setting.recipe(epochs), setting.dataset()
+        run = LapRun(Path(directory) / "run", laps.done)
+        with run.locked():
+            run.start(recipe, environment())
+            plan = phases(recipe, dataset.class_counts)
+            fit = Fit(launched(recipe.trainer), recipe, dataset, plan, run, Interruption(), shown=False)
+            laps.start()
+            fit.train()
+
+
+def conventional_epochs(laps: Laps, setting: Setting, epochs: int) -> None:
+    """Train the same network from the same weights with the same loss, rates and batch sizes."""
+    recipe, dataset = setting.recipe(epochs), setting.dataset()
+    data, batch_size = recipe.data, recipe.trainer.batch_size
+    (phase,) = phases(recipe, dataset.class_counts)
+    model = build_model(
+        recipe.model,
+        head=recipe.head,
+        num_classes=dataset.num_classes,
+        in_channels=3,
+        seed=recipe.trainer.seed,
+    )
+    optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer.model_dump())
+    side = dataset.train.images.shape[1]
+    train = conventional.PictureDataset(dataset.train, conventional.train_transform(data, side))
+    test = conventional.PictureDataset(dataset.test, conventional.eval_transform(data))
+    train_batches = conventional.loader(train, batch_size=batch_size, shuffle=True)
+    test_batches = conventional.loader(test, batch_size=BATCH_SIZE, shuffle=False)
+    laps.start()
+    for factor in phase.lr_factors:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.optimizer.lr * factor
+        conventional.train_epoch(model, train_batches, phase.stage.loss, optimizer)
+        conventional.evaluate(model, test_batches)
+        laps.done()
+
+
+@dataclass(frozen=True)
+class LapRun(Run):
+    """A run directory that tells of each epoch; the checkpoint of an epoch falls into the next lap."""
+
+    after_epoch: Callable[[], None]
+
+    def add_epoch(self, entry: dict[str, Any]) -> None:
+        """As `Run.add_epoch`."""
+        super().add_epoch(entry)
+        self.after_epoch()

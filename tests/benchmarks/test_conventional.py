@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import conventional
+from ffds.data.augment import EvalTransform, TrainTransform
+from ffds.data.dataset import Split
+from ffds.recipes.load import load_recipe
+from ffds.recipes.schema import Trainer
+from ffds.training.evaluate import evaluate
+from ffds.training.launch import launched
+
+DATA = load_recipe("cifar10-lt-100").recipe.data
+COUNT, SIDE, CLASSES = 12, 8, 3
+
+
+@pytest.fixture
+def split() -> Split:
+    generator = np.random.default_rng(0)
+    images = generator.integers(256, size=(COUNT, SIDE, SIDE, 3), dtype=np.uint8)
+    return Split(images, generator.integers(CLASSES, size=COUNT))
+
+
+def test_both_sides_evaluate_the_same_pixels(split: Split) -> None:
+    theirs = conventional.PictureDataset(split, conventional.eval_transform(DATA))
+    ours = EvalTransform(DATA)(torch.from_numpy(split.images))
+    torch.testing.assert_close(ours, torch.stack([theirs[i][0] for i in range(COUNT)]), rtol=0, atol=1e-5)
+    assert [theirs[i][1] for i in range(COUNT)] == split.labels.tolist()
+
+
+def test_both_sides_train_on_crops_and_mirror_images_of_the_padded_image(split: Split) -> None:
+    stored = torch.from_numpy(split.images)
+    theirs = conventional.PictureDataset(split, conventional.train_transform(DATA, SIDE))
+    torch.manual_seed(0)
+    for sample in range(3):
+        ours = TrainTransform(DATA)(stored, seed=sample)
+        for row, image in enumerate(stored):
+            possible = variants(image)
+            assert nearest(ours[row], possible) < 1e-5
+            assert nearest(theirs[row][0], possible) < 1e-5
+
+
+def test_the_yardstick_draws_anew(split: Split) -> None:
+    theirs = conventional.PictureDataset(split, conventional.train_transform(DATA, SIDE))
+    torch.manual_seed(0)
+    assert len({theirs[0][0].numpy().tobytes() for _ in range(20)}) > 10
+
+
+def test_both_sides_count_the_same_accuracy(split: Split) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE * 3, CLASSES))
+    pictures = conventional.PictureDataset(split, conventional.eval_transform(DATA))
+    batches = conventional.loader(pictures, batch_size=5, shuffle=False, workers=0)
+    data = DATA.model_copy(update={"cut": None})
+    scores, _ = evaluate(launched(Trainer(accelerator="cpu")), model, split, data, [1] * CLASSES)
+    assert conventional.evaluate(model, batches) == pytest.approx(scores.accuracy)
+
+
+def test_the_yardstick_learns(split: Split) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE * 3, CLASSES))
+    pictures = conventional.PictureDataset(split, conventional.eval_transform(DATA))
+    batches = conventional.loader(pictures, batch_size=4, shuffle=True, workers=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(20):
+        seen = conventional.train_epoch(model, batches, nn.CrossEntropyLoss(), optimizer)
+    assert seen == 100 == conventional.evaluate(model, batches)
+
+
+def variants(image: torch.Tensor) -> torch.Tensor:
+    """Every crop of the zero-padded image and its mirror image, normalised."""
+    padding = DATA.padding
+    padded = torch.nn.functional.pad(image.permute(2, 0, 1), [padding] * 4)
+    offsets = range(2 * padding + 1)
+    crops = torch.stack(
+        [padded[:, top : top + SIDE, left : left + SIDE] for top in offsets for left in offsets]
+    )
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (DATA.mean, DATA.std))
+    return (torch.cat([crops, crops.flip(3)]) / 255 - mean) / std
+
+
+def nearest(image: torch.Tensor, possible: torch.Tensor) -> float:
+    return (possible - image).abs().amax(dim=(1, 2, 3)).min().item()

@@ -1,0 +1,24 @@
+"""What every test may rely on: one thread, and no process left behind."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.training import processes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Here and in every process a test starts: fast beside other work, and equal bit by bit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    processes.kill_all()

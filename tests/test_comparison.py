@@ -1,0 +1,276 @@
+"""Methods × seeds: the arithmetic, the text, and what an interruption or a failure leaves."""
+
+import csv
+import io
+import math
+
+import pytest
+
+import ffds
+import ffds.comparison as module
+from ffds.comparison import COLUMNS, SHORT, Cell, Comparison, compare, compare_recipes
+from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.losses import FocalLoss
+from ffds.recipes.load import load_recipe
+from ffds.runs import Run
+from tests.training import tiny
+
+ENVIRONMENT = {"hardware": "2 cores of X", "versions": {"python": "3.11", "torch": "2.13"}, "commit": "abc"}
+
+
+def summary(method, seed, **changes):
+    return {
+        "recipe": "digits",
+        "method": method,
+        "seed": seed,
+        "config_hash": "00",
+        "epochs": 4,
+        "accuracy": {"last": 40.0 + seed, "best_on_test": 50.0, "best_epoch": 3},
+        "balanced_accuracy": 41.0,
+        "macro_f1": 42.0,
+        "ece": 43.0,
+        "head": 44.0,
+        "middle": 45.0,
+        "tail": None,
+        "many": 47.0,
+        "medium": 48.0,
+        "few": 49.0,
+        "train_accuracy": 90.0,
+        "seconds": 1.5,
+        "images_per_second": 1000.0,
+    } | changes
+
+
+def made(path, content=None, environment=ENVIRONMENT):
+    """A run directory by hand; without a summary it is not done."""
+    path.mkdir(parents=True)
+    run = Run(path)
+    run.start(load_recipe("digits").recipe, environment)
+    if content is not None:
+        run.finish(content)
+    return run
+
+
+# Arithmetic
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "std", "text"),
+    [
+        ((), None, None, "—"),
+        ((40.0,), 40.0, None, "40.00"),
+        ((0.0,), 0.0, None, "0.00"),
+        ((40.0, 42.0), 41.0, math.sqrt(2), "41.00 ± 1.41"),
+        ((1.0, 2.0, 6.0), 3.0, math.sqrt(7), "3.00 ± 2.65"),
+        ((5.0, 5.0), 5.0, 0.0, "5.00 ± 0.00"),
+    ],
+)
+def test_cell(values, mean, std, text):
+    cell = Cell(values)
+    assert cell.mean == mean
+    assert cell.std == (None if std is None else pytest.approx(std))
+    assert str(cell) == text
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    runs = {
+        "ce": (made(tmp_path / "0", summary("ce", 0)), made(tmp_path / "1", summary("ce", 1))),
+        "fl": (made(tmp_path / "2", summary("fl", 0, tail=7.0)), made(tmp_path / "3")),
+        "ib": (made(tmp_path / "4"), made(tmp_path / "5")),
+    }
+    failure = NonFiniteLossError("loss is not finite\n  diagnosis: a file")
+    return Comparison("digits", (0, 1), runs, {str(tmp_path / "5"): failure})
+
+
+def test_every_column_has_its_place(by_hand):
+    places = {
+        "accuracy": "40.50 ± 0.71",
+        "head": "44.00 ± 0.00",
+        "middle": "45.00 ± 0.00",
+        "tail": "—",
+        "balanced": "41.00 ± 0.00",
+        "macro-F1": "42.00 ± 0.00",
+        "ECE": "43.00 ± 0.00",
+        "train": "90.00 ± 0.00",
+        "best on test": "50.00 ± 0.00",
+    }
+    assert {column: str(by_hand.cell("ce", column)) for column in COLUMNS} == places
+    assert by_hand.cell("fl", "tail").values == (7.0,)
+    assert by_hand.cell("ib", "accuracy").values == ()
+
+
+def test_table(by_hand):
+    assert by_hand.table(SHORT) == [
+        ["method", "n", "accuracy", "head", "middle", "tail", "best on test"],
+        ["ce", "2", "40.50 ± 0.71", "44.00 ± 0.00", "45.00 ± 0.00", "—", "50.00 ± 0.00"],
+        ["fl", "1", "40.00", "44.00", "45.00", "7.00", "50.00"],
+        ["ib", "0", "—", "—", "—", "—", "—"],
+    ]
+    assert by_hand.table()[0] == ["method", "n", *COLUMNS]
+
+
+def test_markdown(by_hand, tmp_path):
+    text = by_hand.markdown()
+    lines = text.splitlines()
+    assert lines[:7] == [
+        "# digits",
+        "",
+        "| method | n | accuracy | head | middle | tail | balanced | macro-F1 | ECE | train | best on test |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| ce | 2 | 40.50 ± 0.71 | 44.00 ± 0.00 | 45.00 ± 0.00 | — | 41.00 ± 0.00 | 42.00 ± 0.00 | "
+        "43.00 ± 0.00 | 90.00 ± 0.00 | 50.00 ± 0.00 |",
+        "| fl | 1 | 40.00 | 44.00 | 45.00 | 7.00 | 41.00 | 42.00 | 43.00 | 90.00 | 50.00 |",
+        "| ib | 0 | — | — | — | — | — | — | — | — | — |",
+    ]
+    assert "over n seeds of 0, 1." in text
+    assert "chosen on the test set" in text
+    assert f"\nFailed: {tmp_path / '5'}: loss is not finite\n" in text
+    assert lines[-1] == "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc."
+    assert text.count("Measured on") == 1, "the same for all runs, told once"
+
+
+def test_provenance_of_different_machines(tmp_path):
+    other = ENVIRONMENT | {"hardware": "an H100", "commit": None}
+    runs = (made(tmp_path / "0", summary("ce", 0)), made(tmp_path / "1", summary("ce", 1), other))
+    text = Comparison("digits", (0, 1), {"ce": runs}).markdown()
+    assert "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc.\n" in text
+    assert "Measured on an H100; python 3.11, torch 2.13; commit unknown.\n" in text
+
+
+def test_csv(by_hand):
+    text = by_hand.csv()
+    assert "\r" not in text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["method"], row["seed"]) for row in rows] == [("ce", "0"), ("ce", "1"), ("fl", "0")]
+    assert list(rows[0]) == [
+        *("recipe", "method", "seed", "config_hash", "epochs", "accuracy_last", "accuracy_best_on_test"),
+        *("accuracy_best_epoch", "balanced_accuracy", "macro_f1", "ece", "head", "middle", "tail", "many"),
+        *("medium", "few", "train_accuracy", "seconds", "images_per_second"),
+    ]
+    assert rows[1]["accuracy_last"] == "41.0"
+    assert (rows[1]["tail"], rows[2]["tail"]) == ("", "7.0")
+
+
+def test_written(by_hand, tmp_path):
+    by_hand.write(tmp_path)
+    assert (tmp_path / "compare.md").read_text(encoding="utf-8") == by_hand.markdown()
+    assert (tmp_path / "compare.csv").read_text(encoding="utf-8") == by_hand.csv()
+
+
+def test_nothing_done_yet(tmp_path):
+    comparison = Comparison("digits", (0,), {"ce": (made(tmp_path / "0"),)})
+    assert comparison.csv() == "recipe\n"
+    assert comparison.table(("accuracy",)) == [["method", "n", "accuracy"], ["ce", "0", "—"]]
+
+
+# Training
+
+
+OVERRIDES = {"schedule.epochs": 2, "trainer.batch_size": 32, "model.name": "resnet20"}
+TEXTS = tuple(f"{key}={value}" for key, value in OVERRIDES.items())
+
+
+@pytest.fixture
+def tiny_digits(monkeypatch):
+    tiny.use(monkeypatch)
+
+
+@pytest.mark.usefixtures("tiny_digits")
+def test_compare(tmp_path, capsys):
+    found = compare(
+        "digits", methods=["ce", "d-ffds"], seeds=[0, 1], out=tmp_path, overrides=OVERRIDES, shown=False
+    )
+    assert ffds.compare is compare
+    assert found.recipe == "digits"
+    assert found.seeds == (0, 1)
+    assert not found.failures
+    for method, runs in found.runs.items():
+        assert [(run.summary["method"], run.summary["seed"]) for run in runs] == [(method, 0), (method, 1)]
+        last = [run.metrics[-1]["test"]["accuracy"] for run in runs]
+        assert found.cell(method, "accuracy").values == tuple(last)
+    assert list(found.runs) == ["ce", "d-ffds"]
+    assert (tmp_path / "digits" / "compare.md").read_text(encoding="utf-8") == found.markdown()
+    assert len((tmp_path / "digits" / "compare.csv").read_text().splitlines()) == 5
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("tiny_digits")
+def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch):
+    trained = []
+    original = module.train_recipe
+
+    def spied(recipe, **how):
+        trained.append((recipe.method.name, recipe.trainer.seed))
+        return original(recipe, **how)
+
+    monkeypatch.setattr(module, "train_recipe", spied)
+    given = ("digits", TEXTS, ["ce", "fl"], [0, 1])
+    sessions = iter([float("inf"), 3, float("inf"), float("inf"), float("inf")])
+    monkeypatch.setattr("ffds.training.train.Interruption", lambda: tiny.StopAfter(next(sessions)))
+    with pytest.raises(Interrupted):
+        compare_recipes(*given, out=tmp_path, shown=False)
+    assert trained == [("ce", 0), ("ce", 1)]
+    assert not (tmp_path / "digits" / "compare.md").exists()
+    (done,) = tmp_path.glob("digits/*/*/summary.json")
+    before = done.stat().st_mtime_ns
+    found = compare_recipes(*given, out=tmp_path, shown=False)
+    assert next(sessions, "used up") == "used up", "three runs were left, no more"
+    assert done.stat().st_mtime_ns == before
+    assert [found.table(("accuracy",))[row][1] for row in (1, 2)] == ["2", "2"]
+
+
+@pytest.mark.usefixtures("tiny_digits")
+def test_a_failed_run_leaves_a_gap_and_its_reason(tmp_path, monkeypatch, capsys):
+    forward = FocalLoss.forward
+    monkeypatch.setattr(FocalLoss, "forward", lambda *given: forward(*given) * math.nan)
+    found = compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False)
+    failed, done = Run.of(recipe("fl"), tmp_path), Run.of(recipe("ce"), tmp_path)
+    assert list(found.failures) == [str(failed.path)]
+    assert isinstance(found.failures[str(failed.path)], NonFiniteLossError)
+    assert found.table(("accuracy",))[1:] == [
+        ["fl", "0", "—"],
+        ["ce", "1", f"{done.summary['accuracy']['last']:.2f}"],
+    ]
+    text = (tmp_path / "digits" / "compare.md").read_text(encoding="utf-8")
+    assert f"Failed: {failed.path}: loss or gradient is not finite in epoch 1, step 1" in text
+    assert "failed: fl seed 0: loss or gradient is not finite" in capsys.readouterr().err
+    monkeypatch.setattr(FocalLoss, "forward", forward)
+    assert not compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False).failures
+
+
+def recipe(method):
+    return load_recipe("digits", TEXTS, method=method).recipe
+
+
+@pytest.mark.usefixtures("tiny_digits")
+def test_a_run_that_another_process_trains_is_a_gap(tmp_path, capsys):
+    with Run.of(recipe("ce"), tmp_path).locked():
+        found = compare_recipes("digits", TEXTS, ["ce"], [0], out=tmp_path, shown=False)
+    (error,) = found.failures.values()
+    assert "another process" in str(error)
+    assert "failed: ce seed 0" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny_digits")
+def test_named_twice_is_trained_and_told_once(tmp_path):
+    found = compare_recipes("digits", TEXTS, ["ce", "ce"], [1, 1], out=tmp_path, shown=False)
+    assert [len(runs) for runs in found.runs.values()] == [1]
+    assert found.seeds == (1,)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "methods", "seeds"),
+    [
+        (TEXTS, ["ce", "cee"], [0]),
+        (("schedule.epocs=2",), ["ce"], [0]),
+        (TEXTS, ["ce"], [0, -1]),
+        (TEXTS, [], [0]),
+        (TEXTS, ["ce"], []),
+    ],
+)
+def test_a_slip_is_told_before_anything_is_trained(overrides, methods, seeds, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train_recipe", lambda *_, **__: pytest.fail("trains"))
+    with pytest.raises(InputError):
+        compare_recipes("digits", overrides, methods, seeds, out=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,97 @@
+"""The floors of the house: a file imports only from floors below its own, or from its own room."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "ffds"
+
+FLOORS = {
+    "errors": 0,
+    "environment": 0,
+    "files": 0,
+    "randomness": 0,
+    "losses": 1,
+    "evaluation": 1,
+    "recipes": 1,
+    "methods": 2,
+    "data": 2,
+    "models": 2,
+    "runs": 2,
+    "training": 3,
+    "comparison": 4,
+    "cli": 6,
+    "__main__": 7,
+}
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms of this package that a file imports, at any depth of its code."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names |= {f"{module}.{alias.name}" for alias in node.names} if module == "ffds" else {module}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("ffds.")}
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room(path) for path in MODULES} - {"__init__"}
+    assert rooms == set(FLOORS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_come_from_below(path: Path) -> None:
+    if room(path) == "__init__":
+        return  # the package's own door names what lies on every floor
+    own = room(path)
+    above = {other for other in imported(path) if other != own and FLOORS[other] >= FLOORS[own]}
+    assert not above, f"{path.relative_to(SOURCE)} imports {above}, not below floor {FLOORS[own]}"
+
+
+def test_the_rule_sees_a_violation(tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text("def f():\n    from ffds.training.fit import Fit\n    from ffds import cli\n")
+    assert imported(file) == {"training", "cli"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_opens_with_a_sentence_and_names_what_it_gives(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    first = (ast.get_docstring(tree) or "").splitlines()[0]
+    assert first.endswith((".", ":", "?")), f"{path}: {first!r}"
+    gives = any(
+        isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        for node in tree.body
+    )
+    listed = any(
+        isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
+        for node in tree.body
+    )
+    assert listed or not gives, f"{path} has no __all__"
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import ffds", ["torch", "numpy", "pydantic"]),
+        ("import ffds.cli", ["torch", "numpy", "pydantic"]),
+        ("from ffds.recipes.load import load_recipe; load_recipe('digits')", ["torch", "numpy"]),
+    ],
+)
+def test_light_things_stay_light(statement: str, absent: list[str]) -> None:
+    code = f"{statement}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,138 @@
+"""What users rely on, frozen: a change here is a change to them."""
+
+import argparse
+import importlib
+from pathlib import Path
+
+import pytest
+
+import ffds
+from ffds.cli import _parser
+from ffds.recipes import shipped_recipes
+from ffds.recipes.describe import leaves
+from ffds.recipes.load import load_recipe
+from ffds.recipes.method_settings import METHODS
+
+VERBS = {"train", "compare", "eval", "recipes", "show", "data info", "data pack"}
+
+PUBLIC = {
+    "ffds": ["Run", "compare", "train"],
+    "ffds.losses": [
+        "FFDSLoss",
+        "FocalLoss",
+        "InfluenceBalancedLoss",
+        "LDAMLoss",
+        "class_balanced_weights",
+        "inverse_frequency_weights",
+    ],
+    "ffds.data": ["Dataset", "long_tail_counts", "long_tail_indices", "open_dataset"],
+}
+
+RECIPES = {
+    "digits",
+    "cifar10-lt-100",
+    "cifar10-lt-50",
+    "cifar10-lt-10",
+    "cifar100-lt-100",
+    "cifar100-lt-50",
+    "cifar100-lt-10",
+    "tiny-imagenet-lt-100",
+    "tiny-imagenet-lt-10",
+    "own-folder",
+}
+
+KEYS = {
+    "name": [],
+    "data": [
+        "name root download imbalance_factor profile seed validation test_fraction cut image_column",
+        "label_column on_bad_image image_size eval_resize augment padding mean std",
+    ],
+    "model": ["name pretrained head"],
+    "optimizer": ["lr momentum weight_decay nesterov"],
+    "schedule": ["epochs warmup milestones"],
+    "trainer": [
+        "batch_size precision compile channels_last devices num_nodes accelerator seed eval_every",
+        "deterministic",
+    ],
+}
+
+METHOD_KEYS = {
+    "ce": "",
+    "fl": "gamma",
+    "cb": "beta weight_scale",
+    "cb-fl": "beta gamma weight_scale",
+    "ldam": "max_margin scale",
+    "ffds": "beta k num_groups gamma_min gamma_max curve label_smoothing weight_scale cold_start",
+    "ldam-drw": "max_margin scale beta start",
+    "ib": "alpha epsilon start",
+    "ib-cb": "alpha epsilon beta start",
+    "ib-fl": "alpha epsilon gamma start",
+    "d-ffds": (
+        "beta k num_groups gamma_min gamma_max curve label_smoothing weight_scale cold_start start observe"
+    ),
+}
+
+SUMMARY = (
+    "recipe method seed config_hash epochs accuracy balanced_accuracy macro_f1 ece head middle tail "
+    "many medium few train_accuracy seconds images_per_second"
+)
+
+
+def verbs(parser: argparse.ArgumentParser, prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                below = verbs(inner, f"{prefix}{name} ")
+                found |= below or {f"{prefix}{name}"}
+    return found
+
+
+def test_verbs() -> None:
+    assert verbs(_parser()) == VERBS
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names(module: str) -> None:
+    found = importlib.import_module(module)
+    assert sorted(found.__all__) == PUBLIC[module]
+    assert all(getattr(found, name) is not None for name in PUBLIC[module])
+
+
+def test_shipped_recipes() -> None:
+    assert set(shipped_recipes()) == RECIPES
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_recipe_keys(method: str) -> None:
+    keys = [key for key, _ in leaves(load_recipe("cifar10-lt-100", method=method).recipe)]
+    expected = {
+        f"{section}.{key}" if names else section
+        for section, names in KEYS.items()
+        for key in (" ".join(names).split() or [""])
+    }
+    expected |= {f"method.{key}" for key in ["name", "milestones", *METHOD_KEYS[method].split()]}
+    assert set(keys) == expected
+
+
+def test_method_names_are_those_of_table_1() -> None:
+    assert list(METHODS) == list(METHOD_KEYS)
+
+
+def test_summary_keys(tmp_path: Path) -> None:
+    settings = {"schedule.epochs": 1, "data.imbalance_factor": 100}
+    summary = ffds.train("digits", method="ce", out=tmp_path, overrides=settings, shown=False).summary
+    assert list(summary) == SUMMARY.split()
+    assert list(summary["accuracy"]) == ["last", "best_on_test", "best_epoch"]
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    settings = {"schedule.epochs": 1, "data.imbalance_factor": 100}
+    run = ffds.train("digits", method="ce", seed=3, out=tmp_path, overrides=settings, shown=False)
+    assert run.path == tmp_path / "digits" / "ce" / f"seed3-{run.summary['config_hash'][:8]}"
+    files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    parts = ("model.safetensors", "optimizer.safetensors", "loss.safetensors", "state.json", "manifest.json")
+    assert files == {
+        *("recipe.yaml", "environment.json", "metrics.jsonl", "summary.json", "predictions.parquet", "lock"),
+        *(f"checkpoints/epoch-0001/{part}" for part in parts),
+    }

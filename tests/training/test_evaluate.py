@@ -1,0 +1,135 @@
+"""Scores and predictions against a count by hand."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+from ffds.data.dataset import Split
+from ffds.recipes.schema import Data, Trainer
+from ffds.training.evaluate import Predictions, evaluate
+from ffds.training.launch import launched
+
+PLAIN = Data(name="digits", mean=(0.0,), std=(1.0,))
+COUNTS = [50, 9, 3]
+
+
+class Reading(nn.Module):
+    """Logits are the first three pixels, so the test writes them; dropout would show training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.9)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.batches = []
+
+    def forward(self, images):
+        self.batches.append((len(images), self.training, torch.is_grad_enabled()))
+        return self.dropout(images.flatten(1)[:, :3]) * self.scale
+
+
+def written(count, seed=0):
+    chance = np.random.default_rng(seed)
+    images = chance.integers(0, 256, (count, 2, 2, 1), dtype=np.uint8)
+    return Split(images, chance.integers(0, 3, count))
+
+
+def fabric(precision="32"):
+    return launched(Trainer(precision=precision, accelerator="cpu"))
+
+
+def expected(split):
+    logits = split.images.reshape(len(split), -1)[:, :3].astype(np.float64) / 255 * 10
+    exponent = np.exp(logits - logits.max(1, keepdims=True))
+    return exponent / exponent.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
+def test_against_numpy(count):
+    split, model = written(count), Reading()
+    scores, predictions = evaluate(fabric(), model, split, PLAIN, COUNTS)
+    probability = expected(split)
+    predicted = probability.argmax(1)
+    rows = np.arange(count)
+    assert predictions.index.tolist() == rows.tolist()
+    assert predictions.label.tolist() == split.labels.tolist()
+    assert predictions.prediction.tolist() == predicted.tolist()
+    np.testing.assert_allclose(predictions.confidence, probability.max(1), rtol=1e-5)
+    np.testing.assert_allclose(predictions.label_probability, probability[rows, split.labels], rtol=1e-4)
+    assert scores.accuracy == pytest.approx(100 * (predicted == split.labels).mean())
+    for c in range(3):
+        own = split.labels == c
+        found = scores.per_class[c]
+        assert found == (pytest.approx(100 * (predicted == c)[own].mean()) if own.any() else None)
+    assert sum(size for size, _, _ in model.batches) == count
+    assert {(training, grad) for _, training, grad in model.batches} == {(False, False)}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_put_back(training):
+    model = Reading().train(training)
+    evaluate(fabric(), model, written(5), PLAIN, COUNTS)
+    assert model.training is training
+    with pytest.raises(ZeroDivisionError):
+        evaluate(fabric(), model, written(5), PLAIN, COUNTS, lambda: 1 / 0)
+    assert model.training is training
+
+
+def test_polled_after_each_batch():
+    polls = []
+    evaluate(fabric(), Reading(), written(600), PLAIN, COUNTS, lambda: polls.append(1))
+    assert len(polls) == 3
+
+
+def test_precision_is_that_of_the_recipe():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, images):
+            logits = self.head(images.flatten(1))
+            kinds.append(logits.dtype)
+            return logits
+
+    kinds = []
+    for precision in ("32", "bf16"):
+        _, predictions = evaluate(fabric(precision), Network(), written(5), PLAIN, COUNTS)
+        assert predictions.confidence.dtype == np.float32
+    assert kinds == [torch.float32, torch.bfloat16]
+
+
+def predictions(order):
+    order = np.array(order)
+    half = order.astype(np.float32) / 10
+    return Predictions(order, order % 3, (order + 1) % 3, half, half / 2)
+
+
+def test_written_in_the_order_of_the_set(tmp_path):
+    path = tmp_path / "predictions.parquet"
+    path.write_text("what was there before")
+    predictions([4, 0, 3, 1, 2]).write(path)
+    assert pq.read_table(path).to_pydict() == {
+        "index": [0, 1, 2, 3, 4],
+        "label": [0, 1, 2, 0, 1],
+        "prediction": [1, 2, 0, 1, 2],
+        "confidence": [pytest.approx(i / 10) for i in range(5)],
+        "label_probability": [pytest.approx(i / 20) for i in range(5)],
+    }
+    assert [file.name for file in tmp_path.iterdir()] == ["predictions.parquet"]
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "predictions.parquet"
+    predictions([0, 1]).write(path)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ffds.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        predictions([2, 3]).write(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["predictions.parquet"]

@@ -1,0 +1,181 @@
+"""A loss or gradient that is not finite stops the run before it does harm, and says where."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ffds.cli import main
+from ffds.data.batches import Batch
+from ffds.errors import NonFiniteLossError
+from ffds.losses import FFDSLoss
+from ffds.models.build import Classifier
+from ffds.recipes.load import load_recipe
+from ffds.recipes.method_settings import Custom
+from ffds.runs import Run
+from ffds.training.finite import diagnosis, is_finite
+from ffds.training.train import train_recipe
+from tests.training import tiny
+from tests.training.test_resume import with_loss_scaler
+
+
+@pytest.fixture
+def network():
+    network = nn.Linear(3, 2)
+    network(torch.ones(1, 3)).sum().backward()
+    return network
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0, 3e38])
+def test_finite(value, network):
+    assert is_finite(torch.tensor(value), network) is True
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_not_finite_loss(value, network):
+    assert is_finite(torch.tensor(value), network) is False
+    assert is_finite(torch.tensor(value), network, gradients=False) is False
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_not_finite_gradient(value, network):
+    network.bias.grad[1] = value
+    assert is_finite(torch.tensor(1.0), network) is False
+    assert is_finite(torch.tensor(1.0), network, gradients=False) is True
+
+
+def test_parameters_without_a_gradient_do_not_count():
+    assert is_finite(torch.tensor(1.0), nn.Linear(3, 2)) is True
+
+
+def test_diagnosis_names_what_is_broken():
+    network = Classifier(nn.Flatten(), nn.Linear(4, 3))
+    images = torch.zeros(4, 1, 2, 2)
+    images[2, 0, 0, 0] = math.inf
+    batch = Batch(images, torch.tensor([0, 2, 2, 0]), torch.tensor([11, 12, 13, 14]), 4)
+    logits = torch.tensor([[0.0, 0, 0], [0, 0, math.log(2)], [math.nan, 0, 0], [0, 0, 0]])
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    network.head.bias.grad[0] = math.nan
+    with torch.no_grad():
+        network.head.weight[0, 0] = math.inf
+    found = diagnosis(batch, logits, torch.tensor(math.nan), network)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    per_class = found.pop("cross_entropy_per_class")
+    assert found == {
+        "loss": "nan",
+        "samples": [11, 12, 13, 14],
+        "samples_not_finite": [13],
+        "images_not_finite": [13],
+        "parameters_not_finite": ["head.weight"],
+        "gradients_not_finite": ["head.bias"],
+    }
+    assert float(per_class["0"]) == pytest.approx(math.log(3))
+    assert per_class["2"] == "nan"
+    assert per_class.keys() == {"0", "2"}
+
+
+class Broken(nn.Module):
+    """Cross-entropy up to a call, then what `how` says."""
+
+    def __init__(self, how, at):
+        super().__init__()
+        self.how, self.at, self.calls = how, at, 0
+
+    def forward(self, logits, target):
+        self.calls += 1
+        loss = nn.functional.cross_entropy(logits, target)
+        if self.calls < self.at:
+            return loss
+        if self.how == "gradient":
+            # sqrt has an infinite slope at 0: times 0 that is NaN, in the gradient alone.
+            return loss + (logits.sum() * 0).sqrt()
+        return loss * float(self.how)
+
+
+AT = tiny.STEPS + 2
+
+
+def own(*overrides):
+    return tiny.recipe(*overrides, method="ce").model_copy(update={"method": Custom(loss="broken")})
+
+
+@pytest.mark.parametrize(
+    ("how", "precision"),
+    [("nan", "32"), ("inf", "32"), ("-inf", "32"), ("gradient", "32"), ("gradient", "bf16")],
+)
+def test_stops_before_the_step(how, precision, tmp_path):
+    """In step 2 of epoch 2: the weights are those after step 1, the checkpoint that of epoch 1."""
+    recipe = own(f"trainer.precision={precision}")
+    good = tiny.fit(tmp_path / "good", recipe, loss=Broken("nan", 10**9), polls=tiny.POLLS + 1)
+    with pytest.raises(Exception, match="SIGTERM"):
+        good.train()
+    fit = tiny.fit(tmp_path / "bad", recipe, loss=Broken(how, AT))
+    with pytest.raises(
+        NonFiniteLossError, match=r"not finite in epoch 2, step 2 \(custom, lr 0.1\)"
+    ) as caught:
+        fit.train()
+    for (name, ours), theirs in zip(
+        good.state.model.named_parameters(), fit.state.model.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    assert [path.name for path in fit.run.checkpoints.iterdir()] == ["epoch-0001"]
+    file = fit.run.path / "diagnosis.json"
+    assert caught.value.diagnosis == file
+    assert str(file) in str(caught.value)
+    found = json.loads(file.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    expected = [batch.indices.tolist() for batch in fit.batches.epoch(1)][1]
+    assert (found["epoch"], found["step"], found["phase"], found["lr"]) == (2, 2, "custom", 0.1)
+    assert found["samples"] == expected
+    labels = {str(fit.dataset.train.labels[row]) for row in expected}
+    assert found["cross_entropy_per_class"].keys() == labels
+    assert math.isfinite(float(found["loss"])) == (how == "gradient")
+    assert found["gradients_not_finite"]
+    assert not found["parameters_not_finite"]
+
+
+def test_the_loss_scaler_may_meet_infinite_gradients(tmp_path, monkeypatch):
+    """In half precision such steps are skipped, but a loss that is not finite stops there too."""
+    monkeypatch.setattr("tests.training.tiny.launched", with_loss_scaler)
+    recipe = own("trainer.precision=16", "schedule.epochs=1")
+    fit = tiny.fit(tmp_path / "gradient", recipe, loss=Broken("gradient", 3))
+    before = fit.fabric.strategy.precision.scaler.get_scale()
+    fit.train()
+    assert fit.fabric.strategy.precision.scaler.get_scale() < before * 2
+    assert all(weight.isfinite().all() for weight in fit.state.model.parameters())
+    with pytest.raises(NonFiniteLossError):
+        tiny.fit(tmp_path / "loss", recipe, loss=Broken("nan", 3)).train()
+
+
+def test_a_run_that_diverges_for_real(tmp_path, capsys):
+    settings = [*tiny.SETTINGS, "optimizer.lr=1e30", "method=ce"]
+    assert main(["train", "digits", *settings, "--out", str(tmp_path)]) == 3
+    told = capsys.readouterr().err
+    run = Run.of(load_recipe("digits", settings).recipe, tmp_path)
+    assert "error: loss or gradient is not finite in epoch 1, step" in told
+    assert str(run.path / "diagnosis.json") in told
+    found = json.loads((run.path / "diagnosis.json").read_text())
+    assert found["lr"] == 1e30
+    assert len(found["samples"]) == 32
+    assert not run.done
+
+
+def test_the_checkpoint_before_loads_and_the_run_goes_on(tmp_path, monkeypatch, d_ffds):
+    """The fault was a passing one: the same command ends as if it had never been."""
+    recipe, whole = d_ffds
+    tiny.use(monkeypatch)
+    forward = FFDSLoss.forward
+    monkeypatch.setattr(FFDSLoss, "forward", lambda *given: forward(*given) * math.nan)
+    with pytest.raises(NonFiniteLossError, match="epoch 4, step 1 "):
+        train_recipe(recipe, out=tmp_path, shown=False)
+    run = Run.of(recipe, tmp_path)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["epoch-0002", "epoch-0003"]
+    assert (
+        load_file(run.checkpoints / "epoch-0003" / "loss.safetensors")["rank0.1.group_means"].isfinite().all()
+    )
+    monkeypatch.undo()
+    tiny.use(monkeypatch)
+    assert tiny.trace(train_recipe(recipe, out=tmp_path, shown=False)) == tiny.trace(whole)

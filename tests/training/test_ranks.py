@@ -1,0 +1,300 @@
+"""Several processes do what one would do, and end together."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import nn
+
+from ffds.cli import main
+from ffds.errors import FfdsError
+from ffds.losses import FFDSLoss
+from ffds.models.build import Classifier
+from ffds.models.heads import LinearHead
+from ffds.recipes.load import load_recipe
+from ffds.runs import Run
+from ffds.training.fit import Fit
+from ffds.training.launch import launched
+from ffds.training.ranks import any_rank, average_buffers, gathered, sum_over_ranks
+from ffds.training.train import train_recipe
+from tests.training import processes, tiny
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this build of torch has no gloo")
+
+ON_CPU = "trainer.accelerator=cpu"
+
+
+def end(group):
+    return [processes.exit_code(process) for process in group]
+
+
+# What the ranks agree on
+
+
+def agree(rank, out):
+    fabric = launched(tiny.recipe(ON_CPU).trainer)
+    mean, total = torch.tensor([1.0, 2.0]) * (rank + 1), torch.tensor([3 + rank])
+    sum_over_ranks(fabric, mean, total)
+    norm = nn.BatchNorm1d(1)
+    norm.running_mean.fill_(rank)
+    norm.num_batches_tracked.fill_(5 + rank)
+    average_buffers(fabric, norm)
+    tensors = gathered(fabric, {"a": torch.tensor(float(rank)), "b.c": torch.tensor([[rank, 7]])})
+    found = {
+        "any": [any_rank(fabric, flag) for flag in (False, rank == 0, rank == 1, True)],
+        "sums": [mean.tolist(), total.tolist()],
+        "buffers": [norm.running_mean.item(), norm.num_batches_tracked.item()],
+        "gathered": {name: tensor.tolist() for name, tensor in tensors.items()},
+    }
+    (out / f"{rank}.json").write_text(json.dumps(found))
+
+
+def test_collectives(tmp_path):
+    assert end(processes.ranks(agree, tmp_path, log=tmp_path / "log")) == [0, 0]
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == {
+            "any": [False, True, True, True],
+            "sums": [[3.0, 6.0], [7]],
+            "buffers": [0.5, 5 + rank],
+            "gathered": {"rank0.a": 0.0, "rank1.a": 1.0, "rank0.b.c": [[0, 7]], "rank1.b.c": [[1, 7]]},
+        }
+
+
+def test_one_process_needs_no_group():
+    fabric = launched(tiny.recipe(ON_CPU).trainer)
+    norm, total = nn.BatchNorm1d(1), torch.tensor([3])
+    norm.running_mean.fill_(4)
+    average_buffers(fabric, norm)
+    sum_over_ranks(fabric, total)
+    assert (norm.running_mean.item(), total.item()) == (4, 3)
+    assert [any_rank(fabric, flag) for flag in (False, True)] == [False, True]
+    assert gathered(fabric, {"a": total}) == {"rank0.a": total}
+
+
+# Equal to one process
+
+
+def without_batch_norm(model, *, num_classes, **_):
+    """A network whose gradient is a mean over images, so that shares add up."""
+    generator = torch.Generator().manual_seed(5)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU())
+    network = Classifier(backbone, LinearHead(24, num_classes))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) / 5)
+    return network
+
+
+def train_plain(_rank, out, method, batch_size, lr):
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use(patch)
+        patch.setattr("ffds.training.fit.build_model", without_batch_norm)
+        recipe = tiny.recipe(ON_CPU, f"trainer.batch_size={batch_size}", f"optimizer.lr={lr}", method=method)
+        train_recipe(recipe, out=out, shown=False)
+
+
+@pytest.mark.parametrize(("method", "batch_size", "lr"), [("d-ffds", 33, 0.05), ("ib", 5, 0.001)])
+def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, tmp_path):
+    train_plain(0, tmp_path / "one", method, batch_size, lr)
+    group = processes.ranks(train_plain, tmp_path / "two", method, batch_size, lr, log=tmp_path / "log")
+    assert end(group) == [0, 0], (tmp_path / "log-rank0").read_text()
+    (one,), (two,) = (list((tmp_path / name).glob("digits/*/*")) for name in ("one", "two"))
+    last = f"checkpoints/epoch-{tiny.EPOCHS:04d}"
+    ours, theirs = (load_file(path / last / "model.safetensors") for path in (one, two))
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-4, atol=1e-5)
+    for mine, other in zip(Run(one).metrics, Run(two).metrics, strict=True):
+        assert other["train"]["loss"] == pytest.approx(mine["train"]["loss"], rel=1e-4)
+        assert other["train"]["accuracy"] == pytest.approx(mine["train"]["accuracy"], abs=1.1)
+    table = pq.read_table(two / "predictions.parquet")
+    assert table["index"].to_pylist() == list(range(40))
+    expected = pq.read_table(one / "predictions.parquet")["label_probability"].to_pylist()
+    assert table["label_probability"].to_pylist() == pytest.approx(expected, abs=1e-4)
+    if method == "d-ffds":
+        losses = load_file(two / last / "loss.safetensors")
+        alone = load_file(one / last / "loss.safetensors")["rank0.1.group_means"]
+        assert torch.equal(losses["rank0.1.group_means"], losses["rank1.1.group_means"])
+        torch.testing.assert_close(losses["rank0.1.group_means"], alone, rtol=1e-4, atol=0)
+        assert losses["rank0.epoch.total"].sum() == 0
+
+
+# Ending together
+
+
+def train_stopping_one(rank, out, polls):
+    """Only the second rank is asked to stop."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use(patch)
+        tiny.stop_after(patch, polls if rank == 1 else float("inf"))
+        try:
+            train_recipe(tiny.recipe(ON_CPU), out=out, shown=False)
+        except FfdsError as error:
+            print(error, flush=True)
+            return error.exit_code
+    return 0
+
+
+NEVER = 1000
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    out = tmp_path_factory.mktemp("two-ranks")
+    assert end(processes.ranks(train_stopping_one, out, NEVER, log=out / "log")) == [0, 0]
+    return Run.of(tiny.recipe(ON_CPU), out)
+
+
+@pytest.mark.parametrize(
+    ("polls", "place"),
+    [
+        (2, "epoch-0000-step-00002"),
+        (tiny.STEPS, "epoch-0000-step-00003"),
+        (2 * tiny.STEPS + 1, "epoch-0002-step-00001"),
+    ],
+)
+def test_a_signal_to_one_rank_stops_all_and_all_go_on(polls, place, tmp_path, two_ranks):
+    group = processes.ranks(train_stopping_one, tmp_path, polls, log=tmp_path / "log")
+    assert end(group) == [75, 75], (tmp_path / "log-rank0").read_text()
+    assert "a signal to another rank" in (tmp_path / "log-rank0").read_text()
+    assert "SIGTERM" in (tmp_path / "log-rank1").read_text()
+    run = Run.of(tiny.recipe(ON_CPU), tmp_path)
+    assert sorted(path.name for path in run.checkpoints.iterdir())[-1] == place
+    assert end(processes.ranks(train_stopping_one, tmp_path, NEVER, log=tmp_path / "log")) == [0, 0]
+    assert tiny.trace(run) == tiny.trace(two_ranks)
+
+
+def command(rank, arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use(patch)
+        return main(arguments)
+
+
+def test_sigterm_to_one_rank(tmp_path):
+    settings = (*tiny.SETTINGS, "schedule.epochs=500", ON_CPU)
+    arguments = ["train", "digits", *settings, "--out", str(tmp_path)]
+    group = processes.ranks(command, arguments, log=tmp_path / "log")
+    run = Run.of(load_recipe("digits", settings).recipe, tmp_path)
+    processes.wait_for((run.checkpoints / "epoch-0002").exists, group[0])
+    os.kill(group[1].pid, signal.SIGTERM)
+    assert end(group) == [75, 75]
+    assert len(list(run.checkpoints.iterdir())) == 2
+    assert not run.done
+
+
+def test_another_number_of_ranks_has_to_wait_for_the_end_of_the_epoch(tmp_path):
+    processes_of_two = processes.ranks(train_stopping_one, tmp_path, 2, log=tmp_path / "log")
+    assert end(processes_of_two) == [75, 75]
+    alone = processes.forked(train_stopping_one, 0, tmp_path, NEVER, log=tmp_path / "alone")
+    assert processes.exit_code(alone) == 2
+    told = (tmp_path / "alone").read_text()
+    assert "another number of processes" in told
+    assert "got:     1" in told
+    assert "allowed: 2" in told
+
+
+def test_after_an_epoch_another_number_of_ranks_goes_on(tmp_path):
+    alone = processes.forked(train_stopping_one, 1, tmp_path, 2 * tiny.POLLS, log=tmp_path / "alone")
+    assert processes.exit_code(alone) == 75
+    run = Run.of(tiny.recipe(ON_CPU), tmp_path)
+    for unfinished in run.checkpoints.glob("*-step-*"):
+        shutil.rmtree(unfinished)
+    assert end(processes.ranks(train_stopping_one, tmp_path, NEVER, log=tmp_path / "log")) == [0, 0]
+    assert [line["epoch"] for line in run.metrics] == list(range(1, tiny.EPOCHS + 1))
+
+
+class NotFiniteOnOne(FFDSLoss):
+    def forward(self, logits, target):
+        loss = super().forward(logits, target)
+        return loss * float("nan") if dist.get_rank() == 1 else loss
+
+
+def train_into_not_finite(rank, out):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffds.methods.FFDSLoss", NotFiniteOnOne)
+        return train_stopping_one(rank, out, NEVER)
+
+
+def test_not_finite_on_one_rank_stops_all(tmp_path):
+    assert end(processes.ranks(train_into_not_finite, tmp_path, log=tmp_path / "log")) == [3, 3]
+    run = Run.of(tiny.recipe(ON_CPU), tmp_path)
+    own = json.loads((run.path / "diagnosis-rank1.json").read_text())
+    other = json.loads((run.path / "diagnosis.json").read_text())
+    assert own["loss"] == "nan"
+    assert other["loss"] != "nan"
+    assert not set(own["samples"]) & set(other["samples"])
+
+
+def train_on_a_full_disk(rank, out):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffds.training.checkpoint._write", full)
+        return train_stopping_one(rank, out, NEVER)
+
+
+def test_a_disk_full_on_the_first_rank_ends_all(tmp_path):
+    assert end(processes.ranks(train_on_a_full_disk, tmp_path, log=tmp_path / "log")) == [1, 1]
+    assert "disk full" in (tmp_path / "log-rank0").read_text()
+    assert "the first rank could not save" in (tmp_path / "log-rank1").read_text()
+
+
+def train_until_one_dies(rank, out):
+    def die(self, *arguments):
+        if rank == 1 and self.reached.epoch == 1:
+            processes.kill_self()
+        return original(self, *arguments)
+
+    original = Fit._step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fit, "_step", die)
+        return train_stopping_one(rank, out, NEVER)
+
+
+def test_a_rank_that_dies_ends_the_others_and_all_go_on(tmp_path, two_ranks):
+    first, second = end(processes.ranks(train_until_one_dies, tmp_path, log=tmp_path / "log"))
+    assert second == -signal.SIGKILL
+    assert first not in (0, None)
+    assert end(processes.ranks(train_stopping_one, tmp_path, NEVER, log=tmp_path / "log")) == [0, 0]
+    assert tiny.trace(Run.of(tiny.recipe(ON_CPU), tmp_path)) == tiny.trace(two_ranks)
+
+
+# The commands that people type
+
+
+def check_one_run(out, settings):
+    (path,) = out.glob("digits/*/*")
+    run = Run(path)
+    assert path == Run.of(load_recipe("digits", settings).recipe, out).path
+    assert run.done
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    rows = pq.read_table(run.predictions)
+    assert rows["index"].to_pylist() == list(range(500))
+    assert len(list((path / "checkpoints").iterdir())) == 2
+    return path
+
+
+@pytest.mark.parametrize("launcher", ["trainer.devices", "torchrun"])
+def test_a_launched_command(launcher, tmp_path):
+    devices = ("trainer.devices=2",) if launcher == "trainer.devices" else ()
+    settings = ("model.name=resnet20", "schedule.epochs=2", ON_CPU, *devices)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    prefix = torchrun if launcher == "torchrun" else ()
+    arguments = ("-m", "ffds", "train", "digits", *settings, "--out", str(tmp_path / "runs"))
+    process = processes.started(sys.executable, *prefix, *arguments, log=tmp_path / "log")
+    assert processes.exit_code(process) == 0, (tmp_path / "log").read_text()
+    path = check_one_run(Path(tmp_path / "runs"), settings)
+    before = (path / "summary.json").stat().st_mtime_ns
+    again = processes.forked(main, list(arguments[2:]), log=tmp_path / "again")
+    assert processes.exit_code(again) == 0
+    assert "already done" in (tmp_path / "again").read_text()
+    assert (path / "summary.json").stat().st_mtime_ns == before

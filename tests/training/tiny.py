@@ -1,0 +1,124 @@
+"""Trainings of a fraction of a second: 95 real digits, three steps an epoch, a poll a step and test batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any, Self
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+from torch import nn
+
+from ffds.data.dataset import Dataset, Split
+from ffds.data.open import open_dataset
+from ffds.methods import phases
+from ffds.recipes.load import load_recipe
+from ffds.recipes.schema import Data, Recipe
+from ffds.runs import Run
+from ffds.training.fit import Fit
+from ffds.training.launch import launched
+
+COUNTS = [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]
+STEPS = 3
+POLLS = STEPS + 1
+EPOCHS = 4
+SETTINGS = (f"schedule.epochs={EPOCHS}", "trainer.batch_size=32", "model.name=resnet20")
+
+
+@cache
+def _digits() -> Dataset:
+    return open_dataset(Data(name="digits", imbalance_factor=20.0, validation=0.3))
+
+
+def _first(split: Split, counts: Sequence[int]) -> Split:
+    rows = [np.flatnonzero(split.labels == c)[:count] for c, count in enumerate(counts)]
+    return split.take(np.concatenate(rows))
+
+
+def dataset(counts: Sequence[int] = COUNTS, *, validation: bool = False, of_test: int = 4) -> Dataset:
+    """The first digits of each class; `of_test` of each class for the test."""
+    everything = _digits()
+    held = everything.validation
+    assert held is not None
+    return replace(
+        everything,
+        class_names=everything.class_names[: len(counts)],
+        train=_first(everything.train, counts),
+        test=_first(everything.test, [of_test] * len(counts)),
+        validation=_first(held, [2] * len(counts)) if validation else None,
+    )
+
+
+def use(patch: pytest.MonkeyPatch, images: Dataset | None = None) -> None:
+    """Have `train` and `evaluate_run` open these images whatever the recipe names."""
+    opened = images or dataset()
+    for module in ("train", "saved"):
+        patch.setattr(f"ffds.training.{module}.open_dataset", lambda data: opened)
+
+
+def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:
+    return load_recipe("digits", [*SETTINGS, *overrides], method=method).recipe
+
+
+class StopAfter:
+    """In place of `Interruption`: a request to stop, seen at the poll with this number."""
+
+    def __init__(self, polls: float) -> None:
+        self.left = polls
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    @property
+    def requested(self) -> Any:
+        self.left -= 1
+        return SIGTERM if self.left <= 0 else None
+
+
+def stop_after(patch: pytest.MonkeyPatch, polls: float) -> None:
+    patch.setattr("ffds.training.train.Interruption", lambda: StopAfter(polls))
+
+
+def fit(
+    path: Path,
+    one: Recipe,
+    *,
+    images: Dataset | None = None,
+    loss: nn.Module | None = None,
+    polls: float = float("inf"),
+) -> Fit:
+    """A `Fit` of its own, for a look inside."""
+    path.mkdir(parents=True, exist_ok=True)
+    images = images or dataset()
+    plan = phases(one, images.class_counts, loss)
+    stop: Any = StopAfter(polls)
+    return Fit(launched(one.trainer), one, images, plan, Run(path), stop, shown=False)
+
+
+def trace(run: Run) -> dict[str, Any]:
+    """All that a finished run left, without the times: equal traces mean equal runs, bit by bit."""
+    newest = sorted(run.checkpoints.iterdir())[-1]
+    found: dict[str, Any] = {}
+    for file in sorted(newest.glob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            found[f"{file.stem} {name}"] = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+    state = json.loads((newest / "state.json").read_text())
+    timed = ("seconds", "train_seconds", "images_per_second")
+    found["reached"] = {key: value for key, value in state["reached"].items() if key not in timed}
+    for line in run.metrics:
+        found[f"epoch {line['epoch']}"] = {key: value for key, value in line.items() if key not in timed}
+    if run.done:
+        found["summary"] = {key: value for key, value in run.summary.items() if key not in timed}
+        found["predictions"] = pq.read_table(run.predictions).to_pydict()
+    return found
