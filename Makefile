@@ -5,13 +5,13 @@ BIN := .venv/bin
 .PHONY: demo test bench clean
 
 demo: .venv/ready  ## train CE and D-FFDS on the embedded digits and print them side by side
-	$(BIN)/ffds compare digits --methods ce,d-ffds --seeds 0,1,2 --out runs
+	$(BIN)/ffds compare digits --methods ce,d-ffds --seeds 0,1 --out runs
 
 test: .venv/ready  ## style, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 bench: .venv/ready  ## measure speed and memory side by side with the conventional loop
 	$(BIN)/python -m benchmarks

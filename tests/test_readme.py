@@ -1,0 +1,57 @@
+"""What the README shows works as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from ffds.cli import _options
+from ffds.recipes import load_recipe
+from ffds.recipes.method_settings import METHODS
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line.split("#")[0] for _, text in BLOCKS for line in text.splitlines() if line.startswith("ffds ")
+]
+
+
+def test_the_loss_as_a_drop_in_trains() -> None:
+    code = next(text for kind, text in BLOCKS if kind == "python" and "FFDSLoss" in text)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 12)
+    images, target = torch.randn(64, 4), torch.arange(64) % 12
+    before = torch.nn.functional.cross_entropy(model(images), target).item()
+    names = {
+        "class_counts": list(range(60, 0, -5)),
+        "epochs": 30,
+        "loader": [(images, target)],
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.5),
+    }
+    exec(code, names)
+    assert torch.nn.functional.cross_entropy(model(images), target).item() < before
+    assert names["loss_function"].group_means.isfinite().all()
+
+
+def test_it_shows_commands() -> None:
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command: str) -> None:
+    options = _options(shlex.split(command)[1:])
+    methods = getattr(options, "methods", [None])
+    if "recipe" in options:
+        for method in methods:
+            load_recipe(options.recipe, options.overrides, method=method)
+
+
+def test_the_methods_table_is_complete() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \|.*\| ([12]) \|$", README, flags=re.MULTILINE)
+    assert [name for name, _ in rows] == list(METHODS)
+    assert {name for name, phases in rows if phases == "2"} == {
+        name for name, settings in METHODS.items() if "start" in settings.model_fields
+    }
