@@ -20,7 +20,7 @@ clean:  ## forget the environment and all caches, keep runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("ffds needs Python 3.11 or newer; set PYTHON=python3.11" * (sys.version_info < (3, 11)))'
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ffds needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
 	touch $@
