@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffds.cli import main
+from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
 
 VERBS = [
     ["train"],
@@ -155,3 +156,27 @@ def test_a_missing_package_is_told_with_its_command() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'ffds[train]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "first", "other"),
+    [(Interrupted("stopped"), 75, 0), (NonFiniteLossError("nan"), 3, 0), (InputError("wrong"), 2, 2)],
+)
+def test_the_first_rank_speaks_for_all(
+    error: FfdsError,
+    first: int,
+    other: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        print("a table")
+        raise error
+
+    monkeypatch.setattr("ffds.recipes.shipped_recipes", fail)
+    assert main(["recipes"]) == first
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("a table\n", f"error: {error}\n")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["recipes"]) == other
+    assert capsys.readouterr() == ("", "")

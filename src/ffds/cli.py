@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ffds.errors import FfdsError, InputError
+from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
 
 __all__ = ["main"]
 
@@ -24,9 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     options = _options(arguments)
-    verb: Callable[[argparse.Namespace], None] = options.verb
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0:
+        return _follow(options)
     try:
-        verb(options)
+        options.verb(options)
     except FfdsError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -35,6 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error.name} is not installed: pip install 'ffds[train]'", file=sys.stderr)
         return InputError.exit_code
+    return 0
+
+
+def _follow(options: argparse.Namespace) -> int:
+    """One of several processes but the first: no output, and no exit code that would beat the first one's."""
+    with redirect_stdout(StringIO()):
+        try:
+            options.verb(options)
+        except (Interrupted, NonFiniteLossError):
+            return 0
+        except FfdsError as error:
+            return error.exit_code
     return 0
 
 

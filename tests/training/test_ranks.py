@@ -292,6 +292,7 @@ def test_a_launched_command(launcher, tmp_path):
     arguments = ("-m", "ffds", "train", "digits", *settings, "--out", str(tmp_path / "runs"))
     process = processes.started(sys.executable, *prefix, *arguments, log=tmp_path / "log")
     assert processes.exit_code(process) == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text().count("accuracy, last epoch") == 1, "one table, not one a rank"
     path = check_one_run(Path(tmp_path / "runs"), settings)
     before = (path / "summary.json").stat().st_mtime_ns
     again = processes.forked(main, list(arguments[2:]), log=tmp_path / "again")

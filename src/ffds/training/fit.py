@@ -156,8 +156,9 @@ class Fit:
         images, train_seconds, seconds = self.reached.images, self.reached.train_seconds, self.reached.seconds
         self._train_steps(phase, lr)
         images, train_seconds = self.reached.images - images, self.reached.train_seconds - train_seconds
-        test = self._evaluate(self.dataset.test) if self._is_scored() else None
-        validation = self._evaluate(self.dataset.validation) if self.dataset.validation else None
+        scored, held_out = self._is_scored(), self.dataset.validation
+        test = self._evaluate(self.dataset.test) if scored else None
+        validation = self._evaluate(held_out) if scored and held_out else None
         for loss in phase.gathering(self.reached.epoch):
             loss.end_epoch()
         self.reached.epoch, self.reached.step = self.reached.epoch + 1, 0
