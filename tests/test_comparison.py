@@ -15,7 +15,12 @@ from ffds.recipes.load import load_recipe
 from ffds.runs import Run
 from tests.training import tiny
 
-ENVIRONMENT = {"hardware": "2 cores of X", "versions": {"python": "3.11", "torch": "2.13"}, "commit": "abc"}
+ENVIRONMENT = {
+    "hardware": "2 cores of X",
+    "versions": {"python": "3.11", "torch": "2.13"},
+    "commit": "abc",
+    "command": "ffds compare",
+}
 
 
 def summary(method, seed, **changes):
@@ -126,7 +131,9 @@ def test_markdown(by_hand, tmp_path):
     assert "over n seeds of 0, 1." in text
     assert "chosen on the test set" in text
     assert f"\nFailed: {tmp_path / '5'}: loss is not finite\n" in text
-    assert lines[-1] == "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc."
+    assert (
+        lines[-1] == "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; command `ffds compare`."
+    )
     assert text.count("Measured on") == 1, "the same for all runs, told once"
 
 
@@ -134,8 +141,8 @@ def test_provenance_of_different_machines(tmp_path):
     other = ENVIRONMENT | {"hardware": "an H100", "commit": None}
     runs = (made(tmp_path / "0", summary("ce", 0)), made(tmp_path / "1", summary("ce", 1), other))
     text = Comparison("digits", (0, 1), {"ce": runs}).markdown()
-    assert "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc.\n" in text
-    assert "Measured on an H100; python 3.11, torch 2.13; commit unknown.\n" in text
+    assert "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; command `ffds compare`.\n" in text
+    assert "Measured on an H100; python 3.11, torch 2.13; commit unknown; command `ffds compare`.\n" in text
 
 
 def test_csv(by_hand):

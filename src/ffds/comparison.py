@@ -133,17 +133,17 @@ class Comparison:
         return [method, str(done), *(str(self.cell(method, column)) for column in columns)]
 
     def _provenance(self) -> str:
-        """Hardware, versions and commit of the runs, each different one once."""
+        """Hardware, versions, commit and command of the runs, each different one once."""
         kinds = {
-            (e["hardware"], json.dumps(e["versions"]), e["commit"])
+            (e["hardware"], json.dumps(e["versions"]), e["commit"], e["command"])
             for runs in self.runs.values()
             for e in (run.environment for run in runs if run.done)
         }
         return "".join(
             f"Measured on {hardware}; "
             + ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
-            + f"; commit {commit or 'unknown'}.\n"
-            for hardware, versions, commit in sorted(kinds, key=str)
+            + f"; commit {commit or 'unknown'}; command `{command}`.\n"
+            for hardware, versions, commit, command in sorted(kinds, key=str)
         )
 
 
