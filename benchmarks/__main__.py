@@ -26,7 +26,7 @@ __all__ = ["main"]
 RESULTS = Path(__file__).parents[1] / "results" / "bench.json"
 MIN_WIDTH = 120
 """Of the table; a file or pipe would get 80 columns."""
-NAMES = ("epoch", "augmentation", "losses", "memory")
+NAMES = ("augmentation", "losses", "memory", "epoch")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,21 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(given)
     setting = Setting(QUICK, None) if options.quick else Setting(FULL, found_root(options.data_root))
     measures: dict[str, Callable[[], list[Result]]] = {
-        "epoch": lambda: epoch(setting, options.pairs),
         "augmentation": lambda: augmentation(setting),
         "losses": lambda: losses(setting),
         "memory": lambda: memory(setting),
+        "epoch": lambda: epoch(setting, options.pairs),
     }
+    file = options.out or (None if options.quick or options.only else RESULTS)
     results: list[Result] = []
     for name in options.only or measures:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
-        results += measures[name]()
-    if options.quick:
+        found = measures[name]()
         # The targets are for the full sizes.
-        results = [replace(result, target=None) for result in results]
+        results += [replace(result, target=None) for result in found] if options.quick else found
+        if file is not None:
+            # After each, so that an interruption keeps what was measured.
+            _write(file, results, given)
     Console(width=max(Console().width, MIN_WIDTH)).print(table(results))
-    if options.out or not (options.quick or options.only):
-        _write(options.out or RESULTS, results, given)
+    if file is not None:
+        print(f"written: {file}")
 
 
 def _write(path: Path, results: list[Result], arguments: list[str]) -> None:
@@ -66,7 +69,6 @@ def _write(path: Path, results: list[Result], arguments: list[str]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, [result.entry() | provenance for result in results])
-    print(f"written: {path}")
 
 
 def _parser() -> argparse.ArgumentParser:
