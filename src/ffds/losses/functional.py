@@ -47,7 +47,7 @@ def label_smoothed_cross_entropy(logits: Tensor, target: Tensor, smoothing: floa
         smoothing: ε, 0 ≤ ε < 1.
 
     Returns:
-        (N,), ≥ 0.
+        (N,), ≥ 0; it can be differentiated once.
 
     Source: FFDS paper, eq. 1 and 2.
 
@@ -102,7 +102,7 @@ def ffds(
 
     Returns:
         The loss (N,), the plain cross-entropy (N,), and p_y (N,) without gradient: what a caller needs for
-        a cold start and for the group means, at no further cost.
+        a cold start and for the group means, at no further cost. Both losses can be differentiated once.
 
     Source: FFDS paper, eq. 1 to 3.
     """

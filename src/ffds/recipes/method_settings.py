@@ -74,56 +74,51 @@ class CBFocal(_Method):
     weight_scale: WeightScale = "mean"
 
 
-class LDAM(_Method):
+class _Margins(_Method):
+    max_margin: Positive = 0.5
+    scale: Positive = 30.0
+    milestones: Milestones | None = LDAM_MILESTONES
+
+
+class LDAM(_Margins):
     """Label-distribution-aware margins on a cosine head (Cao et al. 2019)."""
 
     name: Literal["ldam"] = "ldam"
-    max_margin: Positive = 0.5
-    scale: Positive = 30.0
-    milestones: Milestones | None = LDAM_MILESTONES
 
 
-class LDAMDRW(_Method):
+class LDAMDRW(_Margins):
     """LDAM, with class-balanced weights from `start` on (Cao et al. 2019)."""
 
     name: Literal["ldam-drw"] = "ldam-drw"
-    max_margin: Positive = 0.5
-    scale: Positive = 30.0
     beta: Beta = 0.9999
     start: Fraction = 0.8
-    milestones: Milestones | None = LDAM_MILESTONES
 
 
-class IB(_Method):
+class _InfluenceBalanced(_Method):
+    alpha: Positive = 1000.0
+    epsilon: Positive = 1e-3
+    start: Fraction = 0.5
+    milestones: Milestones | None = IB_MILESTONES
+
+
+class IB(_InfluenceBalanced):
     """Influence-balanced loss after cross-entropy, weights 1/n (Park et al. 2021)."""
 
     name: Literal["ib"] = "ib"
-    alpha: Positive = 1000.0
-    epsilon: Positive = 1e-3
-    start: Fraction = 0.5
-    milestones: Milestones | None = IB_MILESTONES
 
 
-class IBCB(_Method):
+class IBCB(_InfluenceBalanced):
     """Influence-balanced loss after cross-entropy, class-balanced weights (Park et al. 2021)."""
 
     name: Literal["ib-cb"] = "ib-cb"
-    alpha: Positive = 1000.0
-    epsilon: Positive = 1e-3
     beta: Beta = 0.9999
-    start: Fraction = 0.5
-    milestones: Milestones | None = IB_MILESTONES
 
 
-class IBFocal(_Method):
+class IBFocal(_InfluenceBalanced):
     """Influence-balanced focal loss after cross-entropy, weights 1/n (Park et al. 2021)."""
 
     name: Literal["ib-fl"] = "ib-fl"
-    alpha: Positive = 1000.0
-    epsilon: Positive = 1e-3
     gamma: NonNegative = 1.0
-    start: Fraction = 0.5
-    milestones: Milestones | None = IB_MILESTONES
 
 
 class FFDS(_Method):
