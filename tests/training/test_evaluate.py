@@ -8,7 +8,7 @@ from torch import nn
 
 from ffds.data.dataset import Split
 from ffds.recipes.schema import Data, Trainer
-from ffds.training.evaluate import Predictions, evaluate
+from ffds.training.evaluate import BATCH_SIZE, Predictions, evaluate
 from ffds.training.launch import launched
 
 PLAIN = Data(name="digits", mean=(0.0,), std=(1.0,))
@@ -45,7 +45,7 @@ def expected(split):
     return exponent / exponent.sum(1, keepdims=True)
 
 
-@pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
+@pytest.mark.parametrize("count", [1, BATCH_SIZE - 1, BATCH_SIZE, BATCH_SIZE + 1, 2 * BATCH_SIZE + 100])
 def test_against_numpy(count):
     split, model = written(count), Reading()
     scores, predictions = evaluate(fabric(), model, split, PLAIN, COUNTS)

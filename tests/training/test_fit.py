@@ -274,17 +274,18 @@ def test_losses_are_built_for_the_device_and_the_model_is_seeded(tmp_path):
 
 
 def test_compiled(tmp_path, monkeypatch):
-    compiled, original = [], torch.compile
+    modes, original = set(), torch.compile
 
     def traced(model, **how):
-        compiled.append(model)
-        return original(model, **(how | {"backend": "eager"}))
+        network = original(model, **(how | {"backend": "eager"}))
+        network.register_forward_hook(lambda module, *_: modes.add(module.training))
+        return network
 
     monkeypatch.setattr(torch, "compile", traced)
     tiny.use(monkeypatch)
     recipe = tiny.recipe("trainer.compile=true", "schedule.epochs=2")
     whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
-    assert compiled
+    assert modes == {True, False}
     trace = tiny.trace(whole)
     plain = tiny.fit(tmp_path / "plain", tiny.recipe("schedule.epochs=2"))
     plain.train()

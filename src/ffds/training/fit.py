@@ -137,8 +137,10 @@ class Fit:
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer.model_dump())
-        forward: Any = torch.compile(model, dynamic=False) if recipe.trainer.compile else model
-        self.forward, self.optimizer = self.fabric.setup(forward, optimizer)
+        # Evaluation calls it directly: what Fabric wraps around the training step would wait for other ranks.
+        compiled: Any = torch.compile(model, dynamic=False) if recipe.trainer.compile else model
+        self.network: nn.Module = compiled
+        self.forward, self.optimizer = self.fabric.setup(self.network, optimizer)
         return TrainingState(
             fabric=self.fabric,
             model=model,
@@ -249,7 +251,7 @@ class Fit:
     def _evaluate(self, split: Split) -> tuple[Scores, Predictions]:
         # Among several ranks a poll is a collective, and here they may have different numbers of batches.
         poll = self._poll if self.fabric.world_size == 1 else lambda: None
-        return evaluate(self.fabric, self.state.model, split, self.recipe.data, self.counts, poll)
+        return evaluate(self.fabric, self.network, split, self.recipe.data, self.counts, poll)
 
     def _poll(self) -> None:
         requested = self.interruption.requested
