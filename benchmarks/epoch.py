@@ -24,6 +24,7 @@ from ffds.training.evaluate import BATCH_SIZE
 from ffds.training.fit import Fit
 from ffds.training.interruption import Interruption
 from ffds.training.launch import launched
+from ffds.training.trajectory import Trajectory
 
 __all__ = ["conventional_epochs", "epoch", "our_epochs"]
 
@@ -72,7 +73,10 @@ def our_epochs(laps: Laps, setting: Setting, epochs: int) -> None:
         with run.locked():
             run.start(recipe, environment())
             plan = phases(recipe, dataset.class_counts)
-            fit = Fit(launched(recipe.trainer), recipe, dataset, plan, run, Interruption(), shown=False)
+            trajectory = Trajectory.of(recipe, dataset.class_counts, plan, directory)
+            fit = Fit(
+                launched(recipe.trainer), recipe, dataset, plan, run, trajectory, Interruption(), shown=False
+            )
             laps.start()
             fit.train()
 

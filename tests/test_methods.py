@@ -200,25 +200,22 @@ def test_deferred_ffds_observes_the_last_epoch_before_it():
     first, second = phases(recipe("d-ffds", "schedule.epochs=20"), COUNTS)
     assert first.stop == 13
     loss = second.stage.loss
-    assert [first.observers(epoch) for epoch in range(13)] == [()] * 12 + [(loss,)]
-    assert [first.gathering(epoch) for epoch in range(13)] == [()] * 12 + [(loss,)]
-    assert [second.observers(epoch) for epoch in range(13, 20)] == [()] * 7
-    assert [second.gathering(epoch) for epoch in range(13, 20)] == [(loss,)] * 7
+    assert [first.next_from(epoch) for epoch in range(13)] == [None] * 12 + [loss]
+    assert [second.next_from(epoch) for epoch in range(13, 20)] == [None] * 7
+    assert (first.statistics, second.statistics) == (None, loss)
 
 
 def test_deferred_ffds_may_start_cold():
     first, second = phases(recipe("d-ffds", "method.observe=false"), COUNTS)
-    assert all(first.gathering(epoch) == () for epoch in range(first.stop))
-    assert second.gathering(second.start) == (second.stage.loss,)
+    assert all(first.next_from(epoch) is None for epoch in range(first.stop))
+    assert second.statistics is second.stage.loss
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "d-ffds"])
 def test_no_other_method_observes(method):
     for phase in phases(recipe(method, "schedule.epochs=10"), COUNTS):
-        own = (phase.stage.loss,) if method == "ffds" else ()
-        for epoch in range(phase.start, phase.stop):
-            assert phase.observers(epoch) == ()
-            assert phase.gathering(epoch) == own
+        assert phase.statistics is (phase.stage.loss if method == "ffds" else None)
+        assert all(phase.next_from(epoch) is None for epoch in range(phase.start, phase.stop))
 
 
 # Your own
@@ -239,8 +236,8 @@ def test_a_loss_of_your_own(loss, gathers):
     assert phase.stage.loss is loss
     assert (phase.start, phase.stop) == (0, 5)
     assert list(phase.lr_factors) == [lr_factor(one, epoch) for epoch in range(5)]
-    assert phase.gathering(0) == ((loss,) if gathers else ())
-    assert phase.observers(4) == ()
+    assert phase.statistics is (loss if gathers else None)
+    assert phase.next_from(4) is None
 
 
 def test_a_loss_of_your_own_has_to_be_given():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ffds.cli import _options
+from ffds.cli.command import parsed
 from ffds.recipes import load_recipe
 from ffds.recipes.method_settings import METHODS
 
@@ -42,7 +42,7 @@ def test_it_shows_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command: str) -> None:
-    options = _options(shlex.split(command)[1:])
+    options = parsed(shlex.split(command)[1:])
     methods = getattr(options, "methods", [None])
     if "recipe" in options:
         for method in methods:

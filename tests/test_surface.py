@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import ffds
-from ffds.cli import _parser
+from ffds.cli.command import parser
 from ffds.recipes import shipped_recipes
 from ffds.recipes.describe import leaves
 from ffds.recipes.load import load_recipe
@@ -89,7 +89,7 @@ def verbs(parser: argparse.ArgumentParser, prefix: str = "") -> set[str]:
 
 
 def test_verbs() -> None:
-    assert verbs(_parser()) == VERBS
+    assert verbs(parser()) == VERBS
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -6,18 +6,17 @@ import csv
 import io
 import json
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ffds.errors import FfdsError, InputError, Interrupted
+from ffds.errors import FfdsError, InputError
 from ffds.files import write_text
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
-from ffds.training.train import train_recipe
+from ffds.training.plan import train_all
 
 __all__ = ["COLUMNS", "SHORT", "Cell", "Comparison", "compare", "compare_recipes"]
 
@@ -81,7 +80,7 @@ class Comparison:
     recipe: str
     seeds: tuple[int, ...]
     runs: Mapping[str, tuple[Run, ...]]
-    failures: Mapping[str, FfdsError] = field(default_factory=dict)
+    failures: Mapping[Path, FfdsError] = field(default_factory=dict)
 
     def cell(self, method: str, column: str) -> Cell:
         """One cell of the table.
@@ -158,8 +157,8 @@ def compare(
 ) -> Comparison:
     """Train several methods with several seeds and set their results side by side.
 
-    Finished runs are not trained again; a failed one leaves a gap and its reason. The table is written to
-    ``OUT/RECIPE/compare.md`` and ``compare.csv``.
+    Runs with a common history train it once. Finished runs are not trained again; a failed one leaves a gap
+    and its reason. The table is written to ``OUT/RECIPE/compare.md`` and ``compare.csv``.
 
     Args:
         recipe: name of a shipped recipe, or path of a file.
@@ -190,10 +189,7 @@ def compare_recipes(
     if not methods or not seeds:
         raise InputError("a comparison needs at least one method and one seed")
     plan = {method: _recipes(recipe, overrides, method, seeds) for method in dict.fromkeys(methods)}
-    failures: dict[str, FfdsError] = {}
-    for recipes in plan.values():
-        for one in recipes:
-            _train(one, out, shown, failures)
+    failures = train_all([one for recipes in plan.values() for one in recipes], out=out, shown=shown)
     runs = {method: tuple(Run.of(one, out) for one in recipes) for method, recipes in plan.items()}
     name = next(iter(plan.values()))[0].name
     comparison = Comparison(name, tuple(dict.fromkeys(seeds)), runs, failures)
@@ -206,16 +202,6 @@ def _recipes(recipe: str, overrides: Sequence[str], method: str, seeds: Sequence
         load_recipe(recipe, [*overrides, f"trainer.seed={seed}"], method=method).recipe
         for seed in dict.fromkeys(seeds)
     )
-
-
-def _train(recipe: Recipe, out: str | Path, shown: bool, failures: dict[str, FfdsError]) -> None:
-    try:
-        train_recipe(recipe, out=out, shown=shown)
-    except Interrupted:
-        raise
-    except FfdsError as error:
-        failures[str(Run.of(recipe, out).path)] = error
-        print(f"failed: {recipe.method.name} seed {recipe.trainer.seed}: {error}", file=sys.stderr)
 
 
 def _value(summary: Mapping[str, Any], place: Sequence[str]) -> float | None:

@@ -16,7 +16,7 @@ from ffds.losses import (
     class_balanced_weights,
     inverse_frequency_weights,
 )
-from ffds.losses.statistics import EpochStatistics
+from ffds.losses.statistics import DeferredStart, EpochStatistics
 from ffds.recipes.method_settings import (
     DFFDS,
     FFDS,
@@ -45,13 +45,13 @@ class Stage:
         name: what a reader calls it, e.g. ``ffds``.
         loss: (logits, target) → (), or (logits, target, features) → () where `with_features` is set.
         with_features: the loss also needs the input of the last layer.
-        watched_by: a loss of a later stage that observes the last epoch of this one.
+        observed_for: a loss of a later stage that starts from what the last epoch of this one shows.
     """
 
     name: str
     loss: nn.Module
     with_features: bool = False
-    watched_by: EpochStatistics | None = None
+    observed_for: DeferredStart | None = None
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,14 @@ class Phase:
     stop: int
     lr_factors: tuple[float, ...]
 
-    def gathering(self, epoch: int) -> tuple[EpochStatistics, ...]:
-        """The losses whose statistics this epoch feeds."""
-        own = (self.stage.loss,) if isinstance(self.stage.loss, EpochStatistics) else ()
-        return own + self.observers(epoch)
+    @property
+    def statistics(self) -> EpochStatistics | None:
+        """The loss, if it learns from each epoch for the next."""
+        return self.stage.loss if isinstance(self.stage.loss, EpochStatistics) else None
 
-    def observers(self, epoch: int) -> tuple[EpochStatistics, ...]:
-        """The losses that only watch this epoch: none but in the last one of the phase."""
-        watcher = self.stage.watched_by
-        return (watcher,) if watcher is not None and epoch == self.stop - 1 else ()
+    def next_from(self, epoch: int) -> DeferredStart | None:
+        """The loss that starts from what this epoch shows: none but in the last one of the phase."""
+        return self.stage.observed_for if epoch == self.stop - 1 else None
 
 
 def phases(
@@ -132,8 +131,8 @@ def stages(  # noqa: PLR0911  (a table: one line a method)
             return _cross_entropy(), _influence_balanced(method, class_counts)
         case DFFDS(observe=observe):
             loss = _ffds(method, class_counts)
-            watcher = loss if observe else None
-            return Stage("cross-entropy", nn.CrossEntropyLoss(), watched_by=watcher), Stage("ffds", loss)
+            first = Stage("cross-entropy", nn.CrossEntropyLoss(), observed_for=loss if observe else None)
+            return first, Stage("ffds", loss)
         case FFDS():
             return (Stage("ffds", _ffds(method, class_counts)),)
         case Custom() if custom_loss is not None:

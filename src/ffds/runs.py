@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +93,11 @@ class Run:
 
     def keep_epochs(self, epochs: int) -> None:
         """Drop the metrics of epochs that will be trained again."""
-        lines = [json.dumps(line) + "\n" for line in self.metrics if line["epoch"] <= epochs]
-        write_text(self.path / "metrics.jsonl", "".join(lines))
+        self.take_epochs([line for line in self.metrics if line["epoch"] <= epochs])
+
+    def take_epochs(self, metrics: Iterable[Mapping[str, Any]]) -> None:
+        """Put the metrics of epochs in place of all there are."""
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
 
     def add_epoch(self, entry: dict[str, Any]) -> None:
         """Append the metrics of one epoch."""

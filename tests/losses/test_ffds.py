@@ -247,7 +247,7 @@ def test_observe_gathers_what_a_training_step_gathers(training):
         observed.observe(logits.requires_grad_(), target)
     for name, buffer in stepped.named_buffers():
         torch.testing.assert_close(dict(observed.named_buffers())[name], buffer, equal_nan=True)
-    assert observed.group_counts.sum() == sum(map(len, UNEVEN))
+    assert observed.gathered.counts.sum() == sum(map(len, UNEVEN))
 
 
 def test_observing_before_a_deferred_start_replaces_the_cold_start():

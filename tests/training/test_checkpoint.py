@@ -238,8 +238,8 @@ def test_broken_newest_is_named_and_skipped(damage, file, tmp_path, capsys):
         lambda path: path.write_text(""),
         lambda path: path.write_text("[]"),
         lambda path: path.write_text('"manifest"'),
-        lambda path: path.write_text('{"format": 1}'),
-        lambda path: path.write_text('{"format": 1, "files": [], "identity": {}}'),
+        lambda path: path.write_text(f'{{"format": {FORMAT}}}'),
+        lambda path: path.write_text(f'{{"format": {FORMAT}, "files": [], "identity": {{}}}}'),
         lambda path: path.write_bytes(b"\xff\xfe\x00"),
     ],
 )

@@ -127,13 +127,13 @@ class Spy(nn.Module):
 
 def test_group_statistics_never_see_a_test_image(tmp_path, monkeypatch):
     gathered = []
-    end_epoch = FFDSLoss.end_epoch
+    start_from = FFDSLoss.start_from
 
-    def counting(self):
-        gathered.append(int(self.group_counts.sum()))
-        end_epoch(self)
+    def counting(self, observed):
+        gathered.append(int(observed.counts.sum()))
+        start_from(self, observed)
 
-    monkeypatch.setattr(FFDSLoss, "end_epoch", counting)
+    monkeypatch.setattr(FFDSLoss, "start_from", counting)
     images = tiny.dataset(validation=True)
     tiny.fit(tmp_path, tiny.recipe("schedule.epochs=6", "method.start=0.5"), images=images).train()
     assert gathered == [95] * 4, "the last epoch of cross-entropy, then three of its own"

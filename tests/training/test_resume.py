@@ -79,7 +79,7 @@ def test_a_stop_in_the_observed_epoch_keeps_what_was_observed(tmp_path, monkeypa
         train_recipe(recipe, out=tmp_path, shown=False)
     newest = Run.of(recipe, tmp_path).checkpoints / f"epoch-{observed:04d}-step-00002"
     kept = load_file(newest / "loss.safetensors")
-    assert kept["rank0.1.group_counts"].sum() == 64
+    assert kept["rank0.observed.counts"].sum() == 64
     assert kept["rank0.epoch.total"].sum() == 64
     assert kept["rank0.1.group_means"].isnan().all()
     momentum = load_file(newest / "optimizer.safetensors")

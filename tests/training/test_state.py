@@ -43,6 +43,7 @@ def trained(path, *overrides, polls=2 * tiny.POLLS + 2):
 def everything(fit):
     state = fit.state
     tensors = dict(state.model.state_dict()) | {f"loss {k}": v for k, v in state.losses.state_dict().items()}
+    tensors |= {f"observed {k}": v for k, v in state.observed.state_dict().items()}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state[parameter].items():
             tensors[f"{name} {key}"] = value
@@ -55,7 +56,7 @@ def test_comes_back_through_the_disk(channels_last, tmp_path):
     fit = trained(tmp_path / "run", f"trainer.channels_last={channels_last}")
     before, reached = everything(fit), fit.state.reached
     assert all(before[f"{name} momentum_buffer"].any() for name, _ in fit.state.model.named_parameters())
-    assert before["loss 1.group_counts"].sum() == 64
+    assert before["observed counts"].sum() == 64
     assert before["loss"] > 0
     store = Checkpoints(tmp_path / "copy", {})
     store.save(fit.state.checkpoint(), reached.epoch, reached.step)
@@ -100,4 +101,4 @@ def test_running_counts_begin_anew(tmp_path):
     assert not state.accuracy.total.any()
     assert not state.accuracy.correct.any()
     assert state.loss_sum == 0
-    assert state.losses.state_dict()["1.group_counts"].sum() == 64, "the loss counts for itself"
+    assert state.observed.counts.sum() == 64, "what is observed counts for itself"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from ffds.recipes.schema import Data, Recipe
 from ffds.runs import Run
 from ffds.training.fit import Fit
 from ffds.training.launch import launched
+from ffds.training.trajectory import Trajectory
 
 COUNTS = [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]
 STEPS = 3
@@ -58,9 +59,9 @@ def dataset(counts: Sequence[int] = COUNTS, *, validation: bool = False, of_test
 
 
 def use(patch: pytest.MonkeyPatch, images: Dataset | None = None) -> None:
-    """Have `train` and `evaluate_run` open these images whatever the recipe names."""
+    """Have `train`, `train_all` and `evaluate_run` open these images whatever the recipe names."""
     opened = images or dataset()
-    for module in ("train", "saved"):
+    for module in ("train", "saved", "plan"):
         patch.setattr(f"ffds.training.{module}.open_dataset", lambda data: opened)
 
 
@@ -97,13 +98,15 @@ def fit(
     images: Dataset | None = None,
     loss: nn.Module | None = None,
     polls: float = float("inf"),
+    branches: Collection[int] = (),
 ) -> Fit:
     """A `Fit` of its own, for a look inside."""
     path.mkdir(parents=True, exist_ok=True)
     images = images or dataset()
     plan = phases(one, images.class_counts, loss)
     stop: Any = StopAfter(polls)
-    return Fit(launched(one.trainer), one, images, plan, Run(path), stop, shown=False)
+    trajectory = Trajectory.of(one, images.class_counts, plan, path, branches)
+    return Fit(launched(one.trainer), one, images, plan, Run(path), trajectory, stop, shown=False)
 
 
 def trace(run: Run) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ffds.errors import InputError
 from ffds.losses import functional
 from ffds.losses.reduction import Reduction, reduced, validated_reduction
+from ffds.losses.statistics import ClassProbabilities
 from ffds.losses.weights import WeightScale, class_balanced_weights, validated_counts
 
 __all__ = ["ColdStart", "Curve", "FFDSLoss", "focusing_parameters", "frequency_groups"]
@@ -66,8 +66,6 @@ class FFDSLoss(nn.Module):
     class_group: Tensor
     gamma: Tensor
     class_weight: Tensor
-    group_sums: Tensor
-    group_counts: Tensor
 
     def __init__(
         self,
@@ -97,8 +95,7 @@ class FFDSLoss(nn.Module):
         self.register_buffer("gamma", focusing_parameters(class_counts, gamma_min, gamma_max, curve))
         self.register_buffer("class_group", frequency_groups(class_counts, num_groups))
         self.register_buffer("group_means", torch.full((num_groups,), torch.nan))
-        self.register_buffer("group_sums", torch.zeros(num_groups))
-        self.register_buffer("group_counts", torch.zeros(num_groups, dtype=torch.int64))
+        self.gathered = ClassProbabilities(len(self.gamma))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits (N, C), target (N,) → () or (N,); gathers group statistics in training mode."""
@@ -112,12 +109,11 @@ class FFDSLoss(nn.Module):
             smoothing=self.label_smoothing,
         )
         if self.training:
-            self._gather(logits, target, probability)
+            self.gathered.gather(target, probability)
         if self.cold_start == "cross_entropy":
             values = torch.where(self.group_means.isnan().all(), ce, values)
         return reduced(values, self.reduction)
 
-    @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor) -> None:
         """Only gather: for the last epoch of another loss before a deferred start.
 
@@ -125,29 +121,27 @@ class FFDSLoss(nn.Module):
             logits: (N, C).
             target: (N,).
         """
-        self._gather(logits, target, torch.exp(-functional.cross_entropy(logits, target)))
+        self.gathered.observe(logits, target)
 
-    @torch.no_grad()
     def end_epoch(self) -> None:
         """Make this epoch's group means the reference; summed over ranks first.
 
         A group without a sample keeps its mean. Every rank must call it.
         """
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(self.group_sums)
-            dist.all_reduce(self.group_counts)
-        means = self.group_sums / self.group_counts
-        self.group_means.copy_(torch.where(self.group_counts > 0, means, self.group_means))
-        self.group_sums.zero_()
-        self.group_counts.zero_()
+        self.gathered.sum_over_ranks()
+        self.start_from(self.gathered)
+        self.gathered.clear()
 
     @torch.no_grad()
-    def _gather(self, logits: Tensor, target: Tensor, probability: Tensor) -> None:
-        group = functional.per_sample(self.class_group, logits, target)
-        # Batch by batch: sample by sample, float32 loses digits over the million samples of an epoch.
-        batch = torch.zeros_like(self.group_sums).index_add_(0, group, probability.to(self.group_sums.dtype))
-        self.group_sums += batch
-        self.group_counts.index_add_(0, group, torch.ones_like(group))
+    def start_from(self, observed: ClassProbabilities) -> None:
+        """Make the group means of an epoch observed elsewhere the reference.
+
+        Args:
+            observed: p_y of that epoch, class by class, over all ranks.
+        """
+        sums = torch.zeros_like(self.group_means).index_add_(0, self.class_group, observed.sums)
+        counts = torch.zeros_like(sums, dtype=torch.int64).index_add_(0, self.class_group, observed.counts)
+        self.group_means.copy_(torch.where(counts > 0, sums / counts, self.group_means))
 
     def extra_repr(self) -> str:
         """The settings, for repr."""

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from ffds.errors import InputError
 
 __all__ = [
+    "check_classes",
     "cross_entropy",
     "dynamic_smoothing",
     "ffds",
@@ -215,6 +216,16 @@ def per_sample(per_class: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     >>> per_sample(torch.tensor([0.5, 2.0]), torch.zeros(3, 2), torch.tensor([1, 0, 1]))
     tensor([2.0000, 0.5000, 2.0000])
     """
+    check_classes(logits, target, per_class)
+    return per_class[target]
+
+
+def check_classes(logits: Tensor, target: Tensor, per_class: Tensor) -> None:
+    """Refuse logits (N, C) and target (N,) that do not fit together, or not one value for each class (C,).
+
+    Raises:
+        InputError: see `per_sample`.
+    """
     _check(logits, target)
     if per_class.shape != logits.shape[1:]:
         raise InputError(
@@ -222,7 +233,6 @@ def per_sample(per_class: Tensor, logits: Tensor, target: Tensor) -> Tensor:
             got=f"logits {tuple(logits.shape)}, loss {tuple(per_class.shape)}",
             fix="give the loss the counts or weights of all classes of the model",
         )
-    return per_class[target]
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

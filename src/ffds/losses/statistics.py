@@ -1,12 +1,16 @@
-"""What the training loop asks of a loss that learns from the epoch before."""
+"""What is learnt from one epoch for the next: the protocol, and the probabilities FFDS needs."""
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
-__all__ = ["EpochStatistics"]
+from ffds.losses import functional
+
+__all__ = ["ClassProbabilities", "DeferredStart", "EpochStatistics"]
 
 
 @runtime_checkable
@@ -18,3 +22,63 @@ class EpochStatistics(Protocol):
 
     def end_epoch(self) -> None:
         """Turn what was gathered, over all ranks, into the reference of the next epoch."""
+
+
+class ClassProbabilities(nn.Module):
+    """p_y of an epoch, summed class by class: whatever the groups of a loss are, their means follow from it.
+
+    So an epoch observed once serves every setting of FFDS that starts after it.
+
+    Args:
+        num_classes: C.
+
+    Attributes:
+        sums: Σ p_y over the samples of each class (C,).
+        counts: samples of each class (C,) int64.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("sums", torch.zeros(num_classes))
+        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
+
+    @torch.no_grad()
+    def observe(self, logits: Tensor, target: Tensor) -> None:
+        """Gather from logits (N, C) and target (N,).
+
+        Raises:
+            InputError: the logits have another number of classes.
+        """
+        functional.check_classes(logits, target, self.sums)
+        self.gather(target, torch.exp(-functional.cross_entropy(logits, target)))
+
+    @torch.no_grad()
+    def gather(self, target: Tensor, probability: Tensor) -> None:
+        """Gather p_y (N,) of target (N,)."""
+        # Batch by batch: sample by sample, float32 loses digits over the million samples of an epoch.
+        batch = torch.zeros_like(self.sums).index_add_(0, target, probability.to(self.sums.dtype))
+        self.sums += batch
+        self.counts.index_add_(0, target, torch.ones_like(target))
+
+    @torch.no_grad()
+    def sum_over_ranks(self) -> None:
+        """Make the sums those of all ranks; every rank must call it."""
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.sums)
+            dist.all_reduce(self.counts)
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Forget everything gathered."""
+        self.sums.zero_()
+        self.counts.zero_()
+
+
+class DeferredStart(Protocol):
+    """A loss that starts from what was observed in the last epoch of another loss."""
+
+    def start_from(self, observed: ClassProbabilities) -> None:
+        """Take the probabilities of that epoch, over all ranks, as the reference."""

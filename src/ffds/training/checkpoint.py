@@ -29,7 +29,7 @@ from ffds.files import flush_directory
 
 __all__ = ["FORMAT", "Checkpoint", "Checkpoints"]
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 """The newest and one before it, should the newest turn out broken."""
 
@@ -105,6 +105,12 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
         self.skipped.clear()
         return target
+
+    def newest_epoch(self) -> int:
+        """Epochs done at the newest checkpoint, 0 without one; nothing is verified."""
+        return max(
+            (int(found[1]) for path in self._found() if (found := _NAME.fullmatch(path.name))), default=0
+        )
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies, None if there is none at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,20 @@ from ffds.data.dataset import Dataset, Split
 from ffds.errors import FfdsError, Interrupted, NonFiniteLossError
 from ffds.evaluation.metrics import ClassAccuracy, Scores, class_groups
 from ffds.files import write_json
+from ffds.losses.statistics import ClassProbabilities
 from ffds.methods import Phase
 from ffds.models.build import build_model
 from ffds.randomness import derived_seed
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
-from ffds.training.checkpoint import Checkpoints
+from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Predictions, evaluate
 from ffds.training.finite import diagnosis, is_finite
 from ffds.training.interruption import Interruption
 from ffds.training.progress import TrainingProgress
 from ffds.training.ranks import any_rank, average_buffers
 from ffds.training.state import Reached, TrainingState
+from ffds.training.trajectory import Trajectory
 
 __all__ = ["Fit", "Outcome"]
 
@@ -55,7 +58,9 @@ class Fit:
         dataset: the images.
         phases: losses and learning rates, epoch by epoch.
         run: where metrics and checkpoints go.
+        trajectory: this run's history, and what runs that share it left.
         interruption: asked after each step.
+        after_epoch: called with the metrics of each epoch, once they are saved; may raise to stop.
         shown: whether to report progress on standard error.
     """
 
@@ -66,12 +71,14 @@ class Fit:
         dataset: Dataset,
         phases: tuple[Phase, ...],
         run: Run,
+        trajectory: Trajectory,
         interruption: Interruption,
+        after_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
         *,
         shown: bool = True,
     ) -> None:
         self.fabric, self.recipe, self.dataset, self.phases, self.run = fabric, recipe, dataset, phases, run
-        self.interruption = interruption
+        self.trajectory, self.interruption, self.after_epoch = trajectory, interruption, after_epoch
         self.counts = dataset.class_counts
         self.groups = class_groups(self.counts, recipe.data.cut)
         self.batches = TrainBatches(
@@ -146,6 +153,7 @@ class Fit:
             model=model,
             optimizer=optimizer,
             losses=nn.ModuleList([phase.stage.loss for phase in self.phases]).to(device).train(),
+            observed=ClassProbabilities(self.dataset.num_classes).to(device),
             accuracy=ClassAccuracy(self.dataset.num_classes, device),
             loss_sum=torch.zeros((), device=device),
             reached=Reached(),
@@ -156,13 +164,14 @@ class Fit:
         phase = next(phase for phase in self.phases if self.reached.epoch < phase.stop)
         lr = self.recipe.optimizer.lr * phase.lr_factors[self.reached.epoch - phase.start]
         images, train_seconds, seconds = self.reached.images, self.reached.train_seconds, self.reached.seconds
+        observed = self._observes(phase)
         self._train_steps(phase, lr)
         images, train_seconds = self.reached.images - images, self.reached.train_seconds - train_seconds
         scored, held_out = self._is_scored(), self.dataset.validation
         test = self._evaluate(self.dataset.test) if scored else None
         validation = self._evaluate(held_out) if scored and held_out else None
-        for loss in phase.gathering(self.reached.epoch):
-            loss.end_epoch()
+        if phase.statistics is not None:
+            phase.statistics.end_epoch()
         self.reached.epoch, self.reached.step = self.reached.epoch + 1, 0
         if test is not None:
             self.reached.consider(test[0].accuracy, self.reached.epoch)
@@ -179,8 +188,13 @@ class Fit:
         }
         if self.fabric.is_global_zero:
             self.run.add_epoch(entry)
+        if observed:
+            self._hand_on()
+        # Also where the epoch began as one to observe, and another session went on with it.
+        self.state.observed.clear()
         self._save()
         self.progress.epoch(entry)
+        self.after_epoch(entry)
         return test
 
     def _train_steps(self, phase: Phase, lr: float) -> None:
@@ -207,8 +221,8 @@ class Fit:
         logits, features = self.forward(batch.images, with_features=True)
         extra = (features,) if phase.stage.with_features else ()
         loss: Tensor = phase.stage.loss(logits, batch.labels, *extra)
-        for watcher in phase.observers(self.reached.epoch):
-            watcher.observe(logits.detach(), batch.labels)
+        if self._observes(phase):
+            self.state.observed.observe(logits.detach(), batch.labels)
         # DDP averages over ranks; a rank with a larger share of the batch has to count for more.
         share = len(batch.labels) * self.fabric.world_size / batch.global_size
         self.fabric.backward(loss * share)
@@ -263,12 +277,37 @@ class Fit:
         self.reached.seconds += now - self._lap_began
         self._lap_began = now
 
+    def _observes(self, phase: Phase) -> bool:
+        epoch = self.reached.epoch
+        return phase.next_from(epoch) is not None or epoch + 1 in self.trajectory.branches
+
+    def _hand_on(self) -> None:
+        """Give what the epoch showed to the next loss of this run, and to the runs that branch off here."""
+        epoch, observed = self.reached.epoch, self.state.observed
+        observed.sum_over_ranks()
+        self._start_next_loss()
+        # A session that did not know of the branch may have begun the epoch without observing it.
+        whole = int(observed.counts.sum()) == len(self.dataset.train)
+        # Before this run's own checkpoint: whoever resumes from that has left this one.
+        if whole and epoch in self.trajectory.branches:
+            self._write(lambda checkpoint: self.trajectory.leave(epoch, checkpoint, self.run.metrics))
+
+    def _start_next_loss(self) -> None:
+        for phase in self.phases:
+            loss = phase.next_from(self.reached.epoch - 1)
+            if loss is not None:
+                loss.start_from(self.state.observed)
+
     def _save(self) -> None:
         self._lap()
+        reached = self.reached
+        self._write(lambda checkpoint: self.checkpoints.save(checkpoint, reached.epoch, reached.step))
+
+    def _write(self, write: Callable[[Checkpoint], object]) -> None:
         checkpoint, failure = self.state.checkpoint(), None
         if self.fabric.is_global_zero:
             try:
-                self.checkpoints.save(checkpoint, self.reached.epoch, self.reached.step)
+                write(checkpoint)
             except FfdsError as error:
                 failure = error
         if any_rank(self.fabric, failure is not None):
@@ -276,11 +315,25 @@ class Fit:
 
     def _resume(self) -> None:
         checkpoint = self.checkpoints.latest()
-        if checkpoint is not None:
+        own = checkpoint.state["reached"]["epoch"] if checkpoint else 0
+        shared = self.trajectory.latest(after=own)
+        if shared is not None:
+            self._branch_off(*shared)
+        elif checkpoint is not None:
             self.state.restore(checkpoint)
             self.progress.resume(self.reached.epoch, self.reached.step)
         if self.fabric.is_global_zero:
             self.run.keep_epochs(self.reached.epoch)
+
+    def _branch_off(self, epoch: int, checkpoint: Checkpoint) -> None:
+        """Go on from where another run with the same history was."""
+        self.state.restore(checkpoint, [p for p, phase in enumerate(self.phases) if phase.start < epoch])
+        self._start_next_loss()
+        self.state.observed.clear()
+        if self.fabric.is_global_zero:
+            self.run.take_epochs(checkpoint.state["metrics"])
+        self._save()
+        self.progress.resume(epoch, 0, "sharing the history of another run")
 
 
 class _StopRequested(Exception):  # noqa: N818  (a request, not an error)

@@ -51,15 +51,16 @@ class TrainingProgress:
     ) -> None:
         self._bar.stop()
 
-    def resume(self, epoch: int, step: int) -> None:
-        """Say where an earlier session stopped.
+    def resume(self, epoch: int, step: int, why: str = "going on") -> None:
+        """Say where training begins.
 
         Args:
             epoch: epochs done.
             step: steps done in the next one.
+            why: nothing has to be done before.
         """
         self._bar.reset(self._task, completed=epoch * self._steps + step)
-        self.say(f"{self._title}: going on after epoch {epoch}" + (f", step {step}" if step else ""))
+        self.say(f"{self._title}: {why} after epoch {epoch}" + (f", step {step}" if step else ""))
 
     def say(self, message: str) -> None:
         """Print a line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from ffds.errors import InputError
 from ffds.evaluation.metrics import ClassAccuracy
+from ffds.losses.statistics import ClassProbabilities
 from ffds.training.checkpoint import Checkpoint
 from ffds.training.ranks import gathered, sum_over_ranks
 
@@ -54,6 +56,7 @@ class TrainingState:
         model: the network itself, neither wrapped nor compiled.
         optimizer: the optimizer of its parameters.
         losses: the loss of every phase.
+        observed: p_y of the epoch, class by class, where a later loss starts from it.
         accuracy: training accuracy of the epoch.
         loss_sum: sum of the loss over the epoch's samples, ().
         reached: the point reached.
@@ -63,6 +66,7 @@ class TrainingState:
     model: nn.Module
     optimizer: Optimizer
     losses: nn.ModuleList
+    observed: ClassProbabilities
     accuracy: ClassAccuracy
     loss_sum: Tensor
     reached: Reached
@@ -80,8 +84,13 @@ class TrainingState:
             },
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint, phases: Collection[int] | None = None) -> None:
         """Go back to a checkpoint.
+
+        Args:
+            checkpoint: of this run, or of one with the same history.
+            phases: places of the phases that share this history; the losses of the others stay as they are.
+                None: all do.
 
         Raises:
             InputError: it was saved within an epoch by another number of processes, whose running counts
@@ -99,7 +108,7 @@ class TrainingState:
         self._restore_optimizer(checkpoint.optimizer)
         # Between epochs all ranks are alike, so there may be another number of them.
         rank = self.fabric.global_rank if self.reached.step else 0
-        for name, tensor in self._own_tensors().items():
+        for name, tensor in self._own_tensors(phases).items():
             tensor.copy_(checkpoint.loss[f"rank{rank}.{name}"])
         if checkpoint.state["precision"]:
             self.fabric.strategy.precision.load_state_dict(checkpoint.state["precision"])
@@ -120,8 +129,14 @@ class TrainingState:
             "epoch.loss_sum": self.loss_sum,
         }
 
-    def _own_tensors(self) -> dict[str, Tensor]:
-        return self.losses.state_dict() | self._running()
+    def _own_tensors(self, phases: Collection[int] | None = None) -> dict[str, Tensor]:
+        losses = {
+            f"{place}.{name}": tensor
+            for place, loss in enumerate(self.losses)
+            if phases is None or place in phases
+            for name, tensor in loss.state_dict().items()
+        }
+        return losses | self.observed.state_dict(prefix="observed.") | self._running()
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         return {

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import environment
 from ffds.errors import InputError
@@ -27,6 +26,7 @@ from ffds.runs import Run
 from ffds.training.fit import Fit, Outcome
 from ffds.training.interruption import Interruption
 from ffds.training.launch import launched
+from ffds.training.trajectory import Trajectory, described
 
 __all__ = ["train", "train_recipe"]
 
@@ -68,15 +68,32 @@ def train(
     texts = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     resolved = load_recipe(recipe, texts, method=method if loss is None else "custom").recipe
     if loss is not None:
-        resolved = resolved.model_copy(update={"method": Custom(loss=_described(loss))})
+        resolved = resolved.model_copy(update={"method": Custom(loss=described(loss))})
     # A copy: training would change the buffers, and with them the identity of the next call.
     return train_recipe(resolved, out=out, loss=copy.deepcopy(loss), shown=shown)
 
 
 def train_recipe(
-    recipe: Recipe, *, out: str | Path = "runs", loss: nn.Module | None = None, shown: bool = True
+    recipe: Recipe,
+    *,
+    out: str | Path = "runs",
+    loss: nn.Module | None = None,
+    shown: bool = True,
+    dataset: Dataset | None = None,
+    branches: Collection[int] = (),
+    after_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None,
 ) -> Run:
-    """As `train`, for a recipe that is already resolved."""
+    """As `train`, for a recipe that is already resolved.
+
+    Args:
+        recipe: the resolved recipe.
+        out: directory of all runs.
+        loss: a loss of your own.
+        shown: whether to report progress on standard error.
+        dataset: the recipe's data, if they are open already.
+        branches: epochs after which other runs will go on from this one's state.
+        after_epoch: called with the metrics of each epoch, once they are saved; may raise to stop.
+    """
     run = Run.of(recipe, out)
     if run.done:
         return run
@@ -84,11 +101,14 @@ def train_recipe(
         fabric = launched(recipe.trainer)
         with _held(run, fabric), torch.random.fork_rng(_accelerators(fabric)):
             with fabric.rank_zero_first(local=True):  # one process downloads
-                dataset = open_dataset(recipe.data)
+                dataset = dataset or open_dataset(recipe.data)
             plan = phases(recipe, dataset.class_counts, loss)
             if fabric.is_global_zero:
                 run.start(recipe, environment(_accelerator(fabric)))
-            fit = Fit(fabric, recipe, dataset, plan, run, interruption, shown=shown)
+            trajectory = Trajectory.of(
+                recipe, dataset.class_counts, plan, out, fabric.broadcast(sorted(branches))
+            )
+            fit = Fit(fabric, recipe, dataset, plan, run, trajectory, interruption, after_epoch, shown=shown)
             outcome = fit.train()
             if fabric.is_global_zero:
                 outcome.predictions.write(run.predictions)
@@ -135,15 +155,6 @@ def _determinism(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
-
-
-def _described(loss: nn.Module) -> str:
-    """What tells one loss from another, in every process alike."""
-    digest = hashlib.sha256()
-    for name, tensor in loss.state_dict().items():
-        digest.update(f"{name}={tensor.tolist()};".encode())
-    # An address in a repr differs from process to process.
-    return f"{re.sub(r' at 0x[0-9a-f]+', '', repr(loss))}, state {digest.hexdigest()[:16]}"
 
 
 def _accelerators(fabric: Fabric) -> list[torch.device]:

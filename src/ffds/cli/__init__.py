@@ -1,0 +1,5 @@
+"""The command line: each verb is one function; torch is imported by the verb that needs it."""
+
+from ffds.cli.command import main
+
+__all__ = ["main"]

@@ -1,0 +1,76 @@
+"""From the arguments of the process to one verb and its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+
+from ffds.cli import data, recipes, training
+from ffds.cli.arguments import EPILOG
+from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+
+__all__ = ["main", "parsed", "parser"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+    """
+    options = parsed(arguments)
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0:
+        return _follow(options)
+    try:
+        options.verb(options)
+    except FfdsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "ffds":
+            raise
+        print(f"error: {error.name} is not installed: pip install 'ffds[train]'", file=sys.stderr)
+        return InputError.exit_code
+    return 0
+
+
+def _follow(options: argparse.Namespace) -> int:
+    """One of several processes but the first: no output, and no exit code that would beat the first one's."""
+    with redirect_stdout(StringIO()):
+        try:
+            options.verb(options)
+        except (Interrupted, NonFiniteLossError):
+            return 0
+        except FfdsError as error:
+            return error.exit_code
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every verb with its arguments."""
+    whole = argparse.ArgumentParser(
+        prog="ffds",
+        description="Long-tailed image classification.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = whole.add_subparsers(metavar="VERB", required=True)
+    for room in (training, recipes, data):
+        room.add_verbs(verbs)
+    return whole
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, with key=value settings accepted anywhere behind the verb."""
+    whole = parser()
+    options, rest = whole.parse_known_args(arguments)
+    stray = [text for text in rest if text.startswith("-") or "=" not in text]
+    if stray or (rest and "overrides" not in options):
+        whole.error(f"unrecognized arguments: {' '.join(stray or rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options

@@ -1,0 +1,129 @@
+"""Runs that share a history share its checkpoints, so that no epoch is trained twice.
+
+The state after an epoch depends on the data, the network, the optimizer, the trainer's settings and, for each
+epoch so far, on the loss and its learning rate. Hash that, and runs with the same hash are at the same point.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ffds.errors import InputError
+from ffds.methods import Phase
+from ffds.recipes.schema import Recipe
+from ffds.training.checkpoint import Checkpoint, Checkpoints
+
+__all__ = ["Trajectory", "described", "histories"]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The history of one run, and the checkpoints left on it by runs that share it.
+
+    Attributes:
+        directory: holds one checkpoint for each history that some run branched off from.
+        histories: hash of the history after each epoch; the first one is that of the untrained network.
+        branches: epochs after which this run leaves a checkpoint for others.
+    """
+
+    directory: Path
+    histories: tuple[str, ...]
+    branches: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        class_counts: Sequence[int],
+        phases: Sequence[Phase],
+        out: str | Path,
+        branches: Collection[int] = (),
+    ) -> Trajectory:
+        """The trajectory of a recipe; all runs of a recipe's name below `out` share one directory."""
+        directory = Path(out) / recipe.name / "trajectories"
+        return cls(directory, histories(recipe, class_counts, phases), frozenset(branches))
+
+    @property
+    def epochs(self) -> int:
+        """Length of the run."""
+        return len(self.histories) - 1
+
+    def newest(self) -> int:
+        """The last epoch of this history that has a checkpoint, 0 without one; nothing is verified."""
+        return next((epoch for epoch in range(self.epochs, 0, -1) if self._place(epoch).is_dir()), 0)
+
+    def latest(self, after: int) -> tuple[int, Checkpoint] | None:
+        """The newest sound checkpoint of this history behind an epoch, with its epoch."""
+        for epoch in range(self.epochs, after, -1):
+            if self._place(epoch).is_dir() and (found := self._read(epoch)):
+                return epoch, found
+        return None
+
+    def leave(self, epoch: int, checkpoint: Checkpoint, metrics: Sequence[dict[str, Any]]) -> None:
+        """Keep the state after an epoch, with the metrics so far, for the runs that branch off there."""
+        state = {**checkpoint.state, "metrics": list(metrics)}
+        self._checkpoints(epoch).save(replace(checkpoint, state=state), epoch)
+
+    def _read(self, epoch: int) -> Checkpoint | None:
+        try:
+            return self._checkpoints(epoch).latest()
+        except InputError as error:
+            # Nothing is lost: the run trains these epochs itself.
+            print(f"warning: {error}", file=sys.stderr)
+            return None
+
+    def _place(self, epoch: int) -> Path:
+        return self.directory / self.histories[epoch][:16]
+
+    def _checkpoints(self, epoch: int) -> Checkpoints:
+        return Checkpoints(self._place(epoch), {"history": self.histories[epoch]})
+
+
+def histories(recipe: Recipe, class_counts: Sequence[int], phases: Sequence[Phase]) -> tuple[str, ...]:
+    """Hash of everything that decides the state after each epoch.
+
+    Args:
+        recipe: the resolved recipe.
+        class_counts: training images of each class, in label order.
+        phases: of its method, before anything is trained.
+
+    Returns:
+        One hash before the first epoch and one after each.
+    """
+    start = recipe.model_dump(mode="json", include={"data", "model", "optimizer", "trainer"})
+    found = [_digest("", start | {"class_counts": list(class_counts), "head": recipe.head})]
+    observed = False
+    for phase in phases:
+        # Whether the loss starts from what was observed is part of its own epochs, not of those before.
+        epoch = {
+            "loss": described(phase.stage.loss),
+            "with_features": phase.stage.with_features,
+            "starts_from_observed": observed,
+        }
+        for factor in phase.lr_factors:
+            found.append(_digest(found[-1], epoch | {"lr_factor": factor}))
+        observed = phase.stage.observed_for is not None
+    return tuple(found)
+
+
+def described(loss: nn.Module) -> str:
+    """What tells one loss from another, in every process alike: its repr and the hash of its buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in loss.state_dict().items():
+        digest.update(f"{name}={tensor.tolist()};".encode())
+    # An address in a repr differs from process to process.
+    return f"{re.sub(r' at 0x[0-9a-f]+', '', repr(loss))}, state {digest.hexdigest()[:16]}"
+
+
+def _digest(before: str, content: object) -> str:
+    canonical = json.dumps([before, content], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
