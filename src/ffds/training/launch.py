@@ -8,6 +8,7 @@ from typing import Final, Literal
 from lightning_fabric import Fabric
 
 from ffds.recipes.schema import Trainer
+from ffds.training.allocator import keep_freed_memory
 
 __all__ = ["launched"]
 
@@ -32,4 +33,6 @@ def launched(trainer: Trainer) -> Fabric:
         precision=_PRECISIONS[trainer.precision],
     )
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     return fabric
