@@ -21,6 +21,7 @@ VERBS = [
     ["data"],
     ["data", "info"],
     ["data", "pack"],
+    ["data", "ictext"],
 ]
 QUICK = ["schedule.epochs=2", "data.imbalance_factor=100"]
 

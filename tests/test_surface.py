@@ -13,7 +13,16 @@ from ffds.recipes.describe import leaves
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import METHODS
 
-VERBS = {"train", "compare", "eval", "recipes", "show", "data info", "data pack"}
+VERBS = {
+    "train",
+    "compare",
+    "eval",
+    "recipes",
+    "show",
+    "data info",
+    "data pack",
+    "data ictext",
+}
 
 PUBLIC = {
     "ffds": ["Run", "compare", "train"],
@@ -38,6 +47,8 @@ RECIPES = {
     "cifar100-lt-10",
     "tiny-imagenet-lt-100",
     "tiny-imagenet-lt-10",
+    "ictext-lt-100",
+    "ictext-lt-18",
     "own-folder",
 }
 

@@ -105,7 +105,7 @@ def test_every_fault_is_named_at_once(broken: str) -> None:
         "  allowed: a section with the keys epochs, warmup, milestones\n  fix:     did you mean epochs?",
         "unknown value of data.name\n  where:   bad.yaml:3:3\n"
         '  got:     "cifar"\n'
-        "  allowed: one of digits, cifar10, cifar100, tiny-imagenet, folder, parquet\n"
+        "  allowed: one of digits, cifar10, cifar100, tiny-imagenet, ictext, ictext-sample, folder, parquet\n"
         "  fix:     did you mean cifar10?",
         "data.std[1] is out of range\n  where:   bad.yaml:6:12\n  got:     -2\n"
         "  allowed: a finite number, above 0",

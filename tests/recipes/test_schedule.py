@@ -55,6 +55,16 @@ def test_200_epochs_of_cifar_follow_the_released_code_epoch_by_epoch(method: str
 
 
 @pytest.mark.parametrize("method", ["ce", "ffds", "d-ffds"])
+def test_100_epochs_of_ictext(method: str) -> None:
+    resolved = recipe(method, 100, "ictext-lt-18")
+    expected = [
+        epoch / 5 if epoch <= 5 else 0.0001 if epoch > 80 else 0.01 if epoch > 60 else 1.0
+        for epoch in range(1, 101)
+    ]
+    assert [lr_factor(resolved, epoch) for epoch in range(100)] == expected
+
+
+@pytest.mark.parametrize("method", ["ce", "ffds", "d-ffds"])
 def test_100_epochs_of_tiny_imagenet(method: str) -> None:
     resolved = recipe(method, 100, "tiny-imagenet-lt-100")
     expected = [epoch / 5 if epoch <= 5 else 0.01 if epoch > 15 else 1.0 for epoch in range(1, 101)]
@@ -69,6 +79,7 @@ def test_100_epochs_of_tiny_imagenet(method: str) -> None:
         (60, "cifar100-lt-100", {"d-ffds": 39, "ldam-drw": 48, "ib": 30, "ib-cb": 30, "ib-fl": 30}),
         (30, "cifar100-lt-100", {"d-ffds": 20, "ldam-drw": 24, "ib": 15, "ib-cb": 15, "ib-fl": 15}),
         (2, "cifar100-lt-100", {"d-ffds": 1, "ldam-drw": 1, "ib": 1, "ib-cb": 1, "ib-fl": 1}),
+        (100, "ictext-lt-100", {"d-ffds": 50, "ib": 50, "ib-cb": 50, "ib-fl": 50, "ldam-drw": 80}),
         (2, "tiny-imagenet-lt-100", {"d-ffds": 1}),
     ],
 )

@@ -14,7 +14,7 @@ from ffds.recipes.source import recipe_text, shipped_recipes
 NAMES = [
     *("cifar10-lt-10", "cifar10-lt-100", "cifar10-lt-50"),
     *("cifar100-lt-10", "cifar100-lt-100", "cifar100-lt-50"),
-    *("digits", "own-folder", "tiny-imagenet-lt-10", "tiny-imagenet-lt-100"),
+    *("digits", "ictext-lt-100", "ictext-lt-18", "own-folder", "tiny-imagenet-lt-10", "tiny-imagenet-lt-100"),
 ]
 # recipe: gamma_min, gamma_max, num_groups, beta; D-FFDS, FFDS and CE of Table 1a
 PAPER: dict[str, tuple[float, float, int, float, str, str, str]] = {
@@ -26,12 +26,18 @@ PAPER: dict[str, tuple[float, float, int, float, str, str, str]] = {
     "cifar100-lt-10": (2.5, 4.0, 5, 0.999, "58.82", "58.66", "56.09"),
     "tiny-imagenet-lt-100": (0.0, 3.0, 10, 0.9999, "43.86", "42.34", "38.19"),
     "tiny-imagenet-lt-10": (0.0, 3.0, 10, 0.9999, "58.31", "56.11", "53.22"),
+    "ictext-lt-100": (0.7, 2.4, 5, 0.9999, "79.56", "76.89", "74.22"),
+    "ictext-lt-18": (1.2, 3.8, 5, 0.9999, "85.98", "85.40", "83.51"),
 }
+K = {"ictext-lt-100": 0.7, "ictext-lt-18": 0.7}
+CURVE = {"ictext-lt-18": "linear"}
+START = {"cifar10": 0.65, "cifar100": 0.65, "tiny-imagenet": 0.1, "ictext": 0.5}
 CUTS = {
     "cifar10": (3, 4, 3),
     "cifar100": (35, 35, 30),
     "tiny-imagenet-lt-100": (70, 70, 60),
     "tiny-imagenet-lt-10": (66, 67, 67),
+    "ictext": (12, 12, 12),
 }
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 2e-4, "nesterov": False}
 CIFAR: dict[str, Any] = {
@@ -67,6 +73,23 @@ TINY: dict[str, Any] = {
     "schedule": {"epochs": 100, "warmup": 5, "milestones": ((0.15, 0.01),)},
     "trainer": {"batch_size": 128},
 }
+ICTEXT: dict[str, Any] = {
+    "data": {
+        "augment": ("hflip", "vflip"),
+        "mean": (0.276, 0.262, 0.261),
+        "std": (0.239, 0.229, 0.227),
+        "image_size": 32,
+        "eval_resize": None,
+        "profile": "exp",
+        "seed": 0,
+        "validation": 0.0,
+    },
+    "model": {"name": "timm/resnet18", "pretrained": False},
+    "optimizer": SGD,
+    "schedule": {"epochs": 100, "warmup": 5, "milestones": ((0.6, 0.01), (0.8, 0.0001))},
+    "trainer": {"batch_size": 256},
+}
+SETTINGS = {"cifar10": CIFAR, "cifar100": CIFAR, "tiny-imagenet": TINY, "ictext": ICTEXT}
 
 
 def test_the_shipped_recipes_are_frozen() -> None:
@@ -89,10 +112,10 @@ def test_every_header_is_a_document_for_people(name: str) -> None:
 def test_data_network_and_schedule_are_the_papers(name: str) -> None:
     dataset, _, factor = name.rpartition("-lt-")
     dumped = load_recipe(name).recipe.model_dump()
-    for section, settings in (TINY if dataset == "tiny-imagenet" else CIFAR).items():
+    for section, settings in SETTINGS[dataset].items():
         assert {key: dumped[section][key] for key in settings} == settings
     assert dumped["data"]["name"] == dataset
-    assert dumped["data"]["imbalance_factor"] == float(factor)
+    assert dumped["data"]["imbalance_factor"] == (None if name == "ictext-lt-18" else float(factor))
     assert dumped["data"]["cut"] == CUTS.get(name, CUTS.get(dataset))
 
 
@@ -103,16 +126,16 @@ def test_the_settings_of_ffds_are_those_of_the_released_code(name: str, method: 
     settings = load_recipe(name, method=method).recipe.method.model_dump()
     expected: dict[str, Any] = {
         "beta": beta,
-        "k": 0.9,
+        "k": K.get(name, 0.9),
         "num_groups": num_groups,
         "gamma_min": gamma_min,
         "gamma_max": gamma_max,
-        "curve": "concave",
+        "curve": CURVE.get(name, "concave"),
         "label_smoothing": 0.1,
         "milestones": None,
     }
     if method == "d-ffds":
-        expected["start"] = 0.1 if name.startswith("tiny") else 0.65
+        expected["start"] = START[name.rpartition("-lt-")[0]]
     assert {key: settings[key] for key in expected} == expected
 
 

@@ -31,14 +31,16 @@ class Stored:
     """How images are held in memory.
 
     Attributes:
-        size: side S of the stored square: the centred square of the short side is brought to S x S with
-            Pillow's antialiased bilinear filter, as torchvision's Resize(S) and CenterCrop(S) do.
-            None: as they are, so all must have one size.
+        size: side S of the stored square, made with Pillow's antialiased bilinear filter. None: as they are,
+            so all must have one size.
         mode: ``RGB``, three channels, or ``L``, one.
+        fit: ``crop``: the centred square of the short side is brought to S x S, as torchvision's Resize(S)
+            and CenterCrop(S) do; ``pad``: black is added to the short side first, so that nothing is lost.
     """
 
     size: int | None = None
     mode: Literal["RGB", "L"] = "RGB"
+    fit: Literal["crop", "pad"] = "crop"
 
 
 class Encoded(NamedTuple):
@@ -68,7 +70,9 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
             raise ValueError(f"more than 8 bits a channel (mode {image.mode}): convert it to 8 bits")
         ImageOps.exif_transpose(image, in_place=True)
         whole = image.convert(stored.mode)
-    pixels = np.asarray(whole if stored.size is None else _square(whole, stored.size))
+    if stored.size is not None:
+        whole = (_cropped if stored.fit == "crop" else _padded)(whole, stored.size)
+    pixels = np.asarray(whole)
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
@@ -125,11 +129,23 @@ class FileImages:
         return str(self.paths[row])
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
+def _cropped(image: Image.Image, side: int) -> Image.Image:
     # Cropped before it is resized: a panorama never becomes a huge intermediate image.
     left, top = max(image.width - image.height, 0) / 2, max(image.height - image.width, 0) / 2
     box = (left, top, image.width - left, image.height - top)
     return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+
+
+def _padded(image: Image.Image, side: int) -> Image.Image:
+    # The long side is shrunk before black is added to the other, for the same reason.
+    long = max(image.size)
+    wide, tall = image.width == long, image.height == long
+    strip = image.resize(
+        (side if wide else image.width, side if tall else image.height), Image.Resampling.BILINEAR
+    )
+    whole = Image.new(image.mode, (side if wide else long, side if tall else long))
+    whole.paste(strip, ((whole.width - strip.width) // 2, (whole.height - strip.height) // 2))
+    return whole.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def _attempt(stored: Stored, item: Encoded) -> NDArray[np.uint8] | str:
@@ -159,5 +175,5 @@ def _check_size(name: str, found: tuple[int, ...], first: tuple[int, ...]) -> No
             where=name,
             got=f"{found[1]}x{found[0]}",
             allowed=f"{first[1]}x{first[0]}, as the first image read",
-            fix="bring all to one size: data.image_size=S (with data.name=folder or parquet)",
+            fix="bring all to one size: data.image_size=S (with data.name=folder, parquet or ictext)",
         )

@@ -89,6 +89,10 @@ def _read(data: Data) -> Source:
             from ffds.data.tiny_imagenet import open_tiny_imagenet
 
             return open_tiny_imagenet(data)
+        case "ictext" | "ictext-sample":
+            from ffds.data.ictext.open import open_ictext
+
+            return open_ictext(data)
         case "parquet":
             from ffds.data.parquet import open_parquet
 

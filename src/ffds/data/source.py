@@ -105,6 +105,7 @@ class Source:
         test: the test images.
         cut_test: there are none: a part of `train` is to become them.
         balanced: the published tail is cut from it in label order, from its smallest class's count on.
+        max_count: the published tail is cut from it in label order, from this count on.
         ranks: int64 (N,) of a pre-cut pack: place of each training image in the shuffle of its class.
         carried: images of each class in that pack, whether or not all can be read.
         skipped: images left out because they cannot be read.
@@ -116,6 +117,7 @@ class Source:
     test: Labelled
     cut_test: bool = False
     balanced: bool = False
+    max_count: int | None = None
     ranks: NDArray[np.int64] | None = None
     carried: tuple[int, ...] | None = None
     skipped: tuple[str, ...] = ()

@@ -18,17 +18,20 @@ __all__ = ["tail_counts", "tail_ranks", "tail_rows"]
 def tail_counts(source: Source, data: Data) -> list[int]:
     """How many training images each class keeps.
 
-    Published sets and digits fall in label order from the count of their smallest class on; a pre-cut pack
-    from that of its largest, by falling frequency; other data as `natural_tail_counts` says.
+    Published sets and digits fall in label order from the count of their smallest class on, ICText-LT from
+    the published one; a pre-cut pack from that of its largest, by falling frequency; other data as
+    `natural_tail_counts` says.
 
     Raises:
-        InputError: a class would keep no image, or a pre-cut pack carries too few.
+        InputError: a class would keep no image, or ICText-LT or a pre-cut pack has too few.
     """
     factor, profile = data.imbalance_factor, data.profile
     if factor is None:
         return list(source.counts)
     if source.carried is not None:
         return _pack_counts(source, source.carried, data, factor)
+    if source.max_count is not None:
+        return _counts_from(source, source.max_count, data, factor)
     if source.balanced:
         return long_tail_counts(min(source.counts), len(source.counts), factor, profile)
     return natural_tail_counts(source.counts, factor, profile)
@@ -52,6 +55,24 @@ def tail_rows(source: Source, data: Data) -> NDArray[np.int64]:
     by_class = np.lexsort((ranks, labels))
     kept = ranks < np.asarray(tail_counts(source, data))[labels]
     return by_class[kept[by_class]]
+
+
+def _counts_from(source: Source, max_count: int, data: Data, factor: float) -> list[int]:
+    counts = long_tail_counts(max_count, len(source.counts), factor, data.profile)
+    short = [
+        f"{name} {there} of {count}"
+        for name, there, count in zip(source.class_names, source.counts, counts, strict=True)
+        if there < count
+    ]
+    if short:
+        raise InputError(
+            f"{len(short)} classes have too few images: imbalance_factor {factor:g}, profile {data.profile}",
+            where=source.description,
+            got=", ".join(short),
+            allowed=f"the published tail, which begins with {max_count} images",
+            fix="raise data.imbalance_factor, or take the data as they are: data.imbalance_factor=null",
+        )
+    return counts
 
 
 def _pack_counts(source: Source, carried: Sequence[int], data: Data, factor: float) -> list[int]:

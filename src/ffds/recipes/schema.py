@@ -31,7 +31,9 @@ class Data(Section):
     `name` is the source: its reader decides the layout expected below `root`.
     """
 
-    name: Literal["digits", "cifar10", "cifar100", "tiny-imagenet", "folder", "parquet"]
+    name: Literal[
+        "digits", "cifar10", "cifar100", "tiny-imagenet", "ictext", "ictext-sample", "folder", "parquet"
+    ]
     root: str | None = Field(default=None, description="directory of the data; null: no files needed")
     download: bool = Field(default=False, description="fetch the original archive into root if it is missing")
     imbalance_factor: Annotated[Finite, Field(ge=1)] | None = Field(
