@@ -8,7 +8,7 @@ import pytest
 
 import ffds
 import ffds.training.plan as module
-from ffds.comparison import COLUMNS, SHORT, Cell, Comparison, compare, compare_recipes
+from ffds.comparison import COLUMNS, SHORT, Comparison, compare, compare_recipes
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
 from ffds.losses import FocalLoss
 from ffds.recipes.load import load_recipe
@@ -59,24 +59,6 @@ def made(path, content=None, environment=ENVIRONMENT):
 # Arithmetic
 
 
-@pytest.mark.parametrize(
-    ("values", "mean", "std", "text"),
-    [
-        ((), None, None, "—"),
-        ((40.0,), 40.0, None, "40.00"),
-        ((0.0,), 0.0, None, "0.00"),
-        ((40.0, 42.0), 41.0, math.sqrt(2), "41.00 ± 1.41"),
-        ((1.0, 2.0, 6.0), 3.0, math.sqrt(7), "3.00 ± 2.65"),
-        ((5.0, 5.0), 5.0, 0.0, "5.00 ± 0.00"),
-    ],
-)
-def test_cell(values, mean, std, text):
-    cell = Cell(values)
-    assert cell.mean == mean
-    assert cell.std == (None if std is None else pytest.approx(std))
-    assert str(cell) == text
-
-
 @pytest.fixture
 def by_hand(tmp_path):
     runs = {
@@ -85,7 +67,7 @@ def by_hand(tmp_path):
         "ib": (made(tmp_path / "4"), made(tmp_path / "5")),
     }
     failure = NonFiniteLossError("loss is not finite\n  diagnosis: a file")
-    return Comparison("digits", (0, 1), runs, {str(tmp_path / "5"): failure})
+    return Comparison("digits", "digits", (0, 1), runs, {str(tmp_path / "5"): failure})
 
 
 def test_every_column_has_its_place(by_hand):
@@ -140,7 +122,7 @@ def test_markdown(by_hand, tmp_path):
 def test_provenance_of_different_machines(tmp_path):
     other = ENVIRONMENT | {"hardware": "an H100", "commit": None}
     runs = (made(tmp_path / "0", summary("ce", 0)), made(tmp_path / "1", summary("ce", 1), other))
-    text = Comparison("digits", (0, 1), {"ce": runs}).markdown()
+    text = Comparison("digits", "digits", (0, 1), {"ce": runs}).markdown()
     assert "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; command `ffds compare`.\n" in text
     assert "Measured on an H100; python 3.11, torch 2.13; commit unknown; command `ffds compare`.\n" in text
 
@@ -166,7 +148,7 @@ def test_written(by_hand, tmp_path):
 
 
 def test_nothing_done_yet(tmp_path):
-    comparison = Comparison("digits", (0,), {"ce": (made(tmp_path / "0"),)})
+    comparison = Comparison("digits", "digits", (0,), {"ce": (made(tmp_path / "0"),)})
     assert comparison.csv() == "recipe\n"
     assert comparison.table(("accuracy",)) == [["method", "n", "accuracy"], ["ce", "0", "—"]]
 

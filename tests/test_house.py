@@ -14,6 +14,7 @@ FLOORS = {
     "environment": 0,
     "files": 0,
     "randomness": 0,
+    "spread": 0,
     "losses": 1,
     "evaluation": 1,
     "recipes": 1,
@@ -23,6 +24,7 @@ FLOORS = {
     "runs": 2,
     "training": 3,
     "comparison": 4,
+    "paper": 5,
     "cli": 6,
     "__main__": 7,
 }

@@ -17,6 +17,8 @@ VERBS = {
     "train",
     "compare",
     "eval",
+    "table",
+    "figure",
     "recipes",
     "show",
     "data info",

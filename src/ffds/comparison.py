@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,10 @@ from ffds.files import write_text
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
+from ffds.spread import Spread
 from ffds.training.plan import train_all
 
-__all__ = ["COLUMNS", "SHORT", "Cell", "Comparison", "compare", "compare_recipes"]
+__all__ = ["COLUMNS", "SHORT", "Comparison", "compare", "compare_recipes"]
 
 COLUMNS = {
     "accuracy": ("accuracy", "last"),
@@ -38,51 +38,24 @@ SHORT = ("accuracy", "head", "middle", "tail", "best on test")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number over several seeds.
-
-    >>> str(Cell((40.0, 42.0)))
-    '41.00 ± 1.41'
-    >>> str(Cell((40.0,))), str(Cell(()))
-    ('40.00', '—')
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over the seeds, None without any."""
-        return statistics.fmean(self.values) if self.values else None
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation over the seeds, None for fewer than two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    def __str__(self) -> str:
-        if self.mean is None:
-            return "—"
-        spread = "" if self.std is None else f" ± {self.std:.2f}"
-        return f"{self.mean:.2f}{spread}"
-
-
-@dataclass(frozen=True)
 class Comparison:
     """The runs of a comparison, finished or failed.
 
     Attributes:
         recipe: name of the recipe.
+        title: its name in a heading.
         seeds: the seeds of every method.
         runs: method → its runs, one for each seed.
         failures: run directory → why it has no result.
     """
 
     recipe: str
+    title: str
     seeds: tuple[int, ...]
     runs: Mapping[str, tuple[Run, ...]]
     failures: Mapping[Path, FfdsError] = field(default_factory=dict)
 
-    def cell(self, method: str, column: str) -> Cell:
+    def cell(self, method: str, column: str) -> Spread:
         """One cell of the table.
 
         Args:
@@ -90,7 +63,7 @@ class Comparison:
             column: a title of `COLUMNS`.
         """
         values = (_value(run.summary, COLUMNS[column]) for run in self.runs[method] if run.done)
-        return Cell(tuple(value for value in values if value is not None))
+        return Spread(tuple(value for value in values if value is not None))
 
     def table(self, columns: Iterable[str] = COLUMNS) -> list[list[str]]:
         """Header and one row a method, as text.
@@ -104,7 +77,7 @@ class Comparison:
         """The table in Markdown, with what stands behind its numbers."""
         header, *rows = self.table()
         lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-        text = f"# {self.recipe}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        text = f"# {self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
         seeds = ", ".join(map(str, self.seeds))
         text += f"\n\nTest set, percent; mean ± sample standard deviation over n seeds of {seeds}. "
         text += "The last epoch is the result; best on test is the highest of all epochs, "
@@ -191,9 +164,9 @@ def compare_recipes(
     plan = {method: _recipes(recipe, overrides, method, seeds) for method in dict.fromkeys(methods)}
     failures = train_all([one for recipes in plan.values() for one in recipes], out=out, shown=shown)
     runs = {method: tuple(Run.of(one, out) for one in recipes) for method, recipes in plan.items()}
-    name = next(iter(plan.values()))[0].name
-    comparison = Comparison(name, tuple(dict.fromkeys(seeds)), runs, failures)
-    comparison.write(Path(out) / name)
+    first = next(iter(plan.values()))[0]
+    comparison = Comparison(first.name, first.title, tuple(dict.fromkeys(seeds)), runs, failures)
+    comparison.write(Path(out) / first.name)
     return comparison
 
 

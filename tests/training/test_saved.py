@@ -1,16 +1,19 @@
 """A finished run, put to work again."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ffds.errors import InputError, Interrupted
+from ffds.losses.ffds import frequency_groups
 from ffds.recipes.load import dump_recipe
 from ffds.runs import Run
-from ffds.training.saved import evaluate_run
+from ffds.training.saved import evaluate_run, train_probabilities
 from ffds.training.train import train, train_recipe
 from tests.training import tiny
 
@@ -126,3 +129,39 @@ def test_a_run_of_a_loss_of_your_own(tmp_path, monkeypatch):
     run = train("digits", loss=torch.nn.CrossEntropyLoss(), overrides=overrides, out=tmp_path, shown=False)
     scores, _ = evaluate_run(run)
     assert scores.accuracy == run.summary["accuracy"]["last"]
+
+
+def test_train_probabilities_are_those_of_the_training_images_without_augmentation(d_ffds, monkeypatch):
+    _, run = d_ffds
+    images = tiny.dataset()
+    tiny.use(monkeypatch, images)
+    found = train_probabilities(run)
+    tiny.use(monkeypatch, replace(images, test=images.train))
+    _, predictions = evaluate_run(run)
+    assert found.probability.tolist() == predictions.label_probability.tolist()
+    groups = frequency_groups(tiny.COUNTS, run.recipe.method.num_groups)
+    assert found.group.tolist() == groups[torch.from_numpy(images.train.labels)].tolist()
+
+
+def test_train_probabilities_come_with_the_group_means_of_the_last_epoch(d_ffds, monkeypatch):
+    _, run = d_ffds
+    tiny.use(monkeypatch)
+    means = train_probabilities(run).group_means
+    stored = load_file(run.checkpoints / f"epoch-{tiny.EPOCHS:04d}" / "loss.safetensors")
+    assert means.tolist() == stored["rank0.1.group_means"].tolist()
+    assert len(means) == run.recipe.method.num_groups
+    assert all(0 < mean < 1 for mean in means)
+
+
+def test_train_probabilities_need_a_loss_with_group_means(ldam):
+    with pytest.raises(InputError, match="no group means") as caught:
+        train_probabilities(ldam)
+    assert "got:     ldam" in str(caught.value)
+    assert "d-ffds" in str(caught.value)
+
+
+def test_train_probabilities_of_other_classes_are_refused(d_ffds, monkeypatch):
+    _, run = d_ffds
+    tiny.use(monkeypatch, tiny.dataset([9, 5, 3, 2]))
+    with pytest.raises(InputError, match="other classes"):
+        train_probabilities(run)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 
-from ffds.cli import data, recipes, training
+from ffds.cli import data, paper, recipes, training
 from ffds.cli.arguments import EPILOG
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
 
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = whole.add_subparsers(metavar="VERB", required=True)
-    for room in (training, recipes, data):
+    for room in (training, paper, recipes, data):
         room.add_verbs(verbs)
     return whole
 

@@ -26,7 +26,7 @@ def train(options: argparse.Namespace) -> None:
     if options.json:
         print_json(run.summary | {"path": str(run.path)})
         return
-    print_table(f"{resolved.recipe.name}, test set, percent", _results(run.summary))
+    print_table(f"{resolved.recipe.title}, test set, percent", _results(run.summary))
     print(f"{'already done' if done_before else 'done'}: {run.path}")
 
 
@@ -45,7 +45,7 @@ def compare(options: argparse.Namespace) -> None:
     if options.json:
         print_json([run.summary for runs in found.runs.values() for run in runs if run.done])
     else:
-        print_table(f"{found.recipe}, test set after the last epoch, percent", found.table(SHORT))
+        print_table(f"{found.title}, test set after the last epoch, percent", found.table(SHORT))
         print(f"written: {Path(options.out) / found.recipe / 'compare.md'} and compare.csv")
     if found.failures:
         raise next(iter(found.failures.values()))

@@ -12,7 +12,10 @@ from pydantic import BeforeValidator, Field
 from ffds.recipes.method_settings import DEFERRED, LDAM, LDAMDRW, CrossEntropy, MethodSettings
 from ffds.recipes.section import Finite, Fraction, Milestones, NonNegative, Positive, Section
 
-__all__ = ["Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
+__all__ = ["RENDERED", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
+
+RENDERED = "rendered sample, not ICText"
+"""What everything made from `ictext-sample` says."""
 
 Channels = Field(strict=False, min_length=1, max_length=3, description="one value a channel, or one for all")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -176,6 +179,19 @@ class Recipe(Section):
         if self.model.head == "auto":
             return "cosine" if self.needs_cosine_head else "linear"
         return self.model.head
+
+    @property
+    def title(self) -> str:
+        """The name as a heading has it."""
+        return self.titled(self.name)
+
+    def titled(self, name: str) -> str:
+        """A heading for what this recipe makes: a rendered sample never passes for what it looks like.
+
+        >>> Recipe(name="own", data=Data(name="ictext-sample", root="there")).titled("ICText-LT")
+        'ICText-LT (rendered sample, not ICText)'
+        """
+        return f"{name} ({RENDERED})" if self.data.name == "ictext-sample" else name
 
     @property
     def config_hash(self) -> str:

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from ffds.data.ictext.layout import CHARACTERS, PAPER, RENDERED, Crop, Sizes, cut_out, write_root, write_split
+from ffds.data.ictext.layout import CHARACTERS, PAPER, Crop, Sizes, cut_out, write_root, write_split
 from ffds.data.ictext.parent import Character, Parent, Photograph
 from ffds.data.images import FileImages, Stored
 from ffds.data.long_tail import long_tail_counts, long_tail_indices
 from ffds.data.progress import counted
 from ffds.errors import InputError
+from ffds.recipes.schema import RENDERED
 
 __all__ = ["NATURAL", "TAIL", "cut_ictext_lt"]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ffds.files import write_json, write_text
+from ffds.recipes.schema import RENDERED
 
 __all__ = [
     "CHARACTERS",
@@ -23,7 +24,6 @@ __all__ = [
     "LAYOUT",
     "MARKER",
     "PAPER",
-    "RENDERED",
     "Crop",
     "Sizes",
     "cut_out",
@@ -36,7 +36,6 @@ CHARACTERS = "012348A579C6TGBDMLSEPNRHKFIVJXUWQZYO"
 
 LAYOUT = "train/imgs/*, train/train.txt, val/imgs/*, val/val.txt and char_2_idx.json"
 INDEX = "char_2_idx.json"
-RENDERED = "rendered sample, not ICText"
 MARKER = "rendered-sample.json"
 """A root with this file holds no photograph."""
 

@@ -9,8 +9,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ffds.data.ictext.layout import CHARACTERS, RENDERED
+from ffds.data.ictext.layout import CHARACTERS
 from ffds.errors import InputError
+from ffds.recipes.schema import RENDERED
 
 __all__ = ["Character", "Parent", "Photograph", "read_parent"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ffds.data.ictext.layout import CHARACTERS, INDEX, LAYOUT, MARKER, PAPER, RENDERED
+from ffds.data.ictext.layout import CHARACTERS, INDEX, LAYOUT, MARKER, PAPER
 from ffds.data.images import FileImages, Stored
 from ffds.data.long_tail import long_tail_indices
 from ffds.data.source import Labelled, Source
 from ffds.errors import InputError
-from ffds.recipes.schema import Data
+from ffds.recipes.schema import RENDERED, Data
 
 __all__ = ["read_layout"]
 

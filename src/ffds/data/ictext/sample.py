@@ -17,7 +17,6 @@ from ffds.data.ictext.layout import (
     CHARACTERS,
     MARKER,
     PAPER,
-    RENDERED,
     Crop,
     Sizes,
     cut_out,
@@ -28,6 +27,7 @@ from ffds.data.progress import counted
 from ffds.errors import InputError
 from ffds.files import write_json
 from ffds.randomness import derived_seed
+from ffds.recipes.schema import RENDERED
 
 __all__ = ["rendered_sample", "write_parent"]
 

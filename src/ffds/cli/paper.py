@@ -1,0 +1,139 @@
+"""The verbs that regenerate the paper's results: table, figure."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ffds.cli.arguments import add_out, add_overrides, add_verb, names, numbers
+from ffds.cli.output import print_json, print_table
+
+__all__ = ["FIGURES", "TABLES", "add_verbs", "figure", "table"]
+
+TABLES = ("1a", "1b", "1c", "2b", "runs")
+FIGURES = ("1", "2a", "2b", "3", "4", "5a", "5b")
+
+
+def table(options: argparse.Namespace) -> None:
+    """Put measured runs beside the paper's numbers, training first what is missing."""
+    if options.table == "runs":
+        _runs(options)
+        return
+    from ffds.paper.reproduce import reproduced
+    from ffds.paper.tables import caption, footnotes, records, rows, write_table
+    from ffds.paper.wanted import planned_table
+
+    plan = planned_table(
+        options.table, columns=options.columns, methods=options.methods, overrides=options.overrides
+    )
+    found = reproduced(
+        plan, seeds=options.seeds, out=options.out, runs=options.runs, train=not options.no_train
+    )
+    written = [] if options.save is None else write_table(found, Path(options.save))
+    if options.json:
+        print_json(records(found))
+    else:
+        for column in found.columns:
+            print_table(column, rows(found, column))
+        print(textwrap.fill(caption(found), shutil.get_terminal_size().columns))
+        print(*footnotes(found), *(f"written: {path}" for path in written), sep="\n")
+    for failure in found.failures:
+        raise failure.error
+
+
+def figure(options: argparse.Namespace) -> None:
+    """Draw a figure of the paper from finished runs, training first what is missing."""
+    from ffds.paper.drawn import Request, drawn
+    from ffds.paper.save import save_figure
+
+    recipe = options.recipe or ("ictext-lt-18" if options.figure == "4" else "cifar100-lt-100")
+    request = Request(recipe, tuple(options.overrides), options.seed, options.out, not options.no_train)
+    drawing = drawn(options.figure, request)
+    if drawing.remark:
+        print(f"note: {drawing.remark}", file=sys.stderr)
+    name = f"figure-{options.figure}"
+    for path in save_figure(drawing.figure, drawing.rows, options.save, name, drawing.description):
+        print(path)
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add table and figure."""
+    _add_table(verbs)
+    _add_figure(verbs)
+
+
+def _add_table(verbs: Any) -> None:
+    parser = add_out(add_verb(verbs, "table", table))
+    parser.add_argument(
+        "table",
+        metavar="TABLE",
+        choices=TABLES,
+        help="1a methods, 1b groups, 1c modules, 2b curves, or runs: every finished run in one line",
+    )
+    parser.add_argument(
+        "--columns", type=names, default=(), metavar="RECIPE,…", help="datasets (default: the paper's)"
+    )
+    parser.add_argument(
+        "--methods", type=names, default=(), metavar="A,B,…", help="rows of 1a and of runs (default: all)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=numbers,
+        metavar="0,1,…",
+        help="seeds (default: 0 where it trains, else all that were measured)",
+    )
+    parser.add_argument("--runs", metavar="FILE", help="read this runs.csv, train nothing")
+    parser.add_argument("--save", metavar="DIR", help="also write Markdown, LaTeX and CSV there")
+    _add_no_train(parser)
+    add_overrides(parser)
+
+
+def _add_figure(verbs: Any) -> None:
+    parser = add_out(add_verb(verbs, "figure", figure, json_output=False))
+    parser.add_argument("figure", metavar="FIGURE", choices=FIGURES, help=", ".join(FIGURES))
+    parser.add_argument(
+        "--recipe", metavar="RECIPE", help="dataset (default: cifar100-lt-100, for figure 4 ictext-lt-18)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the runs (default: 0)")
+    parser.add_argument(
+        "--save", metavar="DIR", default="figures", help="where SVG, PDF, PNG and CSV go (default: figures)"
+    )
+    _add_no_train(parser)
+    add_overrides(parser)
+
+
+def _add_no_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-train", action="store_true", help="take finished runs only")
+
+
+def _runs(options: argparse.Namespace) -> None:
+    """Every finished run, or those of some recipes, methods and seeds."""
+    from ffds.errors import InputError
+    from ffds.paper.measured import csv_text, read_csv, read_runs
+    from ffds.paper.tables import runs_rows
+
+    if options.overrides:
+        raise InputError("table runs lists what there is", got=" ".join(options.overrides))
+    lines = read_runs(options.out) if options.runs is None else read_csv(options.runs)
+    found = [
+        line
+        for line in lines
+        if line.recipe in (options.columns or [line.recipe])
+        and line.method in (options.methods or [line.method])
+        and line.seed in (options.seeds or [line.seed])
+    ]
+    if options.save is not None:
+        from ffds.files import write_text
+
+        path = Path(options.save) / "runs.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, csv_text(found))
+    if options.json:
+        print_json([asdict(line) for line in found])
+    else:
+        print_table("finished runs, test set, percent", runs_rows(found))

@@ -1,0 +1,1 @@
+"""The paper's results section, regenerated from measured runs: its tables and its figures."""

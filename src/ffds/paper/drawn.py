@@ -1,0 +1,227 @@
+"""Each figure of the paper, put together from its data and its panels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure, SubFigure
+
+from ffds.data.dataset import Split
+from ffds.errors import InputError
+from ffds.paper import figure_data, figures
+from ffds.paper.cells import Cell, filled
+from ffds.paper.measured import measured, provenance, read_runs
+from ffds.paper.numbers import COLUMN_TITLES, LARGEST_CLASS
+from ffds.paper.reproduce import find_run, train_missing
+from ffds.paper.style import COLUMN, PAGE, style
+from ffds.paper.wanted import planned_table
+from ffds.recipes.load import load_recipe
+from ffds.recipes.method_settings import FFDS
+from ffds.recipes.schema import RENDERED, Recipe
+from ffds.runs import Run
+
+__all__ = ["FIGURES", "Drawing", "Request", "drawn"]
+
+PAIRS = 9
+"""Classes of which Figure 4 shows two images."""
+
+
+class Drawing(NamedTuple):
+    """A figure, the numbers it shows, where they come from, and what is missing from it."""
+
+    figure: Figure
+    rows: Sequence[NamedTuple]
+    description: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw a figure from.
+
+    Attributes:
+        recipe: name of a shipped recipe, or path of a file.
+        overrides: ``key=value`` on top of it.
+        seed: of the runs.
+        out: directory of all runs.
+        train: whether to train what is missing.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    seed: int = 0
+    out: str | Path = "runs"
+    train: bool = True
+
+    def resolved(self, method: str) -> Recipe:
+        """The recipe with one method."""
+        overrides = [*self.overrides, f"trainer.seed={self.seed}"]
+        return load_recipe(self.recipe, overrides, method=method).recipe
+
+    def runs(self, *methods: str) -> list[Run]:
+        """The finished run of each method, trained first if it is missing.
+
+        Raises:
+            InputError: a run is not there and must not be trained.
+            FfdsError: a training failed.
+        """
+        recipes = [self.resolved(method) for method in methods]
+        if self.train:
+            for failure in train_missing(recipes, self.out):
+                raise failure.error
+        return [find_run(recipe, self.out) for recipe in recipes]
+
+
+def drawn(name: str, request: Request) -> Drawing:
+    """A figure of the paper.
+
+    Args:
+        name: one of `FIGURES`.
+        request: what to draw it from.
+
+    Raises:
+        InputError: an unknown figure, or a run it needs is not there.
+        FfdsError: a training failed or was interrupted.
+    """
+    if name not in FIGURES:
+        raise InputError(f"the paper has no figure {name}", allowed=", ".join(FIGURES))
+    with style():
+        return FIGURES[name](request)
+
+
+def _figure_1(request: Request) -> Drawing:
+    runs = request.runs("cb-fl", "ffds")
+    rows = figure_data.accuracies_by_epoch(runs)
+    figure = Figure(figsize=(PAGE, 2.1))
+    for ax, group in zip(figure.subplots(1, 3, sharey=True), figure_data.GROUPS, strict=True):
+        figures.overfitting([row for row in rows if row.group == group], ax)
+        if group == "head":
+            ax.set_ylabel("accuracy, %")
+    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
+    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+
+
+def _figure_2a(request: Request) -> Drawing:
+    rows = figure_data.loss_curves()
+    figure = Figure(figsize=(COLUMN, 2.3))
+    figures.losses(rows, figure.subplots())
+    return Drawing(figure, rows, "Formulas of the losses, without class weight and label smoothing; k = 0.9.")
+
+
+def _figure_2b(request: Request) -> Drawing:
+    recipe = request.resolved("d-ffds")
+    most = LARGEST_CLASS.get(recipe.data.name)
+    factor = recipe.data.imbalance_factor
+    if most is None or factor is None or factor == 1 or not isinstance(recipe.method, FFDS):
+        raise InputError(
+            "figure 2b needs a recipe of a dataset with a published tail",
+            got=request.recipe,
+            allowed=", ".join(LARGEST_CLASS),
+        )
+    rows = figure_data.focusing_curves(
+        int(most / factor), most, recipe.method.gamma_min, recipe.method.gamma_max
+    )
+    plan = planned_table("2b", columns=[request.recipe], overrides=request.overrides)
+    table = filled(plan, read_runs(request.out))
+    figure = Figure(figsize=(COLUMN, 2.5))
+    figures.focusing(rows, figure.subplots(), {cell.row: _accuracies(cell) for cell in table.cells})
+    figure.suptitle(f"{table.cells[0].column}; {recipe.schedule.epochs} epochs", fontsize=6)
+    missing = [cell.row for cell in table.cells if not cell.seeds]
+    remark = f"no finished run of the curves {', '.join(missing)} in {request.out}" if missing else ""
+    return Drawing(figure, rows, " ".join(provenance(table.sources)), remark)
+
+
+def _figure_3(request: Request) -> Drawing:
+    (run,) = request.runs("d-ffds")
+    # The one figure that needs the network: it imports torch.
+    from ffds.training.saved import train_probabilities
+
+    elsewhere = [text for text in request.overrides if text.startswith("data.root=")]
+    found = train_probabilities(run, elsewhere)
+    method = run.recipe.method
+    k = method.k if isinstance(method, FFDS) else 0.0
+    rows = figure_data.smoothed_probabilities(found.probability, found.group, found.group_means, k)
+    figure = Figure(figsize=(COLUMN, 2.3))
+    figures.smoothing(rows, figure.subplots())
+    figure.suptitle(_heading(run.recipe), fontsize=6)
+    return Drawing(figure, rows, " ".join(provenance([measured(run)])))
+
+
+def _figure_4(request: Request) -> Drawing:
+    rows = figure_data.class_counts()
+    try:
+        train, names, source = _images(request)
+    except InputError as error:
+        figure = Figure(figsize=(PAGE, 2.4))
+        figures.class_count_bars(rows, figure.subplots())
+        remark = f"bars alone, without images: {str(error).splitlines()[0]}"
+        return Drawing(figure, rows, "Class counts as the paper prints them.", remark)
+    figure = Figure(figsize=(PAGE, 3.1))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.4, 0.7))[:, 0]
+    figures.class_count_bars(rows, above.subplots())
+    _pairs(train, names, below)
+    below.suptitle(f"sharpest and dullest image of a class ({source})", fontsize=6)
+    return Drawing(figure, rows, f"Class counts as the paper prints them; images: {source}.")
+
+
+def _figure_5a(request: Request) -> Drawing:
+    runs = request.runs("ce", "d-ffds")
+    rows = figure_data.gains(*runs)
+    figure = Figure(figsize=(COLUMN, 2.1))
+    figures.accuracy_gains(rows, figure.subplots())
+    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
+    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+
+
+def _figure_5b(request: Request) -> Drawing:
+    runs = request.runs("ce", "cb-fl", "d-ffds")
+    rows = figure_data.norms(runs)
+    figure = Figure(figsize=(COLUMN, 2.1))
+    figures.weight_norms(rows, figure.subplots())
+    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
+    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+
+
+FIGURES: dict[str, Callable[[Request], Drawing]] = {
+    "1": _figure_1,
+    "2a": _figure_2a,
+    "2b": _figure_2b,
+    "3": _figure_3,
+    "4": _figure_4,
+    "5a": _figure_5a,
+    "5b": _figure_5b,
+}
+"""By their number in the paper."""
+
+
+def _heading(recipe: Recipe) -> str:
+    """What was trained, and how long."""
+    title = recipe.titled(COLUMN_TITLES.get(recipe.name, recipe.name))
+    return f"{title}; {recipe.schedule.epochs} epochs, seed {recipe.trainer.seed}"
+
+
+def _accuracies(cell: Cell) -> str:
+    """One line of a legend: the paper's accuracy and the measured one."""
+    paper = "" if cell.paper is None else f"{cell.paper:.2f} in the paper, "
+    return f"{cell.row}: {paper}{cell.last} measured" + (f" (n = {len(cell.seeds)})" if cell.seeds else "")
+
+
+def _images(request: Request) -> tuple[Split, tuple[str, ...], str]:
+    """Training images of ICText-LT, the names of their classes, and whether they are real."""
+    recipe = load_recipe(request.recipe, request.overrides).recipe
+    from ffds.data.open import open_dataset
+
+    dataset = open_dataset(recipe.data)
+    return dataset.train, dataset.class_names, RENDERED if RENDERED in dataset.source else "ICText-LT"
+
+
+def _pairs(train: Split, names: Sequence[str], below: SubFigure) -> None:
+    """The sharpest and the dullest image of classes from head to tail."""
+    classes = range(0, len(names), -(-len(names) // PAIRS))
+    for label, ax in zip(classes, below.subplots(1, len(classes)), strict=True):
+        images = train.images[train.labels == label]
+        order = figure_data.sharpness(images).argsort()
+        figures.image_pair(images[order[-1]], images[order[0]], names[label], ax)

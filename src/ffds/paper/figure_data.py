@@ -1,0 +1,284 @@
+"""The numbers behind each figure, as tidy rows: from run directories, from the paper, from its formulas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from ffds.errors import InputError
+from ffds.paper.numbers import ICTEXT_LT_18, ICTEXT_LT_100
+from ffds.runs import Run
+
+__all__ = [
+    "ClassCount",
+    "Curve",
+    "EpochAccuracy",
+    "Gain",
+    "LossPoint",
+    "Norm",
+    "SmoothedProbability",
+    "accuracies_by_epoch",
+    "area",
+    "class_counts",
+    "class_order",
+    "focusing_curves",
+    "gains",
+    "loss_curves",
+    "norms",
+    "sharpness",
+    "smoothed",
+    "smoothed_probabilities",
+]
+
+Floats = NDArray[np.float64]
+GROUPS = ("head", "middle", "tail")
+_FALLING_LABELS = ("cifar10", "cifar100", "tiny-imagenet", "digits", "ictext", "ictext-sample")
+"""Sources whose tail falls in label order."""
+
+
+class EpochAccuracy(NamedTuple):
+    """Accuracy of a group of classes in one epoch, in percent."""
+
+    method: str
+    group: str
+    epoch: int
+    train: float
+    test: float
+
+
+class LossPoint(NamedTuple):
+    """Loss of a sample whose label has a probability; `parameter` is γ of FL and p̄ of D-FFDS."""
+
+    loss: str
+    parameter: float
+    probability: float
+    value: float
+
+
+class Curve(NamedTuple):
+    """γ of a class with so many training images."""
+
+    curve: str
+    images: int
+    gamma: float
+
+
+class SmoothedProbability(NamedTuple):
+    """p of the label of one training image before and after DynaSmooth, and its group's mean p̄."""
+
+    group: int
+    before: float
+    after: float
+    group_mean: float
+
+
+class ClassCount(NamedTuple):
+    """Training images of one class of ICText-LT."""
+
+    character: str
+    if_18: int
+    if_100: int
+
+
+class Gain(NamedTuple):
+    """Test accuracy of one class with two methods, in percent; rank 0 is the most frequent class."""
+
+    rank: int
+    label: int
+    group: str
+    ce: float
+    d_ffds: float
+    difference: float
+
+
+class Norm(NamedTuple):
+    """Length of the classifier's weight vector of one class; rank 0 is the most frequent class."""
+
+    method: str
+    rank: int
+    label: int
+    norm: float
+
+
+def accuracies_by_epoch(runs: Iterable[Run]) -> list[EpochAccuracy]:
+    """Figure 1: training and test accuracy of head, middle and tail in every epoch that was scored.
+
+    The training accuracy is that of the epoch's own steps, on augmented images.
+    """
+    return [
+        EpochAccuracy(run.recipe.method.name, group, line["epoch"], line["train"][group], line["test"][group])
+        for run in runs
+        for group in GROUPS
+        for line in run.metrics
+        if line["test"] is not None
+    ]
+
+
+def area(rows: Sequence[EpochAccuracy]) -> float:
+    """Figure 1: Σ_e (train − test) / 100 over the epochs, of one method and group.
+
+    The paper prints areas up to 117.74 over 200 epochs without a definition. With accuracies as fractions and
+    one unit an epoch that is a mean gap of 59 points, with any other usual reading (percent, a mean over the
+    epochs) no gap could make it. An epoch that was scored stands for those since the one before it, and one
+    in which the test is ahead counts negative.
+
+    >>> area([EpochAccuracy("ce", "tail", 1, 50.0, 30.0), EpochAccuracy("ce", "tail", 2, 90.0, 30.0)])
+    0.8
+    """
+    epochs = np.array([row.epoch for row in rows])
+    gap = np.array([row.train - row.test for row in rows])
+    return float((gap * np.diff(epochs, prepend=0)).sum() / 100)
+
+
+def loss_curves(k: float = 0.9) -> list[LossPoint]:
+    """Figure 2a: the focal loss for three γ, and D-FFDS with γ = 1 for four p̄, without class weight.
+
+    Args:
+        k: strength of DynaSmooth, 0 ≤ k ≤ 1.
+    """
+    p = np.geomspace(0.001, 1, 300)
+    focal = {gamma: (1 - p) ** gamma * -np.log(p) for gamma in (0.0, 0.5, 1.0)}
+    ffds = {mean: (1 - smoothed(p, mean, k)) * -np.log(p) for mean in (0.3, 0.5, 0.7, 0.9)}
+    return [
+        LossPoint(name, parameter, float(x), float(y))
+        for name, lines in (("FL", focal), ("D-FFDS", ffds))
+        for parameter, values in lines.items()
+        for x, y in zip(p, values, strict=True)
+    ]
+
+
+def smoothed(p: Floats, group_mean: Floats | float, k: float) -> Floats:
+    """DynaSmooth: p̂ = p − (k·d)²·(p − p̄), d = √p − √p̄ (eq. 3 of the paper), without torch.
+
+    >>> smoothed(np.array([1.0, 0.25]), 0.25, k=1.0)
+    array([0.8125, 0.25  ])
+    """
+    fraction = (k * (np.sqrt(p) - np.sqrt(group_mean))) ** 2
+    found: Floats = p - fraction * (p - group_mean)
+    return found
+
+
+def focusing_curves(fewest: int, most: int, gamma_min: float, gamma_max: float) -> list[Curve]:
+    """Figure 2b: γ of classes with N images, γ_min + (γ_max − γ_min)·g(r) (eq. 4 to 6 of the paper).
+
+    Args:
+        fewest: images of the rarest class.
+        most: images of the most frequent one, above `fewest`.
+        gamma_min: γ of the rarest class.
+        gamma_max: γ of the most frequent class.
+    """
+    images = np.unique(np.linspace(fewest, most, 200).round().astype(int))
+    r = (images - fewest) / (most - fewest)
+    shapes = {"concave": np.tanh(4 * r), "convex": r**3, "linear": r}
+    return [
+        Curve(name, int(n), float(gamma_min + (gamma_max - gamma_min) * height))
+        for name, shape in shapes.items()
+        for n, height in zip(images, shape, strict=True)
+    ]
+
+
+def smoothed_probabilities(
+    probability: Floats, group: NDArray[np.int64], group_means: Floats, k: float
+) -> list[SmoothedProbability]:
+    """Figure 3: p of every training image before and after DynaSmooth.
+
+    Args:
+        probability: p of the label, (N,), in [0, 1].
+        group: group of the label, (N,), in 0 … M − 1.
+        group_means: p̄, (M,).
+        k: strength of DynaSmooth, 0 ≤ k ≤ 1.
+    """
+    mean = group_means[group]
+    columns = (group, probability, smoothed(probability, mean, k), mean)
+    return [SmoothedProbability(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def class_counts() -> list[ClassCount]:
+    """Figure 4: training images of ICText-LT by class, as the paper prints them."""
+    return [ClassCount(name, count, ICTEXT_LT_100[name]) for name, count in ICTEXT_LT_18.items()]
+
+
+def sharpness(images: NDArray[np.uint8]) -> Floats:
+    """Figure 4: variance of the Laplacian of each image's brightness, a common measure of focus.
+
+    Args:
+        images: (N, h, w, channels), sides of at least 3.
+
+    Returns:
+        (N,).
+    """
+    grey = images.mean(axis=3)
+    inner = grey[:, 1:-1, 1:-1]
+    laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * inner
+    found: Floats = laplacian.var(axis=(1, 2))
+    return found
+
+
+def gains(ce: Run, d_ffds: Run) -> list[Gain]:
+    """Figure 5a: test accuracy of each class after the last epoch of D-FFDS less that of CE.
+
+    Classes without test images are left out.
+    """
+    first, second = (run.metrics[-1]["test"]["per_class"] for run in (ce, d_ffds))
+    order = class_order(d_ffds)
+    groups = _group_names(d_ffds, len(order))
+    return [
+        Gain(rank, label, groups[rank], first[label], second[label], second[label] - first[label])
+        for rank, label in enumerate(order)
+        if first[label] is not None and second[label] is not None
+    ]
+
+
+def norms(runs: Iterable[Run]) -> list[Norm]:
+    """Figure 5b: ‖w_c‖₂ of the classifier after the last epoch, class by class.
+
+    Raises:
+        InputError: a run has no checkpoint of its last epoch.
+    """
+    return [
+        Norm(run.recipe.method.name, rank, label, lengths[label])
+        for run in runs
+        for lengths in [_lengths(run)]
+        for rank, label in enumerate(class_order(run))
+    ]
+
+
+def class_order(run: Run) -> list[int]:
+    """Labels by falling number of training images; equal counts keep the order of the labels.
+
+    Raises:
+        InputError: the run has no checkpoint to tell the counts, and its data no known order.
+    """
+    manifest = _last_checkpoint(run) / "manifest.json"
+    if manifest.is_file():
+        counts = json.loads(manifest.read_text(encoding="utf-8"))["identity"]["class_counts"]
+        return sorted(range(len(counts)), key=lambda label: -counts[label])
+    if run.recipe.data.name in _FALLING_LABELS:
+        return list(range(len(run.metrics[-1]["test"]["per_class"])))
+    raise InputError("the class counts of this run are not known", where=manifest, got="no such file")
+
+
+def _last_checkpoint(run: Run) -> Path:
+    return run.checkpoints / f"epoch-{run.recipe.schedule.epochs:04d}"
+
+
+def _lengths(run: Run) -> list[float]:
+    file = _last_checkpoint(run) / "model.safetensors"
+    if not file.is_file():
+        raise InputError("the run has no checkpoint of its last epoch", where=file, got="no such file")
+    with safe_open(file, framework="numpy") as tensors:
+        lengths: list[float] = np.linalg.norm(tensors.get_tensor("head.weight"), axis=1).tolist()
+    return lengths
+
+
+def _group_names(run: Run, classes: int) -> list[str]:
+    """Head, middle or tail of each class, by rank; as `ffds.evaluation.metrics.class_groups` cuts them."""
+    thirds = (classes // 3, classes - classes // 3 - (classes + 1) // 3, (classes + 1) // 3)
+    sizes = run.recipe.data.cut or thirds
+    return [name for name, size in zip(GROUPS, sizes, strict=True) for _ in range(size)]

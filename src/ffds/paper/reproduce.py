@@ -1,0 +1,100 @@
+"""From a plan to a filled table: train what is missing, read what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ffds.errors import InputError
+from ffds.paper.cells import Failure, Filled, filled
+from ffds.paper.identity import identity
+from ffds.paper.measured import read_csv, read_runs, readable_runs
+from ffds.paper.wanted import Plan
+from ffds.recipes.schema import Recipe
+from ffds.runs import Run
+
+__all__ = ["find_run", "reproduced", "train_missing"]
+
+
+def reproduced(
+    plan: Plan,
+    *,
+    seeds: Sequence[int] | None = None,
+    out: str | Path = "runs",
+    runs: str | Path | None = None,
+    train: bool = True,
+) -> Filled:
+    """A table of the paper from measured runs.
+
+    Args:
+        plan: see `ffds.paper.wanted.planned_table`.
+        seeds: one run of each cell per seed; None: seed 0 where it trains, else all that are there.
+        out: directory of all runs.
+        runs: a ``runs.csv`` to read in place of run directories; nothing is trained then.
+        train: whether to train what is missing.
+
+    Raises:
+        InputError: the ``runs.csv`` cannot be read.
+        Interrupted: SIGTERM or SIGINT; run it again to go on.
+    """
+    if runs is not None:
+        return filled(plan, read_csv(runs), seeds=seeds)
+    if not train:
+        return filled(plan, read_runs(out), seeds=seeds)
+    seeds = (0,) if seeds is None else seeds
+    recipes = [_with_seed(cell.recipe, seed) for cell in plan.cells for seed in seeds]
+    failures = train_missing(recipes, out)
+    return filled(plan, read_runs(out), seeds=seeds, failures=failures)
+
+
+def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs") -> list[Failure]:
+    """Train those recipes that no finished run measures, each stretch of epochs once.
+
+    Args:
+        recipes: what is wanted; one that is wanted twice is trained once.
+        out: directory of all runs.
+
+    Returns:
+        The trainings that failed.
+
+    Raises:
+        Interrupted: SIGTERM or SIGINT; run it again to go on.
+    """
+    there = {(line.identity, line.seed) for line in read_runs(out)}
+    wanted = {(identity(recipe), recipe.trainer.seed): recipe for recipe in recipes}
+    missing = [recipe for key, recipe in wanted.items() if key not in there]
+    if not missing:
+        return []
+    # It imports torch, which tables and figures of finished runs do without.
+    from ffds.training.plan import train_all
+
+    failures = train_all(missing, out=out)
+    paths = {Run.of(recipe, out).path: recipe for recipe in missing}
+    return [Failure(path, identity(paths[path]), error) for path, error in failures.items()]
+
+
+def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
+    """The finished run that measures a recipe with its seed.
+
+    Raises:
+        InputError: there is none.
+    """
+    own = Run.of(recipe, out)
+    if own.done:
+        return own
+    key = identity(recipe), recipe.trainer.seed
+    for run, line in readable_runs(out):
+        if (line.identity, line.seed) == key:
+            return run
+    raise InputError(
+        "this run is not there",
+        where=out,
+        got=f"no finished run of {recipe.name}, {recipe.method.name}, seed {recipe.trainer.seed}, "
+        f"{recipe.schedule.epochs} epochs",
+        fix="without --no-train it is trained; --out DIR names another directory of runs",
+    )
+
+
+def _with_seed(recipe: Recipe, seed: int) -> Recipe:
+    trainer = recipe.trainer.model_copy(update={"seed": seed})
+    return recipe.model_copy(update={"trainer": trainer})

@@ -1,0 +1,213 @@
+"""The numbers behind the figures, against the losses of this package and against naive twins."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from ffds.errors import InputError
+from ffds.evaluation.metrics import class_groups
+from ffds.losses import functional
+from ffds.losses.ffds import focusing_parameters
+from ffds.paper import figure_data
+from ffds.paper.figure_data import EpochAccuracy
+from ffds.paper.numbers import FIGURE_1
+from ffds.runs import Run
+from tests.paper import made
+
+SHORT = "schedule.epochs=4"
+
+
+def logits(p):
+    """Two logits whose softmax gives the first class this probability."""
+    return torch.stack([torch.log(p), torch.log1p(-p)], dim=1)
+
+
+def points(name, parameter):
+    rows = [row for row in figure_data.loss_curves(0.9) if row.loss == name and row.parameter == parameter]
+    p, values = (torch.tensor([getattr(row, key) for row in rows]) for key in ("probability", "value"))
+    inside = p < 1
+    return p[inside].double(), values[inside].double(), values[~inside]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_focal_curves_are_the_focal_loss(gamma):
+    p, values, at_one = points("FL", gamma)
+    expected = functional.focal(logits(p), torch.zeros(len(p), dtype=torch.int64), gamma)
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
+    assert at_one.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("mean", [0.3, 0.5, 0.7, 0.9])
+def test_ffds_curves_are_the_ffds_loss(mean):
+    p, values, at_one = points("D-FFDS", mean)
+    expected, _, _ = functional.ffds(
+        logits(p),
+        torch.zeros(len(p), dtype=torch.int64),
+        class_weight=torch.ones(2, dtype=torch.float64),
+        gamma=torch.ones(2, dtype=torch.float64),
+        group_mean=torch.full((2,), mean, dtype=torch.float64),
+        k=0.9,
+        smoothing=0.0,
+    )
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
+    assert at_one.tolist() == [0.0]
+
+
+def test_loss_curves_cover_the_papers_axis():
+    rows = figure_data.loss_curves()
+    assert (rows[0].probability, rows[-1].probability) == (pytest.approx(0.001), 1.0)
+    assert len({(row.loss, row.parameter) for row in rows}) == 7
+
+
+def test_smoothed_is_dynamic_smoothing():
+    random = np.random.default_rng(0)
+    p, mean = random.random(200), random.random(200)
+    for k in (0.0, 0.4, 1.0):
+        expected = functional.dynamic_smoothing(torch.from_numpy(p), torch.from_numpy(mean), k)
+        np.testing.assert_allclose(figure_data.smoothed(p, mean, k), expected.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(5, 500), (50, 5000), (1, 3)])
+def test_focusing_curves_are_those_of_the_loss(fewest, most):
+    rows = figure_data.focusing_curves(fewest, most, 0.5, 4.5)
+    for name in ("linear", "convex", "concave"):
+        own = [row for row in rows if row.curve == name]
+        images = [row.images for row in own]
+        assert (images[0], images[-1]) == (fewest, most)
+        assert images == sorted(set(images))
+        expected = focusing_parameters(images, 0.5, 4.5, name)
+        np.testing.assert_allclose([row.gamma for row in own], expected.numpy(), rtol=1e-6)
+
+
+def test_area_is_the_sum_of_the_gaps_as_fractions():
+    rows = [EpochAccuracy("ce", "tail", e, 100 * (1 - 0.5**e), 10.0 * e) for e in range(1, 8)]
+    expected = sum((1 - 0.5**e) - 0.1 * e for e in range(1, 8))
+    assert figure_data.area(rows) == pytest.approx(expected)
+
+
+def test_an_epoch_stands_for_those_before_it_that_were_not_scored():
+    every = [EpochAccuracy("ce", "tail", e, 70.0, 20.0) for e in range(1, 201)]
+    fifth = [row for row in every if row.epoch % 5 == 0]
+    assert figure_data.area(every) == pytest.approx(100.0)
+    assert figure_data.area(fifth) == pytest.approx(100.0)
+
+
+def test_the_papers_areas_are_possible_gaps_under_this_reading_alone():
+    """117.74 over 200 epochs is a mean gap of 59 points; as a mean in percent it would be above 100."""
+    areas = [area for groups in FIGURE_1.values() for area in groups.values()]
+    assert all(0 < area / 200 < 0.6 for area in areas)
+    assert max(areas) > 100
+
+
+def test_accuracies_by_epoch_leave_out_what_was_not_scored(tmp_path):
+    run = made.run(tmp_path, made.recipe(SHORT, method="cb-fl"), checkpoint=False)
+    lines = run.metrics
+    lines[1]["test"] = None
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = figure_data.accuracies_by_epoch([run])
+    assert [(row.group, row.epoch) for row in rows] == [
+        (group, epoch) for group in ("head", "middle", "tail") for epoch in (1, 3, 4)
+    ]
+    last = lines[-1]
+    assert rows[-1] == ("cb-fl", "tail", 4, last["train"]["tail"], last["test"]["tail"])
+
+
+def test_probabilities_take_the_mean_of_their_own_group():
+    p, group = np.array([0.9, 0.1, 0.4]), np.array([1, 0, 1])
+    rows = figure_data.smoothed_probabilities(p, group, np.array([0.2, 0.6]), k=1.0)
+    for row, before, mean in zip(rows, p, (0.6, 0.2, 0.6), strict=True):
+        fraction = (math.sqrt(before) - math.sqrt(mean)) ** 2
+        assert row == (row.group, before, pytest.approx(before - fraction * (before - mean)), mean)
+    assert [row.group for row in rows] == [1, 0, 1]
+
+
+def with_counts(tmp_path, counts, name="cifar100-lt-100"):
+    run = made.run(tmp_path, made.recipe(SHORT, "data.cut=null", name=name), classes=len(counts))
+    manifest = run.checkpoints / "epoch-0004" / "manifest.json"
+    manifest.write_text(json.dumps({"identity": {"class_counts": counts}}))
+    return run
+
+
+def test_classes_come_by_falling_count(tmp_path):
+    run = with_counts(tmp_path, [5, 50, 7, 50, 500, 7, 1])
+    assert figure_data.class_order(run) == [4, 1, 3, 2, 5, 0, 6]
+
+
+def test_without_a_checkpoint_only_published_sets_have_an_order(tmp_path):
+    known = made.run(tmp_path, made.recipe(SHORT), checkpoint=False)
+    assert figure_data.class_order(known) == list(range(100))
+    folder = made.run(tmp_path, made.recipe(SHORT, name="own-folder"), checkpoint=False)
+    with pytest.raises(InputError, match="class counts"):
+        figure_data.class_order(folder)
+
+
+@pytest.mark.parametrize("classes", [3, 4, 5, 10, 11])
+@pytest.mark.parametrize("cut", [None, "middle"])
+def test_gains(classes, cut, tmp_path):
+    counts = np.random.default_rng(classes).permutation(np.arange(1, classes + 1)).tolist()
+    given = None if cut is None else [1, classes - 2, 1]
+    settings = [SHORT, f"data.cut={json.dumps(given)}"]
+    ce = made.run(tmp_path, made.recipe(*settings, method="ce"), classes=classes)
+    ours = made.run(tmp_path, made.recipe(*settings), classes=classes)
+    (ours.checkpoints / "epoch-0004" / "manifest.json").write_text(
+        json.dumps({"identity": {"class_counts": counts}})
+    )
+    rows = figure_data.gains(ce, ours)
+    groups = class_groups(counts, given)
+    before, after = (run.metrics[-1]["test"]["per_class"] for run in (ce, ours))
+    assert sorted(row.label for row in rows) == list(range(classes))
+    assert [counts[row.label] for row in rows] == sorted(counts, reverse=True)
+    for rank, row in enumerate(rows):
+        assert row.rank == rank
+        assert row.label in groups[row.group]
+        assert (row.ce, row.d_ffds) == (before[row.label], after[row.label])
+        assert row.difference == row.d_ffds - row.ce
+
+
+def test_a_class_without_test_images_has_no_gain(tmp_path):
+    ce = made.run(tmp_path, made.recipe(SHORT, method="ce"))
+    ours = made.run(tmp_path, made.recipe(SHORT))
+    lines = ours.metrics
+    lines[-1]["test"]["per_class"][7] = None
+    (ours.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = figure_data.gains(ce, ours)
+    assert [row.label for row in rows] == [label for label in range(100) if label != 7]
+    assert rows[7].rank == 8
+
+
+def test_norms_are_those_of_the_rows(tmp_path):
+    run = with_counts(tmp_path, [5, 50, 7, 50, 500, 7, 1])
+    rows = figure_data.norms([run])
+    assert [row.label for row in rows] == [4, 1, 3, 2, 5, 0, 6]
+    weight = load_file(run.checkpoints / "epoch-0004" / "model.safetensors")["head.weight"]
+    naive = [math.sqrt(sum(float(x) ** 2 for x in row)) for row in weight]
+    assert [row.norm for row in rows] == pytest.approx([naive[row.label] for row in rows], rel=1e-6)
+
+
+def test_norms_need_the_checkpoint_of_the_last_epoch(tmp_path):
+    run = made.run(tmp_path, made.recipe(SHORT), checkpoint=False)
+    with pytest.raises(InputError, match="no checkpoint of its last epoch") as caught:
+        figure_data.norms([Run(run.path)])
+    assert "epoch-0004" in str(caught.value)
+
+
+def test_blur_and_low_contrast_are_duller():
+    sharp = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3)).astype(np.uint8)
+    low = (sharp // 8 + 100).astype(np.uint8)
+    blurred = ((1.0 * sharp + np.roll(sharp, 1, 1) + np.roll(sharp, 1, 2)) / 3).astype(np.uint8)
+    flat = np.full_like(sharp, 90)
+    found = figure_data.sharpness(np.concatenate([sharp, low, blurred, flat]))
+    assert found[0] > max(found[1:])
+    assert found[3] == 0
+
+
+def test_class_counts_are_those_of_the_paper():
+    rows = figure_data.class_counts()
+    assert rows[0] == ("0", 6155, 3200)
+    assert rows[-1] == ("O", 334, 32)
+    assert sum(row.if_18 for row in rows) == 68_307
+    assert sum(row.if_100 for row in rows) == 25_711
