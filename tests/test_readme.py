@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ffds.cli.command import parsed
+from ffds.paper.wanted import planned_table
 from ffds.recipes import load_recipe
 from ffds.recipes.method_settings import METHODS
 
@@ -43,9 +44,13 @@ def test_it_shows_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command: str) -> None:
     options = parsed(shlex.split(command)[1:])
-    methods = getattr(options, "methods", [None])
-    if "recipe" in options:
-        for method in methods:
+    if "table" in options:
+        name = "1a" if options.table == "runs" else options.table
+        planned_table(name, columns=options.columns, methods=options.methods, overrides=options.overrides)
+    elif "figure" in options:
+        load_recipe(options.recipe or "cifar100-lt-100", options.overrides)
+    elif "recipe" in options:
+        for method in getattr(options, "methods", [None]):
             load_recipe(options.recipe, options.overrides, method=method)
 
 
