@@ -22,6 +22,9 @@ VERBS = [
     ["data", "info"],
     ["data", "pack"],
     ["data", "ictext"],
+    ["table"],
+    ["figure"],
+    ["sweep"],
 ]
 QUICK = ["schedule.epochs=2", "data.imbalance_factor=100"]
 

@@ -57,6 +57,19 @@ def test_environment(monkeypatch):
     assert shlex.split(found["command"]) == ["ffds", "train", "a b.yaml", "data.root=x y"]
 
 
+@pytest.mark.parametrize(
+    ("given", "noted"),
+    [
+        ("postgresql+psycopg://me:se-cret!@host/study", "postgresql+psycopg://me:***@host/study"),
+        ("postgresql://me@host/study", "postgresql://me@host/study"),
+        ("a@b:c", "a@b:c"),
+    ],
+)
+def test_a_password_is_not_noted(given, noted, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ffds", "sweep", "digits", "--storage", given])
+    assert shlex.split(environment()["command"])[-1] == noted
+
+
 def test_command_of_the_module_is_one_that_can_be_typed(monkeypatch):
     main = Path(module.__file__).with_name("__main__.py")
     assert main.is_file()

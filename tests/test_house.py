@@ -24,6 +24,7 @@ FLOORS = {
     "runs": 2,
     "training": 3,
     "comparison": 4,
+    "sweep": 4,
     "paper": 5,
     "cli": 6,
     "__main__": 7,

@@ -17,6 +17,7 @@ VERBS = {
     "train",
     "compare",
     "eval",
+    "sweep",
     "table",
     "figure",
     "recipes",

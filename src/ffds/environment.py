@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -60,7 +61,8 @@ def _command() -> str:
     program = Path(sys.argv[0])
     # `python -m ffds` starts this file; `ffds` is what a reader can type.
     name = "ffds" if program == Path(__file__).with_name("__main__.py") else program.name
-    return shlex.join([name, *sys.argv[1:]])
+    # The password of a database has no place in a file that is shared.
+    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", shlex.join([name, *sys.argv[1:]]))
 
 
 @cache

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 
-from ffds.cli import data, paper, recipes, training
+from ffds.cli import data, paper, recipes, sweep, training
 from ffds.cli.arguments import EPILOG
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
 
 __all__ = ["main", "parsed", "parser"]
+
+_EXTRAS = {"optuna": "sweep"}
+"""Packages that the extra `train` does not bring."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "ffds":
+        package = (error.name or "").split(".")[0]
+        if package == "ffds":
             raise
-        print(f"error: {error.name} is not installed: pip install 'ffds[train]'", file=sys.stderr)
+        extra = _EXTRAS.get(package, "train")
+        print(f"error: {error.name} is not installed: pip install 'ffds[{extra}]'", file=sys.stderr)
         return InputError.exit_code
     return 0
 
@@ -59,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = whole.add_subparsers(metavar="VERB", required=True)
-    for room in (training, paper, recipes, data):
+    for room in (training, sweep, paper, recipes, data):
         room.add_verbs(verbs)
     return whole
 

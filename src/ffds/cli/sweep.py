@@ -1,0 +1,92 @@
+"""The verb that searches settings: sweep."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffds.cli.arguments import add_out, add_recipe, add_verb
+from ffds.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from ffds.sweep.found import Found
+
+__all__ = ["add_verbs", "sweep"]
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Search the settings of FFDS on held-out training images."""
+    # A slip in the recipe is told before torch is imported.
+    from ffds.sweep.recipe import searched_recipe
+
+    searched_recipe(options.recipe, options.overrides)
+    from ffds.errors import NonFiniteLossError
+    from ffds.sweep.search import sweep as search
+
+    found = search(
+        options.recipe,
+        options.overrides,
+        trials=options.trials,
+        study=options.study,
+        storage=options.storage,
+        out=options.out,
+    )
+    written = _written(found)
+    if options.json:
+        print_json(found.records() | {"files": list(map(str, written))})
+    else:
+        title = f"{found.recipe.name}, balanced accuracy on validation images, percent"
+        print_table(title, found.table())
+        print(*_remarks(found), *_places(written), sep="\n")
+    if found.best is None and (failed := found.having("failed")):
+        raise NonFiniteLossError(f"no trial finished, {len(failed)} failed: {failed[-1].cause}")
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add sweep."""
+    parser = add_out(add_verb(verbs, "sweep", sweep))
+    parser.add_argument(
+        "--trials", type=int, default=50, metavar="N", help="trials of the whole study (default: 50)"
+    )
+    parser.add_argument(
+        "--study", metavar="NAME", help="name of the study (default: one for these settings and images)"
+    )
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="for many machines, e.g. postgresql+psycopg://HOST/DATABASE (default: a file below --out)",
+    )
+    add_recipe(parser)
+
+
+def _written(found: Found) -> list[Path]:
+    """Write the best recipe and the plots, beside the study."""
+    from ffds.sweep.best import write_best
+
+    if not write_best(found):
+        return []
+    from ffds.paper.save import save_figure
+    from ffds.paper.style import style
+    from ffds.sweep.plots import plots
+
+    files = [found.best_path]
+    with style():
+        for plot in plots(found):
+            files += save_figure(plot.figure, plot.rows, found.directory, plot.name, plot.description)
+    return files
+
+
+def _remarks(found: Found) -> list[str]:
+    """What became of the trials that are not in the table."""
+    failed = [f"failed: trial {one.number}: {one.cause}" for one in found.having("failed")]
+    return [textwrap.fill(f"{len(found.trials)} trials: {found.tally}; the test set was not used"), *failed]
+
+
+def _places(files: list[Path]) -> list[str]:
+    """The files, those of one figure in a line."""
+    endings: dict[Path, list[str]] = {}
+    for path in files:
+        endings.setdefault(path.with_suffix(""), []).append(path.suffix)
+    return [f"written: {stem}{', '.join(found)}" for stem, found in endings.items()]

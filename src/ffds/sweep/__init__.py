@@ -1,0 +1,1 @@
+"""A search for the settings of FFDS, on validation images that are held out of the training set."""

@@ -1,0 +1,43 @@
+"""SIGKILL at every place where a study is written; runs train by formula."""
+
+import signal
+
+import pytest
+
+from ffds.sweep.search import sweep
+from tests.sweep import killed, made
+from tests.training import processes
+
+TRIALS = 7
+KILLS = {
+    "before the first trial is there": ("optuna", "Study.enqueue_trial", 1, "before"),
+    "before the study has its identity": ("optuna", "Study.set_user_attr", 1, "before"),
+    "before a trial has its worker": ("optuna", "Trial.set_user_attr", 2, "before"),
+    "between two draws of a trial": ("optuna", "Trial.suggest_float", 5, "before"),
+    "after the last draw": ("optuna", "Trial.suggest_categorical", 6, "after"),
+    "before an epoch is recorded": ("ffds.runs", "Run.add_epoch", 13, "before"),
+    "before a score is reported": ("optuna", "Trial.report", 6, "before"),
+    "after a score is reported": ("optuna", "Trial.report", 6, "after"),
+    "before a finished run is": ("ffds.runs", "Run.finish", 2, "before"),
+    "before a trial is told": ("optuna", "Study.tell", 2, "before"),
+    "after a trial is told": ("optuna", "Study.tell", 2, "after"),
+}
+
+
+def work(out):
+    with pytest.MonkeyPatch.context() as patch:
+        made.use(patch)
+        return sweep("digits", made.SETTINGS, trials=TRIALS, out=out, shown=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return work(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_the_same_command_goes_on(kill, whole, tmp_path):
+    process = processes.forked(killed.until, work, tmp_path, *KILLS[kill], log=tmp_path / "log")
+    assert processes.exit_code(process) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert made.outcome(work(tmp_path)) == made.outcome(whole)
+    assert made.outcome(work(tmp_path)) == made.outcome(whole), "and then there is nothing left to do"

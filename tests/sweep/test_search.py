@@ -1,0 +1,302 @@
+"""A sweep from its plan to its end, interrupted anywhere; runs train by formula."""
+
+import contextlib
+import signal
+import threading
+
+import optuna
+import pytest
+
+from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.runs import Run
+from ffds.sweep import search
+from ffds.sweep.claims import claim
+from ffds.sweep.lock import held
+from ffds.sweep.recipe import searched_recipe, with_validation
+from ffds.sweep.search import sweep
+from ffds.sweep.space import Space
+from tests.sweep import made
+
+
+def swept(out, *overrides, trials=9, shown=False, **how):
+    return sweep("digits", [*made.SETTINGS, *overrides], trials=trials, out=out, shown=shown, **how)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A sweep that nothing interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        made.use(patch)
+        found = swept(tmp_path_factory.mktemp("whole"))
+    assert {one.result for one in found.trials} == {"finished", "stopped early"}
+    return found
+
+
+# What it does
+
+
+def test_the_first_trial_has_the_settings_of_the_recipe(whole):
+    recipe = searched_recipe("digits", made.SETTINGS)
+    first = whole.trials[0]
+    assert first.run == Run.of(with_validation(recipe), whole.directory.parents[1]).path
+    assert first.score == made.score(recipe, made.EPOCHS)
+
+
+def test_every_trial_is_a_run_of_its_own(whole):
+    assert len({one.run for one in whole.trials}) == 9
+    for one in whole.trials:
+        run = Run(one.run)
+        assert run.done == (one.result == "finished")
+        assert one.score == made.score(run.recipe, one.epoch)
+        assert run.recipe.data.validation == 0.1
+        assert {key: getattr(run.recipe.method, key) for key in one.settings} == one.settings
+
+
+def test_a_trial_is_stopped_below_the_median_of_the_finished_ones(whole):
+    for place, one in enumerate(whole.trials):
+        before = [other for other in whole.trials[:place] if other.result == "finished"]
+        scores = {
+            epoch: sorted(made.score(Run(other.run).recipe, epoch) for other in before)
+            for epoch in range(made.START + 1, made.EPOCHS)
+        }
+        recipe = Run(one.run).recipe
+        behind = [
+            epoch
+            for epoch, others in scores.items()
+            if len(others) >= 5 and made.score(recipe, epoch) < median(others)
+        ]
+        assert one.epoch == (behind[0] if behind else made.EPOCHS)
+
+
+def median(ordered):
+    middle = len(ordered) // 2
+    return (ordered[middle] + ordered[-middle - 1]) / 2
+
+
+def test_it_learns(tmp_path, monkeypatch):
+    made.use(monkeypatch)
+    found = swept(tmp_path, trials=30)
+    random, informed = found.trials[1:11], found.trials[18:]
+
+    def distance(trials):
+        return sum(abs(one.settings["k"] - 0.3) for one in trials) / len(trials)
+
+    assert distance(informed) < distance(random) / 2
+
+
+def test_another_seed_searches_elsewhere(whole, tmp_path, monkeypatch):
+    made.use(monkeypatch)
+    other = swept(tmp_path, "trainer.seed=1", trials=2)
+    assert other.trials[0].settings == whole.trials[0].settings
+    assert other.trials[1].settings != whole.trials[1].settings
+
+
+def test_a_larger_number_of_trials_goes_on(whole, tmp_path, monkeypatch):
+    made.use(monkeypatch)
+    for trials in (1, 1, 4, 9, 5):
+        found = swept(tmp_path, trials=trials)
+    assert made.outcome(found) == made.outcome(whole)
+
+
+def test_a_database(whole, tmp_path, monkeypatch):
+    made.use(monkeypatch)
+    found = swept(tmp_path, storage=f"sqlite:///{tmp_path}/study.db")
+    assert made.outcome(found) == made.outcome(whole)
+    assert not list(tmp_path.glob("digits/sweep/*.log"))
+
+
+# Interruptions and failures
+
+
+@pytest.mark.parametrize("epochs", range(1, 60, 9))
+def test_interrupted_anywhere_the_same_call_goes_on(epochs, whole, tmp_path, monkeypatch):
+    trainer = made.use(monkeypatch, made.Trainer(interrupt=epochs))
+    with contextlib.suppress(Interrupted):
+        swept(tmp_path)
+    trained = len(trainer.trained)
+    trainer = made.use(monkeypatch)
+    found = swept(tmp_path)
+    assert made.outcome(found) == made.outcome(whole)
+    assert trained + len(trainer.trained) == sum(one.epoch for one in whole.trials), "no epoch twice"
+
+
+def test_interrupted_again_and_again(whole, tmp_path, monkeypatch):
+    for _ in range(100):
+        made.use(monkeypatch, made.Trainer(interrupt=5))
+        with contextlib.suppress(Interrupted):
+            found = swept(tmp_path)
+            break
+    assert made.outcome(found) == made.outcome(whole)
+
+
+def test_a_bug_loses_no_trial(whole, tmp_path, monkeypatch):
+    def broken(recipe, epoch):
+        raise ZeroDivisionError
+
+    made.use(monkeypatch, made.Trainer(diverges=broken))
+    with pytest.raises(ZeroDivisionError):
+        swept(tmp_path)
+    made.use(monkeypatch)
+    assert made.outcome(swept(tmp_path)) == made.outcome(whole)
+
+
+def test_a_trial_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def diverges(recipe, epoch):
+        return recipe.method.num_groups == 10 and epoch == 6
+
+    made.use(monkeypatch, made.Trainer(diverges=diverges))
+    found = swept(tmp_path, shown=True)
+    failed = found.having("failed")
+    assert failed
+    assert {one.cause for one in failed} == {"loss is not finite in epoch 6"}
+    assert {one.settings["num_groups"] for one in failed} == {10}
+    assert {one.settings["num_groups"] for one in found.having("finished")} == {3, 5}
+    assert len(found.trials) == 9
+    assert "failed: loss is not finite in epoch 6" in capsys.readouterr().err
+    assert made.outcome(swept(tmp_path)) == made.outcome(found), "a failure is not tried again"
+
+
+def test_a_failure_of_the_common_epochs_ends_the_sweep(whole, tmp_path, monkeypatch):
+    made.use(monkeypatch, made.Trainer(diverges=lambda recipe, epoch: epoch == 3))
+    with pytest.raises(NonFiniteLossError, match="epoch 3"):
+        swept(tmp_path)
+    made.use(monkeypatch)
+    assert made.outcome(swept(tmp_path)) == made.outcome(whole)
+
+
+def test_a_signal_between_trials(whole, tmp_path, monkeypatch):
+    made.use(monkeypatch)
+    with monkeypatch.context() as patch:
+        tell = optuna.Study.tell
+
+        def signalled(*given, **how):
+            signal.raise_signal(signal.SIGTERM)
+            return tell(*given, **how)
+
+        patch.setattr(optuna.Study, "tell", signalled)
+        with pytest.raises(Interrupted, match="SIGTERM: the same command goes on"):
+            swept(tmp_path)
+    assert made.outcome(swept(tmp_path)) == made.outcome(whole)
+
+
+def test_a_living_process_takes_the_trial_of_a_dead_one(tmp_path, monkeypatch):
+    abandoned = []
+
+    def dies(epoch):
+        if not abandoned:
+            other = search.Search.prepared(searched_recipe("digits", made.SETTINGS), None, None, tmp_path)
+            (other.directory / "worker-dead.lock").touch()
+            abandoned.append(claim(other.study, other.space, 0, 9, "worker-dead.lock"))
+
+    made.use(monkeypatch, made.Trainer(test=dies))
+    found = swept(tmp_path)
+    (trial,) = abandoned
+    assert trial.number == 1
+    assert [one.number for one in found.trials] == [0, *range(2, 10)]
+    assert found.trials[1].settings == Space.settings(trial.params), "before any new one"
+    assert {one.result for one in found.trials} == {"finished", "stopped early"}
+
+
+# The epochs in common
+
+
+def test_a_second_process_waits_for_the_common_epochs(tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch)
+    prepared = search.Search.prepared(searched_recipe("digits", made.SETTINGS), None, None, tmp_path)
+    lock = next(iter(locks(prepared, monkeypatch)))
+    other = held(lock)
+    assert other is not None
+    thread = threading.Thread(target=prepared.work, args=[1])
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    assert prepared.found().having("waiting"), "it has not begun a trial"
+    other.close()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert prepared.found().best is not None
+    told = capsys.readouterr().err
+    assert told.count("waiting for another process to train the first 4 epochs") == 1
+
+
+def locks(prepared, monkeypatch):
+    """The file that the right to train the common epochs hangs on."""
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "held", lambda path: seen.append(path) or held(path))
+        seen = []
+        right = prepared._shared_epochs(None)
+    right.close()
+    return seen
+
+
+def test_with_one_phase_nothing_is_waited_for(tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch)
+    found = sweep("digits", ["schedule.epochs=8", "method=ffds"], trials=2, out=tmp_path)
+    assert [one.epoch for one in found.trials] == [8, 8]
+    told = capsys.readouterr().err
+    assert "share" not in told
+    assert not list(tmp_path.glob("digits/sweep/epochs-*"))
+
+
+# What is told, what is refused
+
+
+def test_the_plan_comes_first(tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch)
+    found = swept(tmp_path, trials=3, shown=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:7] == [
+        "sweep of digits d-ffds: 3 of 3 trials to train",
+        f"  study:    {found.study}",
+        "  so far:   nothing",
+        "  a trial:  8 epochs, the first 4 trained once for all; then at most 12 to train",
+        "  score:    balanced accuracy after the last epoch on 20 validation images of 10 of 10 classes, "
+        "held out of training",
+        "  searched: β ∈ {0.9, 0.99, 0.999, 0.9999}, k ∈ [0, 1], M ∈ {3, 5, 10}, 0 ≤ γ_min ≤ γ_max ≤ 5, "
+        "curve ∈ {linear, convex, concave}",
+        "  test set: not used",
+    ]
+    assert [line.partition(":")[0] for line in lines if line.startswith("trial ")] == [
+        "trial 0",
+        "trial 1",
+        "trial 2",
+    ]
+    swept(tmp_path, trials=5, shown=True)
+    again = capsys.readouterr().err.splitlines()
+    assert again[0] == "sweep of digits d-ffds: 2 of 5 trials to train"
+    assert again[2] == "  so far:   3 finished"
+
+
+def test_silence(tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch)
+    swept(tmp_path, trials=2)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("trials", [0, -1])
+def test_a_sweep_without_a_trial_is_refused(trials, tmp_path):
+    with pytest.raises(InputError, match="needs a trial"):
+        swept(tmp_path, trials=trials)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_groups_than_classes_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    made.use(monkeypatch)
+    with pytest.raises(InputError, match="num_groups"):
+        swept(tmp_path, "method.num_groups=11")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_of_another_recipe_is_refused(tmp_path, monkeypatch):
+    made.use(monkeypatch)
+    swept(tmp_path, trials=1, study="mine")
+    with pytest.raises(InputError, match=r"optimizer\.lr: 0\.05"):
+        swept(tmp_path, "optimizer.lr=0.05", trials=1, study="mine")
+    swept(tmp_path, "optimizer.lr=0.05", trials=1)
+
+
+def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
+    made.use(monkeypatch)
+    (tmp_path / "digits").touch()
+    with pytest.raises(InputError, match="cannot write the directory"):
+        swept(tmp_path)

@@ -1,0 +1,151 @@
+"""Sweeps that really train: the common epochs once, no influence of the test set, killed workers."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ffds.cli import main
+from ffds.data.dataset import Split
+from ffds.recipes.load import load_recipe
+from ffds.runs import Run
+from ffds.sweep.best import write_best
+from ffds.sweep.search import sweep
+from ffds.training.fit import Fit
+from ffds.training.train import train_recipe
+from tests.sweep import killed, made
+from tests.training import processes, tiny
+
+SETTINGS = (
+    *("model.name=resnet20", "schedule.epochs=6", "schedule.warmup=0", "method.start=0.5"),
+    *("optimizer.lr=0.05", "trainer.batch_size=16"),
+)
+START, EPOCHS, STEPS, TRIALS = 3, 6, 6, 6
+
+
+def swept(out, *, trials=TRIALS):
+    return sweep("digits", SETTINGS, trials=trials, out=out, shown=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A sweep that nothing interrupted, and the epoch of each of its steps."""
+    steps, step = [], Fit._step
+    with pytest.MonkeyPatch.context() as patch:
+        made.images(patch)
+        patch.setattr(
+            Fit, "_step", lambda fit, *given: (steps.append(fit.reached.epoch), step(fit, *given))[1]
+        )
+        return swept(tmp_path_factory.mktemp("whole")), steps
+
+
+def test_the_common_epochs_are_trained_once(whole):
+    found, steps = whole
+    own = sum(one.epoch - START for one in found.trials)
+    assert len(steps) == STEPS * (START + own)
+    assert sum(epoch < START for epoch in steps) == STEPS * START
+
+
+def test_this_sweep_stops_a_trial_and_tells_trials_apart(whole):
+    found, _ = whole
+    assert {one.result for one in found.trials} == {"finished", "stopped early"}
+    assert len({one.score for one in found.trials}) > 2
+
+
+def test_a_trial_is_bit_equal_to_the_same_run_alone(whole, tmp_path):
+    found, _ = whole
+    run = Run(found.best.run)
+    alone = train_recipe(run.recipe, out=tmp_path, shown=False, dataset=tiny.dataset(validation=True))
+    assert tiny.trace(alone) == tiny.trace(run)
+
+
+def test_the_score_is_that_of_the_validation_images_after_the_last_epoch(whole):
+    found, _ = whole
+    last = Run(found.best.run).metrics[-1]
+    assert last["epoch"] == found.best.epoch == EPOCHS
+    assert found.best.score == np.mean(last["validation"]["per_class"])
+
+
+def test_the_test_set_has_no_influence(whole, tmp_path, monkeypatch):
+    images = tiny.dataset(validation=True)
+    wrong = Split(255 - images.test.images, np.roll(images.test.labels, 7))
+    monkeypatch.setattr("ffds.sweep.search.open_dataset", lambda data: replace(images, test=wrong))
+    found, _ = whole
+    other = swept(tmp_path)
+    assert made.outcome(other) == made.outcome(found)
+    assert other.best.settings == found.best.settings
+    assert other.importance == found.importance
+    ours, theirs = (Run(one.best.run).metrics for one in (found, other))
+    assert [entry["validation"] for entry in ours] == [entry["validation"] for entry in theirs]
+    assert [entry["test"] for entry in ours] != [entry["test"] for entry in theirs], "they were other images"
+
+
+def test_the_best_recipe_trains(whole, tmp_path, monkeypatch):
+    found, _ = whole
+    assert write_best(found)
+    tiny.use(monkeypatch)
+    run = train_recipe(load_recipe(str(found.best_path)).recipe, out=tmp_path, shown=False)
+    assert run.summary["epochs"] == EPOCHS
+    assert run.recipe.data.validation == 0
+
+
+# Real processes
+
+
+def work(out, trials=TRIALS):
+    with pytest.MonkeyPatch.context() as patch:
+        made.images(patch)
+        swept(out, trials=trials)
+
+
+def test_two_workers_share_a_study(tmp_path):
+    workers = [processes.forked(work, tmp_path, log=tmp_path / f"log{number}") for number in range(2)]
+    for worker in workers:
+        assert processes.exit_code(worker) == 0, "".join(log.read_text() for log in tmp_path.glob("log*"))
+    with pytest.MonkeyPatch.context() as patch:
+        made.images(patch)
+        patch.setattr("ffds.sweep.objective.train_recipe", lambda *_, **__: pytest.fail("trains"))
+        found = swept(tmp_path)
+    assert len(found.trials) == TRIALS
+    assert [one.number for one in found.trials] == list(range(TRIALS))
+    assert {one.result for one in found.trials} <= {"finished", "stopped early"}
+    assert len({one.run for one in found.trials}) == TRIALS
+    begun = {tuple(map(json.dumps, Run(one.run).metrics[:START])) for one in found.trials}
+    assert len(begun) == 1, "the times of the common epochs too are those of the one training"
+    assert not list(tmp_path.glob("digits/sweep/worker-*"))
+
+
+KILLS = {
+    "in a common epoch": ("ffds.training.fit", "Fit._step", 9, "before"),
+    "before the common epochs are left": ("ffds.training.trajectory", "Trajectory.leave", 1, "before"),
+    "in an epoch of the second trial": ("ffds.training.fit", "Fit._step", (EPOCHS + 1) * STEPS + 2, "before"),
+}
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_sigkill_and_the_same_command_goes_on(kill, whole, tmp_path, monkeypatch):
+    process = processes.forked(killed.until, work, tmp_path, *KILLS[kill], log=tmp_path / "log")
+    assert processes.exit_code(process) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    made.images(monkeypatch)
+    found, expected = swept(tmp_path, trials=2), whole[0]
+    assert made.outcome(found) == made.outcome(expected)[:2]
+    for one, other in zip(found.trials, expected.trials, strict=False):
+        assert tiny.trace(Run(one.run)) == tiny.trace(Run(other.run))
+
+
+def test_sigterm_ends_a_worker_and_keeps_its_trial(whole, tmp_path, monkeypatch):
+    process = processes.forked(interrupted_work, tmp_path, log=tmp_path / "log")
+    processes.wait_for(lambda: len(list(tmp_path.glob("digits/d-ffds/*/metrics.jsonl"))) == 2, process)
+    os.kill(process.pid, signal.SIGTERM)
+    assert processes.exit_code(process) == 75, (tmp_path / "log").read_text()
+    made.images(monkeypatch)
+    assert made.outcome(swept(tmp_path, trials=2)) == made.outcome(whole[0])[:2]
+
+
+def interrupted_work(out):
+    with pytest.MonkeyPatch.context() as patch:
+        made.images(patch)
+        return main(["sweep", "digits", *SETTINGS, "--trials", str(TRIALS), "--out", str(out)])

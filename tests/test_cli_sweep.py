@@ -1,0 +1,107 @@
+"""The verb sweep, as a user types it; runs train by formula."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ffds.cli import main
+from ffds.recipes.load import load_recipe
+from tests.sweep import made
+
+COMMAND = ["sweep", "digits", *made.SETTINGS]
+
+
+def test_help_is_light():
+    heavy = ("torch", "numpy", "pydantic", "matplotlib", "optuna")
+    code = (
+        "import sys; from ffds.cli import main\n"
+        "try: main(['sweep', '--help'])\n"
+        f"except SystemExit: print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for option in ("--trials", "--study", "--storage", "--out", "--json", "key=value"):
+        assert option in done.stdout
+
+
+def test_the_end_of_a_sweep(tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch)
+    assert main([*COMMAND, "--trials", "12", "--study", "mine", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    place = tmp_path / "digits" / "sweep"
+    assert "12 trials: " in shown.out
+    assert "the test set was not used" in shown.out
+    assert "γ min" in shown.out
+    assert shown.err.startswith("sweep of digits d-ffds: 12 of 12 trials to train")
+    written = [line.removeprefix("written: ") for line in shown.out.splitlines() if "written" in line]
+    figures = [f"{place}/mine-{name}.svg, .pdf, .png, .csv" for name in ("k", "groups")]
+    assert [line for line in written if "importance" not in line] == [f"{place}/mine-best.yaml", *figures]
+    files = {"mine.log", "mine-best.yaml", "mine-k.svg", "mine-k.pdf", "mine-k.png", "mine-k.csv"}
+    assert files <= {path.name for path in place.iterdir()}
+    load_recipe(written[0])
+
+
+def test_json(tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch)
+    assert main([*COMMAND, "--trials", "3", "--out", str(tmp_path), "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert len(records["trials"]) == 3
+    assert records["best"]["score"] == max(one["score"] for one in records["trials"])
+    assert records["files"][0] == records["best"]["recipe"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["method=ce"], ["searches the settings of FFDS", "method=d-ffds, method=ffds"]),
+        (["schedule.epocs=3"], ["did you mean epochs"]),
+        (["--trials", "0"], ["needs a trial"]),
+        (["--study", "a/b"], ["name of a study"]),
+        (["--storage", "nonsense"], ["storage cannot be opened", "postgresql+psycopg://HOST/DATABASE"]),
+        (["trainer.devices=2"], ["CUDA_VISIBLE_DEVICES"]),
+    ],
+)
+def test_bad_input_ends_with_2(arguments, words, tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch)
+    assert main(["sweep", "digits", "--out", str(tmp_path), *arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert all(word in message for word in words)
+
+
+def test_a_slip_is_told_without_torch():
+    code = (
+        "import sys; from ffds.cli import main\n"
+        "print(main(['sweep', 'digits', 'method=ce']), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "2 False"
+
+
+def test_without_optuna_its_extra_is_named():
+    code = (
+        "import sys; sys.modules['optuna'] = None\n"
+        "from ffds.cli import main; sys.exit(main(['sweep', 'digits']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: optuna is not installed: pip install 'ffds[sweep]'\n"
+
+
+def test_when_every_trial_fails(tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch, made.Trainer(diverges=lambda recipe, epoch: epoch == 6))
+    assert main([*COMMAND, "--trials", "2", "--out", str(tmp_path)]) == 3
+    shown = capsys.readouterr()
+    assert "failed: trial 1: loss is not finite in epoch 6" in shown.out
+    assert "no trial finished, 2 failed: loss is not finite in epoch 6" in shown.err
+    assert "written" not in shown.out
+
+
+def test_interrupted(tmp_path, monkeypatch, capsys):
+    made.use(monkeypatch, made.Trainer(interrupt=6))
+    assert main([*COMMAND, "--trials", "2", "--out", str(tmp_path)]) == 75
+    made.use(monkeypatch)
+    assert main([*COMMAND, "--trials", "2", "--out", str(tmp_path)]) == 0
+    assert "2 trials: 2 finished" in capsys.readouterr().out
