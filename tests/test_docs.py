@@ -1,0 +1,53 @@
+"""The tables of the documentation are those that the measured runs give, to the last digit."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ffds.cli.command import parsed
+from ffds.paper.measured import read_csv, read_runs
+from ffds.paper.reproduce import reproduced
+from ffds.paper.tables import rows
+from ffds.paper.wanted import planned_table
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TABLES = [
+    pytest.param(command, text, id=f"{page.name}: {command}")
+    for page in PAGES
+    for command, text in re.findall(
+        r"<!-- (ffds table [^\n]*?) -->\n+(.*?)\n+<!-- end -->", page.read_text("utf-8"), flags=re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize(("command", "text"), TABLES)
+def test_a_table_is_what_its_command_prints(command, text, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = parsed(shlex.split(command)[1:])
+    plan = planned_table(
+        options.table, columns=options.columns, methods=options.methods, overrides=options.overrides
+    )
+    table = reproduced(plan, seeds=options.seeds, runs=options.runs)
+    (column,) = table.columns
+    header, *body = rows(table, column)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    assert text.splitlines() == [f"| {' | '.join(line)} |" for line in lines]
+
+
+def test_there_are_tables():
+    assert TABLES
+
+
+def test_every_run_kept_has_its_line():
+    lines = read_csv(ROOT / "results" / "runs.csv")
+    assert lines
+    assert lines == read_runs(ROOT / "results" / "runs")
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
