@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ffds.cli.command import parsed
+from ffds.markdown import markdown_table
 from ffds.paper.measured import read_csv, read_runs
 from ffds.paper.reproduce import reproduced
 from ffds.paper.tables import rows
@@ -32,9 +33,7 @@ def test_a_table_is_what_its_command_prints(command, text, monkeypatch):
     )
     table = reproduced(plan, seeds=options.seeds, runs=options.runs)
     (column,) = table.columns
-    header, *body = rows(table, column)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    assert text.splitlines() == [f"| {' | '.join(line)} |" for line in lines]
+    assert text == markdown_table(rows(table, column))
 
 
 def test_there_are_tables():

@@ -12,6 +12,7 @@ from typing import Any
 
 from ffds.errors import FfdsError, InputError
 from ffds.files import write_text
+from ffds.markdown import markdown_table
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
@@ -75,11 +76,9 @@ class Comparison:
 
     def markdown(self) -> str:
         """The table in Markdown, with what stands behind its numbers."""
-        header, *rows = self.table()
-        lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-        text = f"# {self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        text = f"# {self.title}\n\n{markdown_table(self.table())}\n\n"
         seeds = ", ".join(map(str, self.seeds))
-        text += f"\n\nTest set, percent; mean ± sample standard deviation over n seeds of {seeds}. "
+        text += f"Test set, percent; mean ± sample standard deviation over n seeds of {seeds}. "
         text += "The last epoch is the result; best on test is the highest of all epochs, "
         text += "chosen on the test set.\n"
         for path, error in self.failures.items():

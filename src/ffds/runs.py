@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -14,6 +13,7 @@ from typing import Any
 
 from ffds.errors import InputError
 from ffds.files import write_json, write_text
+from ffds.locks import held
 from ffds.recipes.load import dump_recipe, load_recipe
 from ffds.recipes.schema import Recipe
 
@@ -119,7 +119,6 @@ class Run:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a+", encoding="utf-8")
         except OSError as error:
             raise InputError(
                 "cannot write the run directory",
@@ -127,31 +126,20 @@ class Run:
                 got=error.strerror,
                 fix="choose another directory with --out DIR",
             ) from error
+        file = self.path / "lock"
+        lock = held(file)
+        if lock is None:
+            raise InputError(
+                "another process is training this run",
+                where=self.path,
+                got=f"lock of {file.read_text(encoding='utf-8').strip()}",
+                fix="wait for it or stop it; for a second run use trainer.seed=N or --out DIR",
+            )
         with lock:
-            self._acquire(lock.fileno())
             lock.truncate(0)
             lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
             lock.flush()
             yield
-
-    def _acquire(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = (self.path / "lock").read_text(encoding="utf-8").strip()
-            raise InputError(
-                "another process is training this run",
-                where=self.path,
-                got=f"lock of {holder}",
-                fix="wait for it or stop it; for a second run use trainer.seed=N or --out DIR",
-            ) from error
-        except OSError as error:
-            raise InputError(
-                "cannot lock the run directory",
-                where=self.path,
-                got=error.strerror,
-                fix="choose a directory on a file system that has locks, with --out DIR",
-            ) from error
 
 
 def open_run(path: str | Path) -> Run:

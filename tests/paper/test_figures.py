@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from ffds.drawing.style import SKY, TEAL, YELLOW, style
 from ffds.paper import figures
 from ffds.paper.figure_data import (
     EpochAccuracy,
@@ -16,7 +17,6 @@ from ffds.paper.figure_data import (
     loss_curves,
     smoothed_probabilities,
 )
-from ffds.paper.style import SKY, TEAL, YELLOW, style
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from ffds.paper.save import save_figure
-from ffds.paper.style import style
+from ffds.drawing.save import save_figure
+from ffds.drawing.style import style
 from ffds.recipes.load import load_recipe
 from ffds.sweep.best import best_text, write_best
 from ffds.sweep.found import ENOUGH

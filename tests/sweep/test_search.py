@@ -8,10 +8,10 @@ import optuna
 import pytest
 
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.locks import held
 from ffds.runs import Run
 from ffds.sweep import search
 from ffds.sweep.claims import claim
-from ffds.sweep.lock import held
 from ffds.sweep.recipe import searched_recipe, with_validation
 from ffds.sweep.search import sweep
 from ffds.sweep.space import Space

@@ -7,9 +7,9 @@ import pytest
 from optuna.trial import TrialState
 
 from ffds.errors import InputError
+from ffds.locks import held
 from ffds.recipes.method_settings import DFFDS
 from ffds.sweep.claims import claim, give_back, left, revive, worker
-from ffds.sweep.lock import held
 from ffds.sweep.space import Space
 from ffds.sweep.study import checked_name, counted, open_study
 

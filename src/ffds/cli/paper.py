@@ -48,8 +48,8 @@ def table(options: argparse.Namespace) -> None:
 
 def figure(options: argparse.Namespace) -> None:
     """Draw a figure of the paper from finished runs, training first what is missing."""
+    from ffds.drawing.save import save_figure
     from ffds.paper.drawn import Request, drawn
-    from ffds.paper.save import save_figure
 
     recipe = options.recipe or ("ictext-lt-18" if options.figure == "4" else "cifar100-lt-100")
     request = Request(recipe, tuple(options.overrides), options.seed, options.out, not options.no_train)

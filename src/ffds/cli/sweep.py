@@ -67,8 +67,8 @@ def _written(found: Found) -> list[Path]:
 
     if not write_best(found):
         return []
-    from ffds.paper.save import save_figure
-    from ffds.paper.style import style
+    from ffds.drawing.save import save_figure
+    from ffds.drawing.style import style
     from ffds.sweep.plots import plots
 
     files = [found.best_path]

@@ -10,13 +10,13 @@ from typing import NamedTuple
 from matplotlib.figure import Figure, SubFigure
 
 from ffds.data.dataset import Split
+from ffds.drawing.style import COLUMN, PAGE, style
 from ffds.errors import InputError
 from ffds.paper import figure_data, figures
 from ffds.paper.cells import Cell, filled
 from ffds.paper.measured import measured, provenance, read_runs
 from ffds.paper.numbers import COLUMN_TITLES, LARGEST_CLASS
 from ffds.paper.reproduce import find_run, train_missing
-from ffds.paper.style import COLUMN, PAGE, style
 from ffds.paper.wanted import planned_table
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import FFDS

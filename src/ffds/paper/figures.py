@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from ffds.drawing.style import ABOVE, INK, ORANGE, PALE, PURPLE, SKY, TEAL, YELLOW
 from ffds.paper.figure_data import (
     ClassCount,
     Curve,
@@ -22,7 +23,6 @@ from ffds.paper.figure_data import (
     area,
 )
 from ffds.paper.numbers import METHOD_TITLES
-from ffds.paper.style import INK, ORANGE, PALE, PURPLE, SKY, TEAL, YELLOW
 
 __all__ = [
     "accuracy_gains",
@@ -42,9 +42,6 @@ _LOOK: dict[str, tuple[str, Any]] = {
     "d-ffds": (TEAL, "-"),
 }
 """Method → colour and line style."""
-
-_ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-"""Place of a legend that would hide the lines."""
 
 
 def overfitting(rows: Sequence[EpochAccuracy], ax: Axes) -> None:
@@ -67,7 +64,7 @@ def overfitting(rows: Sequence[EpochAccuracy], ax: Axes) -> None:
         handles.append(Line2D([], [], color=colour, linestyle=line, label=label))
     ax.set(xlabel="epoch", ylim=(0, 100))
     ax.set_xlim(0, max(row.epoch for row in rows))
-    ax.legend(handles=handles, title=f"{rows[0].group}, area", ncols=2, **_ABOVE)
+    ax.legend(handles=handles, title=f"{rows[0].group}, area", ncols=2, **ABOVE)
 
 
 def losses(rows: Sequence[LossPoint], ax: Axes) -> None:
@@ -102,7 +99,7 @@ def focusing(rows: Sequence[Curve], ax: Axes, labels: Mapping[str, str]) -> None
     ax.set(xlabel="training images of the class, N", ylabel="γ")
     ax.set_xlim(min(row.images for row in rows), max(row.images for row in rows))
     ax.set_ylim(bottom=0)
-    ax.legend(**_ABOVE)
+    ax.legend(**ABOVE)
 
 
 def smoothing(rows: Sequence[SmoothedProbability], ax: Axes) -> None:
@@ -134,7 +131,7 @@ def smoothing(rows: Sequence[SmoothedProbability], ax: Axes) -> None:
         ),
         Line2D([], [], linestyle="", label="p̄", **diamond),
     ]
-    ax.legend(handles=handles, ncols=3, **_ABOVE)
+    ax.legend(handles=handles, ncols=3, **ABOVE)
     ax.set(xlabel="group of classes, head to tail", ylabel="probability of the label", ylim=(-0.02, 1.02))
     ax.set_xticks(groups, [str(group + 1) for group in groups])
 

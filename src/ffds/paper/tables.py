@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ffds.files import write_text
+from ffds.markdown import markdown_table
 from ffds.paper.cells import Cell, Filled
 from ffds.paper.identity import deciding
 from ffds.paper.measured import Measured, provenance
@@ -74,10 +75,7 @@ def markdown(table: Filled) -> str:
     """The whole table with its caption, failures and provenance."""
     parts = [f"# Table {table.plan.name}: {table.plan.title}", caption(table)]
     for column in table.columns:
-        header, *body = rows(table, column)
-        lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-        parts.append(f"## {column}")
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts += [f"## {column}", markdown_table(rows(table, column))]
     return "\n\n".join([*parts, *footnotes(table)]) + "\n"
 
 

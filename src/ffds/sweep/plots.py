@@ -9,16 +9,10 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ffds.drawing.style import ABOVE, COLUMN, INK, ORANGE, TEAL
 from ffds.sweep.found import Found
 
 __all__ = ["Importance", "Plot", "Score", "against_groups", "against_k", "importances", "plots"]
-
-_SIZE = (3.4, 2.3)
-_TEAL, _ORANGE, _INK = "#009E73", "#E69F00", "#222222"
-"""Of Okabe and Ito, "Color universal design", 2008."""
-
-_ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 2}
-"""Place of a legend that would hide points."""
 
 
 class Importance(NamedTuple):
@@ -61,7 +55,7 @@ def plots(found: Found) -> Iterator[Plot]:
     }
     for name, (draw, rows) in panels.items():
         if rows:
-            figure = Figure(figsize=_SIZE)
+            figure = Figure(figsize=(COLUMN, 2.3))
             draw(rows, figure.subplots())
             description = f"study {found.study}, {len(scores)} finished trials, validation images only"
             yield Plot(figure, rows, f"{found.study}-{name}", description)
@@ -70,7 +64,7 @@ def plots(found: Found) -> Iterator[Plot]:
 def importances(rows: Sequence[Importance], ax: Axes) -> None:
     """Bars, the setting that matters most on top."""
     ordered = sorted(rows, key=lambda row: row.importance)
-    ax.barh([_TITLES[row.setting] for row in ordered], [row.importance for row in ordered], color=_TEAL)
+    ax.barh([_TITLES[row.setting] for row in ordered], [row.importance for row in ordered], color=TEAL)
     ax.set(xlabel="part of the variance of the score", xlim=(0, 1))
 
 
@@ -78,7 +72,7 @@ def against_k(rows: Sequence[Score], ax: Axes) -> None:
     """One point a trial, the best one ringed."""
     _points(rows, [row.k for row in rows], ax)
     ax.set(xlabel="k", xlim=(-0.03, 1.03))
-    ax.legend(**_ABOVE)
+    ax.legend(ncols=2, **ABOVE)
 
 
 def against_groups(rows: Sequence[Score], ax: Axes) -> None:
@@ -87,10 +81,10 @@ def against_groups(rows: Sequence[Score], ax: Axes) -> None:
     _points(rows, [groups.index(row.num_groups) for row in rows], ax)
     means = [fmean(row.score for row in rows if row.num_groups == m) for m in groups]
     places = range(len(groups))
-    ax.hlines(means, [p - 0.25 for p in places], [p + 0.25 for p in places], color=_INK, label="mean")
+    ax.hlines(means, [p - 0.25 for p in places], [p + 0.25 for p in places], color=INK, label="mean")
     ax.set_xticks(places, [str(m) for m in groups])
     ax.set(xlabel="groups M", xlim=(-0.5, len(groups) - 0.5))
-    ax.legend(**_ABOVE)
+    ax.legend(ncols=2, **ABOVE)
 
 
 _TITLES = {
@@ -106,7 +100,7 @@ _TITLES = {
 def _points(rows: Sequence[Score], places: Sequence[float], ax: Axes) -> None:
     scores = [row.score for row in rows]
     best = scores.index(max(scores))
-    ax.scatter(places, scores, s=14, color=_TEAL, alpha=0.7, linewidths=0)
-    ring: dict[str, Any] = {"facecolors": "none", "edgecolors": _ORANGE, "linewidths": 1.2}
+    ax.scatter(places, scores, s=14, color=TEAL, alpha=0.7, linewidths=0)
+    ring: dict[str, Any] = {"facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.2}
     ax.scatter([places[best]], [scores[best]], s=60, label="best", **ring)
     ax.set_ylabel("balanced accuracy\non validation, percent")

@@ -15,13 +15,13 @@ from optuna.trial import TrialState
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.locks import held, waited
 from ffds.methods import phases
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
 from ffds.sweep.claims import claim, give_back, left, revive, worker
 from ffds.sweep.found import Found, Tried, found, tried
 from ffds.sweep.identity import identity, study_name
-from ffds.sweep.lock import held, waited
 from ffds.sweep.objective import Objective
 from ffds.sweep.progress import SweepProgress
 from ffds.sweep.recipe import searched_method, searched_recipe, with_settings, with_validation

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ffds.drawing.save import save_figure, tidy_text
 from ffds.paper.drawn import Request, drawn
-from ffds.paper.save import save_figure, tidy_text
 from tests.paper import made
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from ffds.paper import figure_data, figures
 from ffds.paper.drawn import Drawing, Request, drawn
-from ffds.paper.save import save_figure
-from ffds.paper.style import style
+from ffds.drawing.save import save_figure
+from ffds.drawing.style import style
 from matplotlib.figure import Figure
 
 runs, target = sys.argv[1:]

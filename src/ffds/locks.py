@@ -1,4 +1,4 @@
-"""A lock that ends with the process that holds it."""
+"""Locks that end with the process that holds them, however it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def held(path: Path, *, make: bool = True) -> IO[str] | None:
         The open file, or None if another process holds it, or if it is not there and is not to be made.
 
     Raises:
-        InputError: the file system does not allow it.
+        InputError: the file cannot be written, or the file system has no locks.
     """
     try:
         return _locked(path, "a" if make else "r+", fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,7 +36,7 @@ def waited(path: Path) -> IO[str]:
     """Lock a file, as soon as nobody else does.
 
     Raises:
-        InputError: the file system does not allow it.
+        InputError: the file cannot be written, or the file system has no locks.
     """
     try:
         return _locked(path, "a", fcntl.LOCK_EX)
@@ -56,8 +56,8 @@ def _locked(path: Path, mode: str, how: int) -> IO[str]:
 
 def _refused(path: Path, error: OSError) -> InputError:
     return InputError(
-        "cannot lock a file of the sweep",
+        "cannot lock the file",
         where=path,
         got=error.strerror,
-        fix="choose a directory on a file system that has locks, with --out DIR",
+        fix="choose a directory that can be written, on a file system that has locks, with --out DIR",
     )

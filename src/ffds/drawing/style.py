@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-__all__ = ["COLUMN", "INK", "ORANGE", "PAGE", "PALE", "PURPLE", "SKY", "TEAL", "YELLOW", "style"]
+__all__ = ["ABOVE", "COLUMN", "INK", "ORANGE", "PAGE", "PALE", "PURPLE", "SKY", "TEAL", "YELLOW", "style"]
 
 COLUMN, PAGE = 3.4, 7.0
 """Width of one column and of a page with two."""
@@ -16,6 +16,9 @@ COLUMN, PAGE = 3.4, 7.0
 # Okabe and Ito, "Color universal design", 2008.
 ORANGE, TEAL, YELLOW, PURPLE, SKY = "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#56B4E9"
 INK, PALE = "#222222", "#BFBFBF"
+
+ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+"""Place of a legend that would hide what is drawn."""
 
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",

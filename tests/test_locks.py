@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from ffds.errors import InputError
-from ffds.sweep.lock import held, waited
+from ffds.locks import held, waited
 
 
 def test_one_holder_at_a_time(tmp_path):

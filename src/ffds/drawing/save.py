@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from ffds.drawing.style import style
 from ffds.files import write_bytes, write_text
-from ffds.paper.style import style
 
 __all__ = ["save_figure", "tidy_text"]
 
