@@ -95,6 +95,10 @@ def test_a_module_opens_with_a_sentence_and_names_what_it_gives(path: Path) -> N
         ("import ffds", ["torch", "numpy", "pydantic"]),
         ("import ffds.cli", ["torch", "numpy", "pydantic"]),
         ("from ffds.recipes.load import load_recipe; load_recipe('digits')", ["torch", "numpy"]),
+        (
+            "import ffds.paper.measured, ffds.paper.tables, ffds.paper.figures, ffds.paper.figure_data",
+            ["torch"],
+        ),
     ],
 )
 def test_light_things_stay_light(statement: str, absent: list[str]) -> None:

@@ -15,7 +15,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
 from ffds.errors import InputError
-from ffds.evaluation import ClassAccuracy, Evaluation, class_groups, shot_groups
+from ffds.evaluation.groups import class_groups, shot_groups
+from ffds.evaluation.metrics import ClassAccuracy, Evaluation
 from tests.evaluation import two_ranks
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from ffds.errors import InputError
-from ffds.evaluation.metrics import class_groups
+from ffds.evaluation.groups import class_groups
 from ffds.losses import functional
 from ffds.losses.ffds import focusing_parameters
 from ffds.paper import figure_data

@@ -6,8 +6,6 @@ from ffds.data.long_tail import long_tail_counts
 from ffds.paper.numbers import (
     COLUMN_TITLES,
     FIGURE_1,
-    ICTEXT_LT_18,
-    ICTEXT_LT_100,
     LARGEST_CLASS,
     METHOD_TITLES,
     TABLE_1A,
@@ -50,17 +48,6 @@ def test_areas_grow_to_the_tail_and_are_smaller_with_ffds():
         assert list(areas) == ["head", "middle", "tail"]
         assert list(areas.values()) == sorted(areas.values())
     assert all(FIGURE_1["ffds"][group] < area for group, area in FIGURE_1["cb-fl"].items())
-
-
-def test_class_counts_of_ictext_lt():
-    natural, cut = list(ICTEXT_LT_18.values()), list(ICTEXT_LT_100.values())
-    assert len(set(ICTEXT_LT_18)) == 36
-    assert sum(natural) == 68_307
-    assert natural == sorted(natural, reverse=True)
-    assert max(natural) // min(natural) == 18
-    assert sum(cut) == 25_711
-    assert cut == long_tail_counts(3200, 36, 100)
-    assert all(fewer <= more for fewer, more in zip(cut, natural, strict=True))
 
 
 @pytest.mark.parametrize("recipe", [name for name in COLUMN_TITLES if not name.startswith("ictext")])

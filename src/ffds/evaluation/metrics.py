@@ -12,59 +12,12 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ffds.errors import InputError
+from ffds.evaluation.groups import class_groups, shot_groups
 
-__all__ = ["ClassAccuracy", "Evaluation", "Scores", "class_groups", "shot_groups"]
+__all__ = ["ClassAccuracy", "Evaluation", "Scores"]
 
 BINS = 15
 FIXED_POINT = 2**30
-
-
-def class_groups(class_counts: Sequence[int], cut: tuple[int, int, int] | None) -> dict[str, list[int]]:
-    """Head, middle and tail: classes by falling training count, cut twice.
-
-    Args:
-        class_counts: training images of each class, in label order; equal counts keep that order.
-        cut: classes in head, middle and tail; None: thirds, where one class too many goes to the middle and
-            two go to middle and tail, as in the paper's configurations (10 → 3/4/3, 200 → 66/67/67).
-
-    Returns:
-        Labels under ``head``, ``middle``, ``tail``; with fewer than three classes some are empty.
-
-    Raises:
-        InputError: `cut` does not add up to the number of classes.
-
-    >>> class_groups([5, 50, 500, 7], None)
-    {'head': [2], 'middle': [1, 3], 'tail': [0]}
-    """
-    total = len(class_counts)
-    head, middle, tail = cut or (total // 3, total - total // 3 - (total + 1) // 3, (total + 1) // 3)
-    if head + middle + tail != total:
-        raise InputError(
-            f"data.cut adds up to {head + middle + tail} classes, the data have {total}",
-            where="data.cut",
-            got=[head, middle, tail],
-            allowed=f"three numbers that add up to {total}, or null for thirds",
-        )
-    ordered = sorted(range(total), key=lambda label: -class_counts[label])
-    return {
-        "head": ordered[:head],
-        "middle": ordered[head : head + middle],
-        "tail": ordered[head + middle :],
-    }
-
-
-def shot_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """The field's usual buckets: many (> 100 training images), medium (20 to 100) and few (< 20) shots.
-
-    >>> shot_groups([101, 100, 20, 19])
-    {'many': [0], 'medium': [1, 2], 'few': [3]}
-    """
-    labelled = list(enumerate(class_counts))
-    return {
-        "many": [label for label, count in labelled if count > 100],
-        "medium": [label for label, count in labelled if 20 <= count <= 100],
-        "few": [label for label, count in labelled if count < 20],
-    }
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from ffds.data.ictext.layout import CHARACTERS, PAPER
+from ffds.data.long_tail import long_tail_counts
 from ffds.errors import InputError
-from ffds.paper.numbers import ICTEXT_LT_18, ICTEXT_LT_100
+from ffds.evaluation.groups import class_groups
 from ffds.runs import Run
 
 __all__ = [
@@ -201,7 +203,8 @@ def smoothed_probabilities(
 
 def class_counts() -> list[ClassCount]:
     """Figure 4: training images of ICText-LT by class, as the paper prints them."""
-    return [ClassCount(name, count, ICTEXT_LT_100[name]) for name, count in ICTEXT_LT_18.items()]
+    cut = long_tail_counts(PAPER.head, len(CHARACTERS), 100)
+    return [ClassCount(*row) for row in zip(CHARACTERS, PAPER.natural, cut, strict=True)]
 
 
 def sharpness(images: NDArray[np.uint8]) -> Floats:
@@ -278,7 +281,6 @@ def _lengths(run: Run) -> list[float]:
 
 
 def _group_names(run: Run, classes: int) -> list[str]:
-    """Head, middle or tail of each class, by rank; as `ffds.evaluation.metrics.class_groups` cuts them."""
-    thirds = (classes // 3, classes - classes // 3 - (classes + 1) // 3, (classes + 1) // 3)
-    sizes = run.recipe.data.cut or thirds
-    return [name for name, size in zip(GROUPS, sizes, strict=True) for _ in range(size)]
+    """Head, middle or tail of each class, by rank."""
+    groups = class_groups(range(classes, 0, -1), run.recipe.data.cut)
+    return [name for name, ranks in groups.items() for _ in ranks]

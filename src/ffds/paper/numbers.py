@@ -7,8 +7,6 @@ from collections.abc import Mapping
 __all__ = [
     "COLUMN_TITLES",
     "FIGURE_1",
-    "ICTEXT_LT_18",
-    "ICTEXT_LT_100",
     "LARGEST_CLASS",
     "METHOD_TITLES",
     "TABLE_1A",
@@ -91,14 +89,3 @@ FIGURE_1: Mapping[str, Numbers] = {
 
 LARGEST_CLASS = {"cifar10": 5000, "cifar100": 500, "tiny-imagenet": 500}
 """Dataset → training images of its most frequent class."""
-
-ICTEXT_LT_18 = {
-    **{"0": 6155, "1": 5786, "2": 4543, "3": 3923, "4": 3739, "8": 3721, "A": 3439, "5": 3062, "7": 2884},
-    **{"9": 2595, "C": 2257, "6": 2231, "T": 1565, "G": 1471, "B": 1465, "D": 1440, "M": 1428, "L": 1373},
-    **{"S": 1307, "E": 1228, "P": 1225, "N": 1199, "R": 1163, "H": 1081, "K": 1076, "F": 1073, "I": 892},
-    **{"V": 861, "J": 690, "X": 639, "U": 611, "W": 572, "Q": 468, "Z": 436, "Y": 375, "O": 334},
-}
-"""Character → training images of ICText-LT as it is, IF 18 (Figure 4)."""
-
-ICTEXT_LT_100 = {character: int(3200 * 100 ** (-rank / 35)) for rank, character in enumerate(ICTEXT_LT_18)}
-"""Character → training images of ICText-LT cut to IF 100 (Figure 4)."""

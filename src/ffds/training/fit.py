@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ffds.data.batches import Batch, TrainBatches
 from ffds.data.dataset import Dataset, Split
 from ffds.errors import FfdsError, Interrupted, NonFiniteLossError
-from ffds.evaluation.metrics import ClassAccuracy, Scores, class_groups
+from ffds.evaluation.groups import class_groups
+from ffds.evaluation.metrics import ClassAccuracy, Scores
 from ffds.files import write_json
 from ffds.losses.statistics import ClassProbabilities
 from ffds.methods import Phase
