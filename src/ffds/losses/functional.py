@@ -145,18 +145,17 @@ def ldam(logits: Tensor, target: Tensor, margin: Tensor, scale: float = 30.0) ->
     Args:
         logits: x, (N, C): cosines in [−1, 1] from a normalised head. On unbounded logits s = 30 diverges.
         target: (N,).
-        margin: m, (C,), ≥ 0.
+        margin: m, (C,), ≥ 0; a constant for the gradient.
         scale: s > 0.
 
     Returns:
-        (N,), ≥ 0.
+        (N,), ≥ 0; it can be differentiated once.
 
     Source: Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss", eq. 13.
     """
     shift = -scale * per_sample(margin, logits, target)
-    scaled = _at_least_float32(logits) * scale
-    shift = shift.to(scaled.dtype).unsqueeze(1)
-    return cross_entropy(scaled.scatter_add(1, target.unsqueeze(1), shift), target)
+    found: Tensor = _MarginCrossEntropy.apply(_at_least_float32(logits), target, shift, scale)
+    return found
 
 
 def influence_balanced(
@@ -293,6 +292,27 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         # d/dz of −Σ_j Q(j) log p_j is p − Q, as Q sums to 1; of −log p_y it is p − e_y.
         gradient = log_probability.exp().mul_(smoothed + plain).sub_(ctx.other * smoothed)
         return gradient.scatter_add_(1, target.unsqueeze(1), -(ctx.own * smoothed + plain)), None, None
+
+
+class _MarginCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of scaled logits with the label's shifted; again one (N, C) buffer for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, shift: Tensor, scale: float) -> Tensor:
+        scaled = logits * scale
+        scaled.scatter_add_(1, target.unsqueeze(1), shift.to(scaled.dtype).unsqueeze(1))
+        log_probability = F.log_softmax(scaled, dim=1)
+        ctx.save_for_backward(log_probability, target)
+        ctx.scale = scale
+        return _negative_log(log_probability, target)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        log_probability, target = ctx.saved_tensors
+        factor = ctx.scale * gradient.unsqueeze(1)
+        found = log_probability.exp().mul_(factor).scatter_add_(1, target.unsqueeze(1), -factor)
+        return found, None, None, None
 
 
 def _focusing(ce: Tensor, gamma: float) -> Tensor:
