@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ffds.losses import FFDSLoss
+from tests.host_sync import HostSyncError, NoHostSync
 from tests.losses.battery import Batch, assert_same_state, batch, cold, end_epoch, every_loss, every_state
 
 
@@ -41,24 +42,6 @@ def test_one_graph_without_a_break_serves_all_epochs(name):
         for epoch in range(3):
             batch(seed=epoch).given_to(loss)
             end_epoch(loss)
-
-
-class HostSyncError(RuntimeError):
-    pass
-
-
-class NoHostSync(TorchDispatchMode):
-    """Fails where a value, or a shape that depends on values, would have to come back from the device."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        selectors = [x for x in tree_leaves(args[1:]) if isinstance(x, Tensor)]
-        masked = any(x.dtype in (torch.bool, torch.uint8) for x in selectors)
-        if name in ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal"):
-            raise HostSyncError(name)
-        if name in ("index", "index_put", "index_put_") and masked:
-            raise HostSyncError(f"{name} with a mask")
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import json
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,39 +18,78 @@ from ffds.models.build import Classifier
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import Custom
 from ffds.runs import Run
-from ffds.training.finite import diagnosis, is_finite
+from ffds.training.finite import FiniteWatch, diagnosis
 from ffds.training.train import train_recipe
 from tests.training import tiny
 from tests.training.test_resume import with_loss_scaler
 
 
+class Watched(NamedTuple):
+    """A network with gradients, its optimizer, and the watch over both."""
+
+    network: nn.Module
+    optimizer: torch.optim.SGD
+    watch: FiniteWatch
+
+    def step(self, number, loss=1.0):
+        self.watch.look(number, torch.tensor(loss))
+        self.optimizer.step()
+
+
 @pytest.fixture
-def network():
+def watched():
+    return watching(gradients=True)
+
+
+def watching(*, gradients):
     network = nn.Linear(3, 2)
     network(torch.ones(1, 3)).sum().backward()
-    return network
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=True)
+    return Watched(
+        network, optimizer, FiniteWatch(Fabric(accelerator="cpu"), network, optimizer, gradients=gradients)
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, -5.0, 3e38])
-def test_finite(value, network):
-    assert is_finite(torch.tensor(value), network) is True
+def test_finite(value, watched):
+    before = watched.network.weight.clone()
+    watched.step(3, value)
+    assert watched.watch.first_bad() is None
+    assert torch.allclose(watched.network.weight, before - 0.1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_not_finite_loss(value, network):
-    assert is_finite(torch.tensor(value), network) is False
-    assert is_finite(torch.tensor(value), network, gradients=False) is False
+@pytest.mark.parametrize("gradients", [True, False])
+def test_not_finite_loss(value, gradients):
+    watched = watching(gradients=gradients)
+    watched.step(3, value)
+    assert watched.watch.first_bad() == watched.watch.first_bad(wait=True) == 3
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_not_finite_gradient(value, network):
-    network.bias.grad[1] = value
-    assert is_finite(torch.tensor(1.0), network) is False
-    assert is_finite(torch.tensor(1.0), network, gradients=False) is True
+def test_not_finite_gradient(value):
+    for watched, expected in ((watching(gradients=True), 0), (watching(gradients=False), None)):
+        watched.network.bias.grad[1] = value
+        watched.step(0)
+        assert watched.watch.first_bad() == expected
+
+
+def test_no_weight_changes_from_the_first_bad_step_on(watched):
+    """The host may come to know some steps later, and goes back to the first."""
+    watched.step(4)
+    before = [parameter.clone() for parameter in watched.network.parameters()]
+    for number, loss in [(5, math.nan), (6, 1.0), (7, math.inf), (8, 1.0)]:
+        watched.step(number, loss)
+    assert watched.watch.first_bad() == 5
+    assert all(map(torch.equal, watched.network.parameters(), before))
 
 
 def test_parameters_without_a_gradient_do_not_count():
-    assert is_finite(torch.tensor(1.0), nn.Linear(3, 2)) is True
+    network = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(network.parameters(), fused=True)
+    watch = FiniteWatch(Fabric(accelerator="cpu"), network, optimizer, gradients=True)
+    watch.look(0, torch.tensor(1.0))
+    assert watch.first_bad() is None
 
 
 def test_diagnosis_names_what_is_broken():

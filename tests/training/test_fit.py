@@ -15,6 +15,7 @@ from ffds.models.build import build_model
 from ffds.recipes.method_settings import METHODS, Custom
 from ffds.runs import Run
 from ffds.training.checkpoint import Checkpoints
+from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from tests.training import tiny
 
@@ -25,7 +26,7 @@ def twin(recipe, losses, observing_epoch=None, images=None):
     model = build_model(
         recipe.model, head=recipe.head, num_classes=10, in_channels=1, seed=recipe.trainer.seed
     ).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
+    optimizer = torch.optim.SGD(model.parameters(), fused=True, lr=0.1, momentum=0.9, weight_decay=2e-4)
     size, cpu = recipe.trainer.batch_size, torch.device("cpu")
     batches = TrainBatches(images.train, recipe.data, batch_size=size, seed=recipe.trainer.seed, device=cpu)
     mean_losses = []
@@ -171,10 +172,13 @@ def test_validation_is_scored_and_never_trained_on(tmp_path, monkeypatch):
 def test_the_model_is_back_in_training_mode_after_each_evaluation(tmp_path, monkeypatch):
     fit = tiny.fit(tmp_path, tiny.recipe(method="ce"))
     modes = []
-    original = fit._step
-    monkeypatch.setattr(
-        fit, "_step", lambda *given: modes.append(fit.state.model.training) or original(*given)
-    )
+    original = TrainStep.__call__
+
+    def step(self, *given, **how):
+        modes.append(self.state.model.training)
+        original(self, *given, **how)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
     fit.train()
     assert modes == [True] * tiny.EPOCHS * tiny.STEPS
 

@@ -182,13 +182,13 @@ class Heard(Interruption):
 
 
 def train_with_a_step_that_never_ends(out):
-    def hang(self, *_):
+    def hang(self, *_, **__):
         Path(f"{os.environ['HEARD']}-step").touch()
         threading.Event().wait()
 
     with pytest.MonkeyPatch.context() as patch:
         tiny.use(patch)
-        patch.setattr("ffds.training.fit.Fit._step", hang)
+        patch.setattr("ffds.training.step.TrainStep.__call__", hang)
         patch.setattr("ffds.training.train.Interruption", Heard)
         train_recipe(tiny.recipe(), out=out, shown=False)
 
@@ -211,7 +211,7 @@ def test_a_second_signal_ends_at_once(number, tmp_path):
 # SIGKILL at an exact instruction
 
 KILLS = {
-    "in the second step": ("ffds.training.fit", "Fit._step", 2, "before"),
+    "in the second step": ("ffds.training.step", "TrainStep.__call__", 2, "before"),
     "between backward pass and optimizer step": ("torch.optim", "SGD.step", 8, "before"),
     "after an optimizer step": ("torch.optim", "SGD.step", 7, "after"),
     "after the metrics, before the checkpoint": ("ffds.runs", "Run.add_epoch", 3, "after"),

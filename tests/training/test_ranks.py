@@ -22,9 +22,9 @@ from ffds.models.build import Classifier
 from ffds.models.heads import LinearHead
 from ffds.recipes.load import load_recipe
 from ffds.runs import Run
-from ffds.training.fit import Fit
 from ffds.training.launch import launched
 from ffds.training.ranks import any_rank, average_buffers, gathered, sum_over_ranks
+from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from tests.training import processes, tiny
 
@@ -249,14 +249,14 @@ def test_a_disk_full_on_the_first_rank_ends_all(tmp_path):
 
 
 def train_until_one_dies(rank, out):
-    def die(self, *arguments):
-        if rank == 1 and self.reached.epoch == 1:
+    def die(self, *arguments, **how):
+        if rank == 1 and self.state.reached.epoch == 1:
             processes.kill_self()
-        return original(self, *arguments)
+        return original(self, *arguments, **how)
 
-    original = Fit._step
+    original = TrainStep.__call__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Fit, "_step", die)
+        patch.setattr(TrainStep, "__call__", die)
         return train_stopping_one(rank, out, NEVER)
 
 

@@ -14,6 +14,7 @@ from ffds.runs import Run
 from ffds.training import plan as planning
 from ffds.training.fit import Fit
 from ffds.training.plan import plan, train_all
+from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory, histories
 from tests.training import tiny
@@ -50,13 +51,13 @@ def shared(first, second):
 @pytest.fixture
 def steps(monkeypatch):
     """Epoch of every training step taken."""
-    taken, step = [], Fit._step
+    taken, step = [], TrainStep.__call__
 
-    def counted(self, *arguments):
-        taken.append(self.reached.epoch)
-        step(self, *arguments)
+    def counted(self, *arguments, **how):
+        taken.append(self.state.reached.epoch)
+        step(self, *arguments, **how)
 
-    monkeypatch.setattr(Fit, "_step", counted)
+    monkeypatch.setattr(TrainStep, "__call__", counted)
     return taken
 
 
@@ -298,14 +299,14 @@ def test_a_broken_shared_checkpoint_is_named_and_trained_again(digits, capsys, t
 
 def test_a_failed_run_leaves_a_gap_and_the_others_go_on(digits, monkeypatch, capsys, tmp_path):
     alone = train_recipe(one("d-ffds"), out=tmp_path / "alone", shown=False)
-    step = Fit._step
+    epoch = Fit._epoch
 
-    def failing(self, *arguments):
+    def failing(self):
         if self.recipe.method.name == "ce" and self.reached.epoch == 1:
             raise NonFiniteLossError("not finite")
-        step(self, *arguments)
+        return epoch(self)
 
-    monkeypatch.setattr(Fit, "_step", failing)
+    monkeypatch.setattr(Fit, "_epoch", failing)
     failures = train_all([one("ce"), one("d-ffds")], out=tmp_path, shown=False)
     assert {path: str(error) for path, error in failures.items()} == {
         Run.of(one("ce"), tmp_path).path: "not finite"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
-from ffds.data.batches import Batch, TrainBatches
+from ffds.data.batches import TrainBatches
 from ffds.data.dataset import Dataset, Split
 from ffds.errors import FfdsError, Interrupted, NonFiniteLossError
 from ffds.evaluation.groups import class_groups
@@ -20,19 +21,21 @@ from ffds.files import write_json
 from ffds.losses.statistics import ClassProbabilities
 from ffds.methods import Phase
 from ffds.models.build import build_model
-from ffds.randomness import derived_seed
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Predictions, evaluate
-from ffds.training.finite import diagnosis, is_finite
 from ffds.training.interruption import Interruption
 from ffds.training.progress import TrainingProgress
 from ffds.training.ranks import any_rank, average_buffers
 from ffds.training.state import Reached, TrainingState
+from ffds.training.step import TrainStep
 from ffds.training.trajectory import Trajectory
 
 __all__ = ["Fit", "Outcome"]
+
+POLL_STEPS = 8
+"""Steps between two questions to all ranks, each of which waits for the accelerators."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,7 @@ class Fit:
             len(self.batches),
             shown=shown and fabric.is_global_zero,
         )
-        # bfloat16 and the CPU have none, whatever the recipe says.
-        self._has_loss_scaler = bool(fabric.strategy.precision.state_dict())
+        self.step = TrainStep(fabric, self.forward, self.optimizer, self.state, recipe.trainer.seed)
         self._lap_began = time.monotonic()
 
     def train(self) -> Outcome:
@@ -144,7 +146,7 @@ class Fit:
         )
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer.model_dump())
+        optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
         # Evaluation calls it directly: what Fabric wraps around the training step would wait for other ranks.
         compiled: Any = torch.compile(model, dynamic=False) if recipe.trainer.compile else model
         self.network: nn.Module = compiled
@@ -162,11 +164,10 @@ class Fit:
 
     def _epoch(self) -> tuple[Scores, Predictions] | None:
         """Train one epoch, score it where `eval_every` says so, and save."""
-        phase = next(phase for phase in self.phases if self.reached.epoch < phase.stop)
-        lr = self.recipe.optimizer.lr * phase.lr_factors[self.reached.epoch - phase.start]
+        phase, lr = self._phase, self._lr
         images, train_seconds, seconds = self.reached.images, self.reached.train_seconds, self.reached.seconds
         observed = self._observes(phase)
-        self._train_steps(phase, lr)
+        self._train_steps()
         images, train_seconds = self.reached.images - images, self.reached.train_seconds - train_seconds
         scored, held_out = self._is_scored(), self.dataset.validation
         test = self._evaluate(self.dataset.test) if scored else None
@@ -198,13 +199,23 @@ class Fit:
         self.after_epoch(entry)
         return test
 
-    def _train_steps(self, phase: Phase, lr: float) -> None:
+    @property
+    def _phase(self) -> Phase:
+        return next(phase for phase in self.phases if self.reached.epoch < phase.stop)
+
+    @property
+    def _lr(self) -> float:
+        factors = self._phase.lr_factors
+        return self.recipe.optimizer.lr * factors[self.reached.epoch - self._phase.start]
+
+    def _train_steps(self) -> None:
+        phase = self._phase
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self._lr
         self.forward.train()
         began = time.monotonic()
         for batch in self.batches.epoch(self.reached.epoch, self.reached.step):
-            self._step(phase, batch, lr)
+            self.step(phase, batch, observed=self._observes(phase))
             self.reached.step += 1
             self.reached.images += batch.global_size
             self.reached.train_seconds += time.monotonic() - began
@@ -213,41 +224,19 @@ class Fit:
             # Before the poll: a checkpoint holds the buffers of the first rank alone.
             if self.reached.step == len(self.batches):
                 average_buffers(self.fabric, self.state.model)
-            self._poll()
+            self._poll_step()
 
-    def _step(self, phase: Phase, batch: Batch, lr: float) -> None:
-        # Dropout and its like draw from torch's own generator: seed it anew, so that no draw has a history.
-        purpose = ("step", self.reached.epoch, self.reached.step, self.fabric.global_rank)
-        torch.manual_seed(derived_seed(self.recipe.trainer.seed, *purpose))
-        logits, features = self.forward(batch.images, with_features=True)
-        extra = (features,) if phase.stage.with_features else ()
-        loss: Tensor = phase.stage.loss(logits, batch.labels, *extra)
-        if self._observes(phase):
-            self.state.observed.observe(logits.detach(), batch.labels)
-        # DDP averages over ranks; a rank with a larger share of the batch has to count for more.
-        share = len(batch.labels) * self.fabric.world_size / batch.global_size
-        self.fabric.backward(loss * share)
-        self._stop_unless_finite(phase, batch, logits, loss, lr)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.state.accuracy.update(logits.detach(), batch.labels)
-        self.state.loss_sum += loss.detach() * len(batch.labels)
-
-    def _stop_unless_finite(
-        self, phase: Phase, batch: Batch, logits: Tensor, loss: Tensor, lr: float
-    ) -> None:
-        finite = is_finite(loss, self.state.model, gradients=not self._has_loss_scaler)
-        if not any_rank(self.fabric, not finite):
-            return
-        place = {"epoch": self.reached.epoch + 1, "step": self.reached.step + 1, "phase": phase.stage.name}
-        file = (
-            self.run.path
-            / f"diagnosis{f'-rank{self.fabric.global_rank}' * (not self.fabric.is_global_zero)}.json"
-        )
-        write_json(file, place | {"lr": lr} | diagnosis(batch, logits, loss, self.state.model))
+    def _stop_at(self, step: int) -> NoReturn:
+        phase, lr = self._phase, self._lr
+        batch = next(self.batches.epoch(self.reached.epoch, step))
+        found = self.step.diagnosis(phase, batch, step)
+        place = {"epoch": self.reached.epoch + 1, "step": step + 1, "phase": phase.stage.name, "lr": lr}
+        rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"
+        file = self.run.path / f"diagnosis{rank}.json"
+        write_json(file, place | found)
         raise NonFiniteLossError(
             f"loss or gradient is not finite in epoch {place['epoch']}, step {place['step']} "
-            f"({place['phase']}, lr {lr:g}): stopped before the optimizer step\n"
+            f"({phase.stage.name}, lr {lr:g}): stopped before the optimizer step\n"
             f'  diagnosis: {file}\n  fix:       a lower optimizer.lr, or trainer.precision="32"',
             file,
         )
@@ -268,8 +257,21 @@ class Fit:
         poll = self._poll if self.fabric.world_size == 1 else lambda: None
         return evaluate(self.fabric, self.network, split, self.recipe.data, self.counts, poll)
 
-    def _poll(self) -> None:
+    def _poll_step(self) -> None:
+        """Whether to go on after a step; several accelerators are asked now and then only, as that waits."""
+        several, last = self.fabric.world_size > 1, self.reached.step == len(self.batches)
+        if several and self.fabric.device.type != "cpu" and self.reached.step % POLL_STEPS and not last:
+            return
         requested = self.interruption.requested
+        bad = self.step.finite.first_bad(wait=several or last or requested is not None)
+        if bad is not None:
+            self._stop_at(bad)
+        self._stop_if(requested)
+
+    def _poll(self) -> None:
+        self._stop_if(self.interruption.requested)
+
+    def _stop_if(self, requested: signal.Signals | None) -> None:
         if any_rank(self.fabric, requested is not None):
             raise _StopRequested(requested.name if requested else "a signal to another rank")
 
