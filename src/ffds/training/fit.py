@@ -24,6 +24,7 @@ from ffds.models.build import build_model
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
 from ffds.training.checkpoint import Checkpoint, Checkpoints
+from ffds.training.compiled import compiled
 from ffds.training.evaluate import Predictions, evaluate
 from ffds.training.interruption import Interruption
 from ffds.training.progress import TrainingProgress
@@ -148,8 +149,7 @@ class Fit:
             model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
         # Evaluation calls it directly: what Fabric wraps around the training step would wait for other ranks.
-        compiled: Any = torch.compile(model, dynamic=False) if recipe.trainer.compile else model
-        self.network: nn.Module = compiled
+        self.network = compiled(model, device) if recipe.trainer.compile else model
         self.forward, self.optimizer = self.fabric.setup(self.network, optimizer)
         return TrainingState(
             fabric=self.fabric,
