@@ -14,7 +14,7 @@ from ffds.recipes.load import load_recipe
 from ffds.runs import Run
 from ffds.sweep.best import write_best
 from ffds.sweep.search import sweep
-from ffds.training.fit import Fit
+from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from tests.sweep import killed, made
 from tests.training import processes, tiny
@@ -33,12 +33,15 @@ def swept(out, *, trials=TRIALS):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A sweep that nothing interrupted, and the epoch of each of its steps."""
-    steps, step = [], Fit._step
+    steps, step = [], TrainStep.__call__
+
+    def counted(self, *given, **how):
+        steps.append(self.state.reached.epoch)
+        step(self, *given, **how)
+
     with pytest.MonkeyPatch.context() as patch:
         made.images(patch)
-        patch.setattr(
-            Fit, "_step", lambda fit, *given: (steps.append(fit.reached.epoch), step(fit, *given))[1]
-        )
+        patch.setattr(TrainStep, "__call__", counted)
         return swept(tmp_path_factory.mktemp("whole")), steps
 
 
@@ -118,10 +121,16 @@ def test_two_workers_share_a_study(tmp_path):
     assert not list(tmp_path.glob("digits/sweep/worker-*"))
 
 
+SECOND = (EPOCHS + 1) * STEPS + 2
 KILLS = {
-    "in a common epoch": ("ffds.training.fit", "Fit._step", 9, "before"),
+    "in a common epoch": ("ffds.training.step", "TrainStep.__call__", 9, "before"),
     "before the common epochs are left": ("ffds.training.trajectory", "Trajectory.leave", 1, "before"),
-    "in an epoch of the second trial": ("ffds.training.fit", "Fit._step", (EPOCHS + 1) * STEPS + 2, "before"),
+    "in an epoch of the second trial": (
+        "ffds.training.step",
+        "TrainStep.__call__",
+        (EPOCHS + 1) * STEPS + 2,
+        "before",
+    ),
 }
 
 
