@@ -21,6 +21,7 @@ VERBS = [
     ["data"],
     ["data", "info"],
     ["data", "pack"],
+    ["data", "cache"],
     ["data", "ictext"],
     ["table"],
     ["figure"],

@@ -24,6 +24,7 @@ VERBS = {
     "show",
     "data info",
     "data pack",
+    "data cache",
     "data ictext",
 }
 
@@ -59,7 +60,7 @@ KEYS = {
     "name": [],
     "data": [
         "name root download imbalance_factor profile seed validation test_fraction cut image_column",
-        "label_column on_bad_image image_size eval_resize augment padding mean std",
+        "label_column on_bad_image in_memory workers cache image_size eval_resize augment padding mean std",
     ],
     "model": ["name pretrained head"],
     "optimizer": ["lr momentum weight_decay nesterov"],

@@ -1,4 +1,5 @@
 import struct
+import threading
 import zlib
 from io import BytesIO
 
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from ffds.data.images import Encoded, FileImages, Stored, decode, decode_all
+from ffds.data import images as decoding
+from ffds.data.images import PART, PARTS_AHEAD, Encoded, FileImages, Stored, decode, decode_all
 from ffds.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -138,6 +140,42 @@ def test_order_is_kept_over_many_batches():
     np.testing.assert_array_equal(found, arrays)
 
 
+def test_images_are_asked_for_no_faster_than_they_are_decoded(monkeypatch):
+    content, done, ahead = encoded(picture(2, 2)), [], []
+    monkeypatch.setattr(
+        decoding, "decode", lambda content, stored: done.append(content) or decode(content, stored)
+    )
+
+    def batches():
+        for start in range(0, 50 * PART, PART):
+            ahead.append(start - len(done))
+            yield [Encoded(start + k, "a.png", content) for k in range(PART)]
+
+    decode_all(batches(), 50 * PART, Stored(), "stop")
+    assert len(done) == 50 * PART
+    assert max(ahead) <= PARTS_AHEAD * PART
+
+
+def test_a_bad_image_stops_the_decoding_of_those_behind_it(monkeypatch):
+    content, done = encoded(picture(2, 2)), []
+    monkeypatch.setattr(
+        decoding, "decode", lambda content, stored: done.append(content) or decode(content, stored)
+    )
+    items = [Encoded(k, f"{k}.png", b"bad" if k == 3 else content) for k in range(100 * PART)]
+    before = threading.active_count()
+    with pytest.raises(InputError, match=r"3\.png"):
+        decode_all([items], len(items), Stored(), "stop")
+    assert len(done) <= (PARTS_AHEAD + 1) * PART
+    assert threading.active_count() == before
+
+
+def test_pixels_of_bad_images_are_zero():
+    items = [Encoded(0, "a.png", encoded(picture(2, 2))), Encoded(1, "b.png", b"bad")]
+    found, bad = decode_all([items], 2, Stored(), "skip")
+    assert list(bad) == [1]
+    assert not found[1].any()
+
+
 def test_different_sizes_need_a_size():
     items = [Encoded(0, "a.png", encoded(picture(4, 4))), Encoded(1, "b.png", encoded(picture(4, 5)))]
     with pytest.raises(InputError, match=r"differ in size\n.*b\.png\n.*5x4\n.*4x4") as caught:
@@ -154,3 +192,23 @@ def test_nothing_readable_is_an_error():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.png"):
         FileImages((tmp_path / "gone.png",), Stored()).read(np.arange(1), "stop")
+
+
+@pytest.mark.parametrize("shape", [(600, 904), (1304, 520), (256, 256)])
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_without_a_visible_difference(shape):
+    smooth = Image.fromarray(picture(8, 10)).resize(shape[::-1], Image.Resampling.BICUBIC)
+    content = encoded(np.asarray(smooth), "JPEG", quality=95)
+    whole = encoded(decode(content, Stored()))
+    found, expected = (decode(one, Stored(64)).astype(int) for one in (content, whole))
+    assert (found != expected).any(), "it was decoded whole"
+    assert np.abs(found - expected).mean() < 1
+    assert np.abs(found - expected).max() < 10
+    padded = (decode(one, Stored(64, fit="pad")) for one in (content, whole))
+    np.testing.assert_array_equal(*padded)
+
+
+@pytest.mark.parametrize("side", [128, 200])
+def test_a_jpeg_less_than_four_times_as_large_is_decoded_whole(side):
+    content = encoded(picture(255, 255), "JPEG")
+    whole = encoded(decode(content, Stored()))
+    np.testing.assert_array_equal(decode(content, Stored(side)), decode(whole, Stored(side)))

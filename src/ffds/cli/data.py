@@ -1,15 +1,18 @@
-"""The verbs about data: data info, data pack, data ictext."""
+"""The verbs about data: data info, data pack, data cache, data ictext."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffds.cli.arguments import add_overrides, add_recipe, add_verb, resolved_recipe
 from ffds.cli.output import plain, print_json, print_table
 
-__all__ = ["add_verbs", "ictext", "info", "pack"]
+if TYPE_CHECKING:
+    from ffds.data.cache import Entry
+
+__all__ = ["add_verbs", "cache", "ictext", "info", "pack"]
 
 
 def info(options: argparse.Namespace) -> None:
@@ -47,6 +50,35 @@ def pack(options: argparse.Namespace) -> None:
         print(path)
 
 
+def cache(options: argparse.Namespace) -> None:
+    """List the decoded images kept on disk, or remove them."""
+    from ffds.data.cache import cache_directory, clear, entries
+
+    directory = str(cache_directory())
+    if options.clear:
+        freed = clear()
+        if options.json:
+            print_json({"directory": directory, "freed_bytes": freed})
+        else:
+            print(f"{_mebibytes(freed)} removed from {directory}")
+        return
+    found = [_facts(entry) for entry in entries()]
+    if options.json:
+        print_json({"directory": directory, "entries": found})
+        return
+    rows = [
+        [
+            one["images_of"] or "a damaged file",
+            "x".join(map(str, one["shape"])),
+            _mebibytes(one["bytes"]),
+            one["last_used"].replace("T", " "),
+        ]
+        for one in found
+    ]
+    title = f"{_mebibytes(sum(one['bytes'] for one in found))} in {directory}"
+    print_table(title, [["images of", "N x H x W x C", "size", "last used"], *rows])
+
+
 def ictext(options: argparse.Namespace) -> None:
     """Cut ICText-LT out of ICText."""
     from ffds.data.ictext.build import cut_ictext_lt
@@ -65,6 +97,7 @@ def add_verbs(verbs: Any) -> None:
     own = parser.add_subparsers(metavar="VERB", required=True)
     add_recipe(add_verb(own, "info", info))
     _add_pack(own)
+    _add_cache(own)
     _add_ictext(own)
 
 
@@ -73,6 +106,11 @@ def _add_pack(verbs: Any) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a shipped name or a file")
     parser.add_argument("directory", metavar="DIR", help="where to write the pack")
     add_overrides(parser)
+
+
+def _add_cache(verbs: Any) -> None:
+    parser = add_verb(verbs, "cache", cache)
+    parser.add_argument("--clear", action="store_true", help="remove them; they are made again when needed")
 
 
 def _add_ictext(verbs: Any) -> None:
@@ -88,6 +126,21 @@ def _add_ictext(verbs: Any) -> None:
     parser.add_argument("directory", metavar="DIR", help="where to write ictext-lt-18/ and ictext-lt-100/")
     parser.add_argument("--seed", type=_seed, default=0, help="of the characters chosen (default: 0)")
     parser.add_argument("--keep-ignored", action="store_true", help="also take characters marked ignore")
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    from datetime import datetime
+
+    return {
+        "images_of": entry.about.get("directory"),
+        "shape": entry.about.get("shape", []),
+        "bytes": entry.bytes,
+        "last_used": datetime.fromtimestamp(entry.used).isoformat(timespec="minutes"),
+    }
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def _seed(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Batches of a split held in the memory of the training device: who sees which image when."""
+"""Batches of a split on the training device: who sees which image when."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ffds.data.augment import EvalTransform, TrainTransform
 from ffds.data.dataset import Split
+from ffds.data.on_device import images_on
 from ffds.errors import InputError
 from ffds.randomness import derived_seed
 from ffds.recipes.schema import Data
@@ -38,14 +39,14 @@ class TrainBatches:
     """Every image of a split once per epoch, shuffled and augmented.
 
     Order and augmentation depend on the seed, epoch and step only: not on the device, the number of ranks,
-    the steps before, or any global generator. Together, in rank order, the ranks get the batch that one rank
-    would get alone; their parts differ by at most one row.
+    the steps before, where the images are kept, or any global generator. Together, in rank order, the ranks
+    get the batch that one rank would get alone; their parts differ by at most one row.
 
     Where the batch size does not divide the number of images, a rest of fewer than 2 · world_size rows joins
     the batch before it: batch norm needs two rows. A batch size above the number of images gives one batch.
 
     Args:
-        split: the images; moved to `device` once, here.
+        split: the images; those in memory are moved to `device` once, here.
         data: the recipe's section with the augmentation.
         batch_size: rows of a global batch, over all ranks; at least `world_size`.
         seed: of the run.
@@ -75,7 +76,7 @@ class TrainBatches:
                 allowed=f"at least {world_size} of each",
                 fix="use fewer devices or a larger trainer.batch_size",
             )
-        self._images, self._labels = _on_device(split, device)
+        self._images, self._labels = images_on(device, split.images), _labels_on(device, split)
         self._transform = TrainTransform(data)
         self._bounds = _train_bounds(len(split), batch_size, world_size)
         self._seed, self._rank, self._world_size = seed, rank, world_size
@@ -91,22 +92,19 @@ class TrainBatches:
             epoch: number of the epoch; decides order and augmentation.
             start_step: steps to leave out because they are done already; the others do not change.
         """
-        order = self._order(epoch)
-        for step in range(start_step, len(self)):
-            start, stop = self._bounds[step], self._bounds[step + 1]
-            rows = _share(stop - start, self._rank, self._world_size)
-            indices = order[start:stop][rows]
-            images = self._transform(
-                self._images.index_select(0, indices),
-                derived_seed(self._seed, "augment", epoch, step),
-                rows=rows,
-                global_size=stop - start,
-            )
-            yield Batch(images, self._labels.index_select(0, indices), indices, stop - start)
+        steps = range(start_step, len(self))
+        sizes = [self._bounds[step + 1] - self._bounds[step] for step in steps]
+        shares = [_share(size, self._rank, self._world_size) for size in sizes]
+        parts = [_behind(self._bounds[step], share) for step, share in zip(steps, shares, strict=True)]
+        stored = self._images.batches(self._order(epoch), parts)
+        for step, size, rows, (images, indices) in zip(steps, sizes, shares, stored, strict=True):
+            seed = derived_seed(self._seed, "augment", epoch, step)
+            augmented = self._transform(images, seed, rows=rows, global_size=size)
+            yield Batch(augmented, self._labels.index_select(0, indices), indices, size)
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "order", epoch))
-        return torch.randperm(len(self._labels), generator=generator).to(self._labels.device)
+        return torch.randperm(len(self._labels), generator=generator)
 
 
 class EvalBatches:
@@ -116,7 +114,7 @@ class EvalBatches:
     empty skips it, so it may have fewer batches than the others, or none.
 
     Args:
-        split: the images; moved to `device` once, here.
+        split: the images; those in memory are moved to `device` once, here.
         data: the recipe's section with image size and normalisation.
         batch_size: rows of a global batch, over all ranks.
         device: where the batches are made.
@@ -134,26 +132,28 @@ class EvalBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._images, self._labels = _on_device(split, device)
+        self._images, self._labels = images_on(device, split.images), _labels_on(device, split)
         self._transform = EvalTransform(data)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
 
     def __iter__(self) -> Iterator[Batch]:
         """This rank's batches."""
         total = len(self._labels)
-        for start in range(0, total, self._batch_size):
-            size = min(self._batch_size, total - start)
-            share = _share(size, self._rank, self._world_size)
-            rows = slice(start + share.start, start + share.stop)
-            if rows.start < rows.stop:
-                indices = torch.arange(rows.start, rows.stop, device=self._labels.device)
-                yield Batch(self._transform(self._images[rows]), self._labels[rows], indices, size)
+        starts = range(0, total, self._batch_size)
+        sizes = [min(self._batch_size, total - start) for start in starts]
+        shares = [_share(size, self._rank, self._world_size) for size in sizes]
+        found = [
+            (size, _behind(start, share))
+            for start, size, share in zip(starts, sizes, shares, strict=True)
+            if share.start < share.stop
+        ]
+        stored = self._images.batches(torch.arange(total), [part for _, part in found])
+        for (size, part), (images, indices) in zip(found, stored, strict=True):
+            yield Batch(self._transform(images), self._labels[part], indices, size)
 
 
-def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    images = np.require(split.images, requirements=("C", "W"))
-    labels = np.require(split.labels, requirements=("C", "W"))
-    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+def _labels_on(device: torch.device, split: Split) -> Tensor:
+    return torch.from_numpy(np.require(split.labels, requirements=("C", "W"))).to(device)
 
 
 def _train_bounds(total: int, batch_size: int, world_size: int) -> list[int]:
@@ -168,3 +168,8 @@ def _share(size: int, rank: int, world_size: int) -> slice:
     """The rows of one rank: contiguous, in rank order, sizes at most one apart, larger ones first."""
     start, stop = (-(-size * part // world_size) for part in (rank, rank + 1))
     return slice(start, stop)
+
+
+def _behind(start: int, share: slice) -> slice:
+    """Where the rows of a batch that begins at `start` stand in the whole."""
+    return slice(start + share.start, start + share.stop)

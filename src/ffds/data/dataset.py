@@ -7,22 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ffds.data.streamed import StreamedImages
+
 __all__ = ["Dataset", "Split"]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images in memory: uint8 (N, H, W, C) with C = 1 or 3, and labels int64 (N,)."""
+    """Images uint8 (N, H, W, C) with C = 1 or 3, in memory or in their files, and labels int64 (N,)."""
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | StreamedImages
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> Split:
-        """The images at `indices`, in that order."""
-        return Split(self.images[indices], self.labels[indices])
+        """The images at `indices`, in that order; those in files stay there."""
+        images = self.images
+        taken = images.take(indices) if isinstance(images, StreamedImages) else images[indices]
+        return Split(taken, self.labels[indices])
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,14 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ffds.data.source import Decoded, OnBad
+from ffds.data.digest import pixels_digest
+from ffds.data.source import Decoded, OnBad, Origin
 from ffds.errors import InputError
 
-__all__ = ["Encoded", "FileImages", "Stored", "decode", "decode_all"]
+__all__ = [
+    "Encoded",
+    "FileImages",
+    "Stored",
+    "attempt",
+    "check_size",
+    "decode",
+    "decode_all",
+    "unreadable",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 DEEPER_THAN_A_BYTE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 BATCH = 512
+PART = 32
+"""Images that a thread decodes at a time: one alone may take less time than handing it over."""
+PARTS_AHEAD = 16
+Attempt = NDArray[np.uint8] | str
+"""The pixels of an image, or what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,8 @@ class Stored:
             so all must have one size.
         mode: ``RGB``, three channels, or ``L``, one.
         fit: ``crop``: the centred square of the short side is brought to S x S, as torchvision's Resize(S)
-            and CenterCrop(S) do; ``pad``: black is added to the short side first, so that nothing is lost.
+            and CenterCrop(S) do, where a large JPEG is decoded at 2S or more only; ``pad``: black is added to
+            the short side first, so that nothing is lost.
     """
 
     size: int | None = None
@@ -68,8 +84,12 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
     with Image.open(BytesIO(encoded), formats=FORMATS) as image:
         if image.mode in DEEPER_THAN_A_BYTE:
             raise ValueError(f"more than 8 bits a channel (mode {image.mode}): convert it to 8 bits")
+        if stored.size is not None and stored.fit == "crop":
+            # A JPEG so large is decoded at 1/2, 1/4 or 1/8 of its size, and still is twice what is needed.
+            image.draft(None, (2 * stored.size, 2 * stored.size))
         ImageOps.exif_transpose(image, in_place=True)
-        whole = image.convert(stored.mode)
+        whole = image if image.mode == stored.mode else image.convert(stored.mode)
+        whole.load()
     if stored.size is not None:
         whole = (_cropped if stored.fit == "crop" else _padded)(whole, stored.size)
     pixels = np.asarray(whole)
@@ -77,7 +97,7 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
 
 
 def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored, on_bad: OnBad) -> Decoded:
-    """Decode in threads into one array; only one batch of encoded images is held beside it.
+    """Decode in threads into one array; beside it only some of the encoded images are held.
 
     Args:
         batches: the images; together their positions are 0 .. count - 1.
@@ -86,26 +106,29 @@ def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored,
         on_bad: ``stop`` at the first image that cannot be read, or ``skip`` it.
 
     Returns:
-        The array (N, H, W, C), undefined at the positions of `bad`.
+        The array (N, H, W, C), zero at the positions of `bad`.
 
     Raises:
         InputError: an image cannot be read (``stop``), none can, or their sizes differ.
     """
     images: NDArray[np.uint8] | None = None
     bad: dict[int, str] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads, warnings.catch_warnings():
+    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for batch in batches:
-            for item, pixels in zip(batch, threads.map(partial(_attempt, stored), batch), strict=True):
+        try:
+            for item, pixels in _attempts(batches, stored, threads):
                 if isinstance(pixels, str):
                     if on_bad == "stop":
-                        raise _unreadable(item.name, pixels)
+                        raise unreadable(item.name, pixels)
                     bad[item.position] = f"{item.name}: {pixels}"
                     continue
                 if images is None:
-                    images = np.empty((count, *pixels.shape), dtype=np.uint8)
-                _check_size(item.name, pixels.shape, images.shape[1:])
+                    images = np.zeros((count, *pixels.shape), dtype=np.uint8)
+                check_size(item.name, pixels.shape, images.shape[1:])
                 images[item.position] = pixels
+        finally:
+            threads.shutdown(cancel_futures=True)
     if images is None:
         raise InputError("no image can be read", got="; ".join(list(bad.values())[:3]))
     return Decoded(images, bad)
@@ -124,9 +147,34 @@ class FileImages:
         batches = (items[start : start + BATCH] for start in range(0, len(items), BATCH))
         return decode_all(batches, len(items), self.stored, on_bad)
 
+    def origin(self, rows: NDArray[np.int64]) -> Origin | None:
+        """The directory that holds these files, and the sum of their content; None if one is not readable."""
+        paths = [self.paths[row] for row in rows.tolist()]
+        digest = pixels_digest(paths, str(self.stored).encode())
+        return None if digest is None else Origin(Path(os.path.commonpath({p.parent for p in paths})), digest)
+
     def place(self, row: int) -> str:
         """The path of a row."""
         return str(self.paths[row])
+
+
+def _attempts(
+    batches: Iterable[Sequence[Encoded]], stored: Stored, threads: ThreadPoolExecutor
+) -> Iterator[tuple[Encoded, Attempt]]:
+    """Each image with what became of it, in order, while the threads are a few parts ahead."""
+    ahead: deque[tuple[Sequence[Encoded], Future[list[Attempt]]]] = deque()
+    for batch in batches:
+        for part in (batch[start : start + PART] for start in range(0, len(batch), PART)):
+            ahead.append((part, threads.submit(_part, stored, part)))
+            if len(ahead) > PARTS_AHEAD:
+                items, decoded = ahead.popleft()
+                yield from zip(items, decoded.result(), strict=True)
+    for items, decoded in ahead:
+        yield from zip(items, decoded.result(), strict=True)
+
+
+def _part(stored: Stored, items: Sequence[Encoded]) -> list[Attempt]:
+    return [attempt(stored, item) for item in items]
 
 
 def _cropped(image: Image.Image, side: int) -> Image.Image:
@@ -148,7 +196,8 @@ def _padded(image: Image.Image, side: int) -> Image.Image:
     return whole.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def _attempt(stored: Stored, item: Encoded) -> NDArray[np.uint8] | str:
+def attempt(stored: Stored, item: Encoded) -> Attempt:
+    """The pixels of an image, or what is wrong with it."""
     if not item.content:
         return "no bytes"
     try:
@@ -159,7 +208,8 @@ def _attempt(stored: Stored, item: Encoded) -> NDArray[np.uint8] | str:
         return f"{type(error).__name__}: {error}"
 
 
-def _unreadable(name: str, fault: str) -> InputError:
+def unreadable(name: str, fault: str) -> InputError:
+    """The error of an image that cannot be read."""
     return InputError(
         "an image cannot be read",
         where=name,
@@ -168,7 +218,12 @@ def _unreadable(name: str, fault: str) -> InputError:
     )
 
 
-def _check_size(name: str, found: tuple[int, ...], first: tuple[int, ...]) -> None:
+def check_size(name: str, found: tuple[int, ...], first: tuple[int, ...]) -> None:
+    """Images that are stored as they are have one size.
+
+    Raises:
+        InputError: this one has another shape than the first.
+    """
     if found != first:
         raise InputError(
             "images differ in size",

@@ -1,13 +1,14 @@
-"""From the data section of a recipe to images in memory."""
+"""From the data section of a recipe to a dataset."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ffds.data.checks import check_classes, check_labels, check_ranks
-from ffds.data.dataset import Dataset, Split
+from ffds.data.dataset import Dataset
 from ffds.data.held_out import held_out
 from ffds.data.source import Labelled, Source
+from ffds.data.storage import kept, stay_in_files, without_unreadable
 from ffds.data.tail import tail_rows
 from ffds.errors import InputError
 from ffds.randomness import derived_seed
@@ -17,11 +18,12 @@ __all__ = ["open_dataset", "open_source"]
 
 
 def open_dataset(data: Data) -> Dataset:
-    """The long-tailed training set, its test set and, where asked for, its validation set, in memory.
+    """The long-tailed training set, its test set and, where asked for, its validation set.
 
     Without `data.imbalance_factor` the training images are all kept, in the order of the source. With it
     they come class by class in the order of the reference shuffle. The validation images are held out of
-    what is kept, at random and per class, and at least one image of each class stays.
+    what is kept, at random and per class, and at least one image of each class stays. Images in files of
+    their own are left there where `data.in_memory` says so, see `storage.stay_in_files`.
 
     Args:
         data: the data section of a recipe.
@@ -39,13 +41,15 @@ def open_dataset(data: Data) -> Dataset:
     validation = None
     if data.validation:
         train, validation = _without_validation(train, data)
+    splits = [train, source.test] if validation is None else [train, source.test, validation]
+    split = kept(data, splits, source.description)
     return Dataset(
         name=data.name,
         source=source.description,
         class_names=source.class_names,
-        train=_split(train),
-        test=_split(source.test),
-        validation=None if validation is None else _split(validation),
+        train=split(train),
+        test=split(source.test),
+        validation=None if validation is None else split(validation),
         skipped=source.skipped,
     )
 
@@ -59,14 +63,14 @@ def open_source(data: Data) -> Source:
     Raises:
         InputError: see `open_dataset`.
     """
-    source = _read(data)
+    source = _read(data).cached(data.cache)
     for split in (source.train, source.test):
         check_labels(split, len(source.class_names))
     if source.ranks is not None:
         check_ranks(source.train.labels, source.ranks, source.description)
         source = replace(source, carried=source.counts)
     if data.on_bad_image == "skip":
-        source = _without_unreadable(source)
+        source = _without_unreadable(source, data)
     if source.cut_test:
         test = held_out(source.train.labels, data.test_fraction, derived_seed(data.seed, "test"), least=1)
         source = replace(source, train=source.train.take(~test), test=source.train.take(test))
@@ -103,10 +107,15 @@ def _read(data: Data) -> Source:
             return open_folder(data)
 
 
-def _without_unreadable(source: Source) -> Source:
-    train, sound, skipped = source.train.without_unreadable()
+def _without_unreadable(source: Source, data: Data) -> Source:
+    splits = source.train, source.test
+    found = (
+        without_unreadable(data, splits)
+        if stay_in_files(data, splits)
+        else [split.without_unreadable() for split in splits]
+    )
+    (train, sound, skipped), (test, _, skipped_of_test) = found
     ranks = None if source.ranks is None else source.ranks[sound]
-    test, _, skipped_of_test = source.test.without_unreadable()
     return replace(source, train=train, test=test, ranks=ranks, skipped=skipped + skipped_of_test)
 
 
@@ -119,7 +128,3 @@ def _without_validation(train: Labelled, data: Data) -> tuple[Labelled, Labelled
             fix="raise data.validation, or set it to 0",
         )
     return train.take(~held), train.take(held)
-
-
-def _split(labelled: Labelled) -> Split:
-    return Split(labelled.read(), labelled.labels)

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ffds.data.digest import pixels_digest
 from ffds.data.images import BATCH, Encoded, Stored, decode_all
 from ffds.data.parquet_columns import class_names, image_column, image_mode, label_column
-from ffds.data.source import Decoded, Labelled, OnBad, Source, existing_root
+from ffds.data.source import Decoded, Labelled, OnBad, Origin, Source, existing_root
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -78,6 +79,11 @@ class ParquetImages:
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order; row groups without any of them are not read."""
         return decode_all(self._encoded(rows), len(rows), self.stored, on_bad)
+
+    def origin(self, rows: NDArray[np.int64]) -> Origin | None:
+        """The directory of the files, and the sum of their content; None if one is not readable."""
+        digest = pixels_digest(self.files, f"{self.stored} {self.column}".encode(), rows.tobytes())
+        return None if digest is None else Origin(self.files[0].parent, digest)
 
     def _encoded(self, rows: NDArray[np.int64]) -> Iterator[Sequence[Encoded]]:
         positions = np.argsort(rows, kind="stable")
@@ -154,8 +160,9 @@ def _integers(files: tuple[Path, ...], column: str) -> NDArray[np.int64]:
 
 
 def _check_integers(values: pa.ChunkedArray, where: str) -> None:
-    missing = np.flatnonzero(values.is_null().to_numpy())
-    if len(missing):
+    # Asking for the count first spares the import of all of Arrow's functions.
+    if values.null_count:
+        missing = np.flatnonzero(values.is_null().to_numpy())
         raise InputError(
             f"{len(missing)} values are missing",
             where=f"{where}, row {missing[0]}",

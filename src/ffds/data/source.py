@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "OnBad", "Source", "existing_root"]
+__all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "OnBad", "Origin", "Source", "existing_root"]
 
 OnBad = Literal["stop", "skip"]
 
@@ -25,11 +25,21 @@ class Decoded(NamedTuple):
     bad: dict[int, str]
 
 
+class Origin(NamedTuple):
+    """What decoded images were made of: where their files lie, and the sum of all that decides the pixels."""
+
+    directory: Path
+    digest: str
+
+
 class Images(Protocol):
     """Images of one split, not necessarily in memory."""
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order."""
+
+    def origin(self, rows: NDArray[np.int64]) -> Origin | None:
+        """What the images at `rows` are made of; None where they are in memory, or a file is not readable."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,9 @@ class ArrayImages:
         """The images at `rows`; none of them can be bad."""
         return Decoded(self.array[rows], {})
 
+    def origin(self, rows: NDArray[np.int64]) -> None:
+        """They are in memory."""
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -53,6 +66,7 @@ class Labelled:
         rows: int64 (N,), the place of each image in `images`.
         index: int64 (N,), the place of each image in the original order of its dataset.
         place: names a row for a message, e.g. by file and row.
+        cached: whether the decoded images are kept on disk, see `ffds.data.cache`.
     """
 
     images: Images
@@ -60,6 +74,7 @@ class Labelled:
     rows: NDArray[np.int64]
     index: NDArray[np.int64]
     place: Callable[[int], str]
+    cached: bool = False
 
     @classmethod
     def all_of(cls, images: Images, labels: NDArray[np.int64], place: Callable[[int], str]) -> Self:
@@ -80,18 +95,25 @@ class Labelled:
 
     def read(self) -> NDArray[np.uint8]:
         """All images, decoded; the first bad one stops with an error."""
-        return self.images.read(self.rows, "stop").images
+        return self._decoded("stop").images
 
     def without_unreadable(self) -> tuple[Labelled, NDArray[np.bool_], tuple[str, ...]]:
         """The images that can be read, now in memory; a mask of them; what is left out."""
         if not len(self):
             return self, np.ones(0, dtype=np.bool_), ()
-        images, bad = self.images.read(self.rows, "skip")
+        images, bad = self._decoded("skip")
         sound = np.ones(len(self), dtype=np.bool_)
         sound[list(bad)] = False
         kept = self.take(sound)
         in_memory = replace(kept, images=ArrayImages(images[sound]), rows=np.arange(len(kept)))
         return in_memory, sound, tuple(bad.values())
+
+    def _decoded(self, on_bad: OnBad) -> Decoded:
+        if not self.cached:
+            return self.images.read(self.rows, on_bad)
+        from ffds.data.cache import cached
+
+        return cached(self.images, self.rows, on_bad)
 
 
 @dataclass(frozen=True)
@@ -126,6 +148,12 @@ class Source:
     def counts(self) -> tuple[int, ...]:
         """Training images of each class."""
         return tuple(np.bincount(self.train.labels, minlength=len(self.class_names)).tolist())
+
+    def cached(self, on_disk: bool) -> Source:
+        """The same; whether its decoded images are kept on disk."""
+        return replace(
+            self, train=replace(self.train, cached=on_disk), test=replace(self.test, cached=on_disk)
+        )
 
 
 def existing_root(data: Data, accepted: str, fix: str = "give its directory: data.root=DIR") -> Path:

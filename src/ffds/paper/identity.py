@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from ffds.recipes.describe import leaves
 from ffds.recipes.load import load_recipe
-from ffds.recipes.schema import Recipe
+from ffds.recipes.schema import LOADING, Recipe
 from ffds.recipes.source import shipped_recipes
 
 __all__ = ["Identity", "changed_settings", "deciding", "identity", "protocol"]
 
 _OWN_COLUMN = ("name", "method.name", "trainer.seed", "schedule.epochs")
-_PLACE = ("data.root", "data.download")
+_PLACE = ("data.root", "data.download", *(f"data.{key}" for key in LOADING))
+"""Where the images lie, and how they come from there."""
 _MACHINE = (
     *("trainer.compile", "trainer.channels_last", "trainer.devices", "trainer.num_nodes"),
     *("trainer.accelerator", "trainer.deterministic", "trainer.eval_every"),

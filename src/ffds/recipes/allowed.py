@@ -59,7 +59,7 @@ def allowed(model: type[Section], path: Path) -> str:
 def choices(model: type[Section], path: Path) -> list[str]:
     """The names that may stand at `path`; empty where any value of a type may."""
     section, rest = section_at(model, path)
-    return [str(name) for name in _schema(section, rest).get("enum", [])] if rest else []
+    return [_name(value) for value in _schema(section, rest).get("enum", [])] if rest else []
 
 
 @cache
@@ -79,7 +79,7 @@ def _words(schema: Schema) -> str:
     if "anyOf" in schema:
         return ", or ".join(_words(option) for option in schema["anyOf"])
     if "enum" in schema:
-        return f"one of {', '.join(map(str, schema['enum']))}"
+        return f"one of {', '.join(map(_name, schema['enum']))}"
     if "const" in schema:
         return str(schema["const"])
     words = _WORDS.get(schema["type"], str(schema["type"]))
@@ -89,6 +89,11 @@ def _words(schema: Schema) -> str:
         return words + _items_words(schema)
     limits = [f"{word} {schema[name]}" for name, word in _LIMITS.items() if name in schema]
     return f"{words}, {' and '.join(limits)}" if limits else words
+
+
+def _name(value: object) -> str:
+    """One of several values, as it is written in a recipe."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _items_words(schema: Schema) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from ffds.recipes.method_settings import DEFERRED, LDAM, LDAMDRW, CrossEntropy, MethodSettings
 from ffds.recipes.section import Finite, Fraction, Milestones, NonNegative, Positive, Section
 
-__all__ = ["RENDERED", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
+__all__ = ["LOADING", "RENDERED", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
 
 RENDERED = "rendered sample, not ICText"
 """What everything made from `ictext-sample` says."""
@@ -25,6 +25,8 @@ Precision = Annotated[
     BeforeValidator(lambda given: str(given) if type(given) is int else given),
 ]
 """`precision: 16` means "16": nobody should have to quote it on a command line."""
+LOADING = ("in_memory", "workers", "cache")
+"""Keys of `data` that decide how fast images come, and no bit of them: no part of what a run is."""
 AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip"]
 
 
@@ -56,6 +58,19 @@ class Data(Section):
     image_column: str | None = Field(default=None, description="Parquet: null finds it")
     label_column: str | None = Field(default=None, description="Parquet: null finds it")
     on_bad_image: Literal["stop", "skip"] = "stop"
+    in_memory: Literal["auto", True, False] = Field(
+        default="auto",
+        description="false: images stay in their files and are decoded each time they are needed; "
+        "auto: so do those that take more than a third of this machine's memory",
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
+        default=None,
+        description="processes that decode images not held in memory; null: one a core, at most 8; "
+        "0: the training process decodes",
+    )
+    cache: bool = Field(
+        default=True, description="keep decoded images on disk: the next opening of the same files takes them"
+    )
     image_size: Count | None = Field(default=None, description="side the network sees; null: as stored")
     eval_resize: Count | None = Field(
         default=None, description="resize the short side to this before the centre crop in evaluation"
@@ -194,7 +209,17 @@ class Recipe(Section):
         return f"{name} ({RENDERED})" if self.data.name == "ictext-sample" else name
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """Every setting but those of `LOADING`, ready for JSON: recipes that agree in it are the same run."""
+        return self.model_dump(mode="json", exclude={"data": set(LOADING)})
+
+    @property
     def config_hash(self) -> str:
-        """sha256 of the canonical JSON of this recipe: the identity of its run."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """sha256 of the canonical JSON of this recipe's identity.
+
+        >>> one = Recipe(name="own", data=Data(name="digits", workers=4))
+        >>> one.config_hash == Recipe(name="own", data=Data(name="digits")).config_hash
+        True
+        """
+        canonical = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

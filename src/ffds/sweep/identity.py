@@ -12,13 +12,16 @@ import numpy as np
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.recipes.describe import leaves
-from ffds.recipes.schema import Recipe
+from ffds.recipes.schema import LOADING, Recipe
 from ffds.sweep.space import SEARCHED, Space
 
 __all__ = ["identity", "refuse_other", "study_name"]
 
-_LEFT_OUT = {"data.root", "data.download", *(f"method.{key}" for key in SEARCHED)}
+_PLACE = {"data.root", "data.download", *(f"data.{key}" for key in LOADING)}
+_LEFT_OUT = _PLACE | {f"method.{key}" for key in SEARCHED}
 """Where the images lie differs from machine to machine; what is searched differs from trial to trial."""
+PART = 1000
+"""Images summed up at a time: those that stay in their files are never in memory all at once."""
 
 
 def identity(recipe: Recipe, dataset: Dataset, space: Space) -> dict[str, Any]:
@@ -63,9 +66,11 @@ def _digest(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for split in (dataset.train, dataset.validation):
         if split is not None:
-            for array in (split.images, split.labels):
-                digest.update(str(array.shape).encode())
-                digest.update(np.ascontiguousarray(array).data)
+            digest.update(str(split.images.shape).encode())
+            for start in range(0, len(split), PART):
+                digest.update(np.ascontiguousarray(split.images[start : start + PART]).data)
+            digest.update(str(split.labels.shape).encode())
+            digest.update(np.ascontiguousarray(split.labels).data)
     return digest.hexdigest()[:16]
 
 

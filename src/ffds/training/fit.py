@@ -97,7 +97,7 @@ class Fit:
         )
         self.state = self._initial_state()
         self.checkpoints = Checkpoints(
-            run.checkpoints, {"recipe": recipe.model_dump(mode="json"), "class_counts": self.counts}
+            run.checkpoints, {"recipe": recipe.identity, "class_counts": self.counts}
         )
         self.progress = TrainingProgress(
             f"{recipe.name} {recipe.method.name} seed {recipe.trainer.seed}",

@@ -1,0 +1,208 @@
+"""Decoded images kept on disk, so that the next opening of the same files decodes nothing.
+
+What is kept is found by the content of the files and by all that decodes them, never by their names or times:
+a changed file, another size or another version of Pillow is another entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffds.data.source import Decoded, Images, OnBad, Origin
+from ffds.errors import InputError
+from ffds.locks import held, waited
+
+__all__ = ["Entry", "cache_directory", "cached", "clear", "entries"]
+
+FORMAT = 1
+
+
+def cached(images: Images, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
+    """As ``images.read(rows, on_bad)``, decoded only where these very images have not been before.
+
+    A cache that cannot be used costs one line on standard error, and the images are decoded as without it. Of
+    several processes that open the same images at once, one decodes and the others wait for it.
+
+    Args:
+        images: where the pixels come from.
+        rows: int64 (N,), which of them.
+        on_bad: what to do with an image that cannot be read.
+
+    Raises:
+        InputError: an image cannot be read (``stop``), none can, or their sizes differ.
+    """
+    origin = images.origin(rows)
+    entry = None if origin is None else _entry(origin, on_bad)
+    if origin is None or entry is None:
+        return images.read(rows, on_bad)
+    if (found := entry.read()) is not None:
+        return found
+    with _turn(entry) as ours:
+        if ours and (found := entry.read()) is not None:
+            return found
+        fresh = images.read(rows, on_bad)
+        # A file that changed on the way was decoded under the sum of what it was before.
+        if ours and images.origin(rows) == origin:
+            entry.write(fresh, origin)
+    return fresh
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The images of one reading: a file of numpy's whose zip container has a checksum of each array.
+
+    Attributes:
+        path: ``<key>.npz`` with ``images``, uint8 (N, H, W, C), and ``about``, a text in JSON.
+    """
+
+    path: Path
+
+    @property
+    def bytes(self) -> int:
+        """Its size on disk."""
+        return self.path.stat().st_size
+
+    @property
+    def used(self) -> float:
+        """When it was written or last read, in seconds since 1970."""
+        return self.path.stat().st_mtime
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """``directory`` of the files, ``shape`` (N, H, W, C) of the images; nothing of a damaged file."""
+        try:
+            with self.path.open("rb") as file, np.load(file) as content:
+                found: dict[str, Any] = json.loads(str(content["about"]))
+        except Exception:  # as in `read`
+            return {}
+        return found
+
+    def read(self) -> Decoded | None:
+        """The images; None where they are not there, or damaged: such a file is named and removed."""
+        try:
+            with self.path.open("rb") as file, np.load(file) as content:
+                images, about = content["images"], json.loads(str(content["about"]))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:  # the readers of zip and of numpy raise nearly anything on broken bytes
+            print(f"warning: {self.path} is no use, its images are decoded anew: {error}", file=sys.stderr)
+            with suppress(OSError):
+                self.path.unlink()
+            return None
+        with suppress(OSError):
+            os.utime(self.path)
+        return Decoded(images, {int(position): fault for position, fault in about["bad"].items()})
+
+    def write(self, decoded: Decoded, origin: Origin) -> None:
+        """Keep images, whole or not at all; where there is no room for them, say so."""
+        part = self.path.with_suffix(".part")
+        about = {
+            "directory": str(origin.directory),
+            "shape": decoded.images.shape,
+            "bad": decoded.bad,
+        }
+        try:
+            needed, free = decoded.images.nbytes, shutil.disk_usage(part.parent).free
+            if free < 2 * needed:
+                # What is only there to save time leaves room for checkpoints.
+                raise OSError(f"they take {needed:,} of {free:,} bytes that are free")
+            with part.open("wb") as file:
+                np.savez(file, images=decoded.images, about=np.array(json.dumps(about)))
+            part.replace(self.path)
+        except OSError as error:
+            _go_on_without(error)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def cache_directory() -> Path:
+    """Where decoded images are kept.
+
+    ``images/`` in ``$FFDS_CACHE``, else in ``$XDG_CACHE_HOME/ffds``, else in ``~/.cache/ffds``. A relative
+    ``$XDG_CACHE_HOME`` does not count, as its specification says.
+
+    Raises:
+        InputError: neither is set, and the user has no home.
+    """
+    own, shared = os.environ.get("FFDS_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        if own:
+            return Path(own).expanduser() / "images"
+        return (shared if shared.is_absolute() else Path("~/.cache").expanduser()) / "ffds" / "images"
+    except RuntimeError as error:
+        fix = "name a place: FFDS_CACHE=DIR"
+        raise InputError("no place for decoded images", got=error, fix=fix) from error
+
+
+def entries() -> list[Entry]:
+    """Every entry, the last used first."""
+    return sorted(map(Entry, cache_directory().glob("*.npz")), key=lambda entry: entry.used, reverse=True)
+
+
+def clear() -> int:
+    """Remove all that is kept, and return how many bytes that was.
+
+    Raises:
+        InputError: it cannot be removed.
+    """
+    freed = 0
+    for pattern in ("*.npz", "*.part", "*.lock"):
+        for path in cache_directory().glob(pattern):
+            freed += path.stat().st_size
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError("the cache cannot be cleared", where=path, got=error.strerror) from error
+    return freed
+
+
+def _entry(origin: Origin, on_bad: OnBad) -> Entry | None:
+    """The entry that belongs to images, whether or not it is there; None where there is no place for it."""
+    # The message of an image that is left out names its file; other entries serve every copy of the files.
+    place = str(origin.directory) if on_bad == "skip" else ""
+    key = hashlib.sha256(json.dumps([FORMAT, origin.digest, on_bad, place]).encode()).hexdigest()
+    try:
+        return Entry(cache_directory() / f"{key}.npz")
+    except InputError as error:
+        _go_on_without(error.__cause__ or error)
+        return None
+
+
+@contextmanager
+def _turn(entry: Entry) -> Iterator[bool]:
+    """Whether this process may write the entry, once no other one is about to; it ends with the process."""
+    lock = entry.path.with_suffix(".lock")
+    try:
+        # For the user alone, as the specification of cache directories asks for.
+        lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = held(lock)
+        if file is None:
+            print("another process is decoding the same images: waiting for it", file=sys.stderr, flush=True)
+            file = waited(lock)
+    except (OSError, InputError) as error:
+        _go_on_without(error.__cause__ or error)
+        yield False
+        return
+    with file:
+        yield True
+
+
+def _go_on_without(error: BaseException) -> None:
+    print(
+        f"warning: decoded images are not kept on disk: {error}; "
+        "FFDS_CACHE=DIR names another place, data.cache=false keeps none",
+        file=sys.stderr,
+    )

@@ -1,0 +1,32 @@
+"""Image files of several forms and sizes, for tests that read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def write_picture(path: Path, seed: int, size: tuple[int, int] | None = None) -> Path:
+    """A smooth coloured picture; without a size, of any, and turned by its EXIF tag now and then."""
+    chance = np.random.default_rng(seed)
+    width, height = size or chance.integers(20, 90, 2).tolist()
+    noise = chance.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    if size is None:
+        exif[0x0112] = int(chance.choice([1, 1, 6, 8]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(path, exif=exif.tobytes())
+    return path
+
+
+def write_folder(root: Path, train: dict[str, int], test: dict[str, int]) -> Path:
+    """An image folder with so many JPEGs and PNGs of each class."""
+    seed = 0
+    for split, counts in (("train", train), ("test", test)):
+        for name, count in counts.items():
+            for k in range(count):
+                write_picture(root / split / name / f"{k:03d}.{('jpg', 'png')[k % 2]}", seed)
+                seed += 1
+    return root

@@ -1,0 +1,173 @@
+"""Which images stay in their files, and what is said about it."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from ffds.data import open_dataset
+from ffds.data.storage import machine_memory
+from ffds.data.streamed import StreamedImages
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+from tests.data.pictures import write_folder, write_picture
+
+SIDE = 8
+DECODED = (9 + 2) * SIDE * SIDE * 3
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("folder"), {"a": 5, "b": 4}, {"a": 1, "b": 1})
+
+
+@pytest.fixture(autouse=True)
+def one_rank(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def opened(root, **settings):
+    settings = {"image_size": SIDE, "workers": 0, "cache": False} | settings
+    return open_dataset(Data(name="folder", root=str(root), **settings))
+
+
+def has_memory(monkeypatch, amount):
+    monkeypatch.setattr("ffds.data.storage.machine_memory", lambda: amount)
+
+
+def stays(dataset):
+    kinds = {isinstance(split.images, StreamedImages) for split in (dataset.train, dataset.test)}
+    (found,) = kinds
+    return found
+
+
+@pytest.mark.parametrize(("amount", "streamed"), [(3 * DECODED, False), (3 * DECODED - 1, True)])
+def test_up_to_a_third_of_the_memory(amount, streamed, root, monkeypatch, capsys):
+    has_memory(monkeypatch, amount)
+    assert stays(opened(root)) is streamed
+    told = capsys.readouterr().err
+    if streamed:
+        assert told.count("\n") == 1
+        assert told.startswith(f"image folder {root}: 11 images, ")
+        assert "more than a third of" in told
+        assert "stay in their files; the training process will decode them" in told
+    else:
+        assert told == ""
+
+
+def test_what_is_left_out_takes_no_memory(root, monkeypatch):
+    kept = sum(opened(root, imbalance_factor=4.0).class_counts) + 2
+    assert kept < 11
+    has_memory(monkeypatch, 3 * kept * SIDE * SIDE * 3)
+    assert not stays(opened(root, imbalance_factor=4.0))
+    assert stays(opened(root))
+
+
+@pytest.mark.parametrize("variable", ["LOCAL_WORLD_SIZE", "WORLD_SIZE"])
+def test_ranks_share_the_memory(variable, root, monkeypatch):
+    has_memory(monkeypatch, 6 * DECODED - 1)
+    assert not stays(opened(root))
+    monkeypatch.setenv(variable, "2")
+    assert stays(opened(root))
+
+
+def test_only_the_first_rank_speaks(root, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    opened(root, in_memory=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_recipe_decides(root, monkeypatch, capsys):
+    has_memory(monkeypatch, 1)
+    assert not stays(opened(root, in_memory=True))
+    has_memory(monkeypatch, 2**60)
+    assert stays(opened(root, in_memory=False, workers=3))
+    assert capsys.readouterr().err == (
+        f"image folder {root}: 11 images stay in their files; 3 workers will decode them\n"
+    )
+
+
+def test_images_of_one_size_may_be_left_as_they_are(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            write_picture(tmp_path / split / name / "1.png", 0, (5, 7))
+    has_memory(monkeypatch, 3 * 4 * 5 * 7 * 3 - 1)
+    dataset = opened(tmp_path, image_size=None)
+    assert stays(dataset)
+    assert dataset.train.images.shape == (2, 7, 5, 3)
+    write_picture(tmp_path / "train" / "b" / "1.png", 0, (6, 7))
+    with pytest.raises(InputError, match="images differ in size"):
+        opened(tmp_path, image_size=None).train.images.batches([np.arange(2)], np.empty).__next__()
+
+
+@pytest.mark.parametrize("name", ["digits"])
+def test_several_images_in_one_file_cannot_stay_there(name):
+    with pytest.raises(InputError, match=r"cannot stay in their files(.*\n)+.*one file an image: folder"):
+        open_dataset(Data(name=name, in_memory=False))
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [("1", 6), ("4", 1), ("100", 1)])
+def test_a_worker_for_each_core(ranks, workers, root, monkeypatch):
+    monkeypatch.setattr("ffds.data.storage.sys.platform", "darwin")
+    monkeypatch.setattr("ffds.data.storage.os.cpu_count", lambda: 6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    assert opened(root, in_memory=False, workers=None).train.images.decoders.workers == workers
+    monkeypatch.setattr("ffds.data.storage.os.cpu_count", lambda: 1000)
+    if ranks == "1":
+        assert opened(root, in_memory=False, workers=None).train.images.decoders.workers == 8
+
+
+def test_splits_share_their_workers(root):
+    dataset = opened(root, in_memory=False, validation=0.3)
+    assert dataset.train.images.decoders is dataset.test.images.decoders is dataset.validation.images.decoders
+
+
+# Bad images
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("settings", [{}, {"imbalance_factor": 2.0, "validation": 0.3}])
+def test_what_cannot_be_read_is_left_out_as_in_memory(workers, settings, tmp_path, capsys):
+    write_folder(tmp_path, {"a": 50, "b": 20}, {"a": 3, "b": 2})
+    for name in ("train/a/000.jpg", "train/a/041.png", "train/b/019.png", "test/b/000.jpg"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:90])
+    settings |= {"on_bad_image": "skip"}
+    theirs = opened(tmp_path, in_memory=True, **settings)
+    assert capsys.readouterr().err == ""
+    ours = opened(tmp_path, in_memory=False, workers=workers, **settings)
+    assert "images checked" in capsys.readouterr().err
+    assert stays(ours)
+    assert ours.skipped == theirs.skipped
+    assert len(ours.skipped) == 4
+    assert ours.class_counts == theirs.class_counts
+    for split in ("train", "test", *(["validation"] if "validation" in settings else [])):
+        one, other = getattr(ours, split), getattr(theirs, split)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.images[:], other.images)
+
+
+def test_nothing_that_can_be_read(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            write_picture(tmp_path / split / name / "1.png", 0).write_bytes(b"no image")
+    with pytest.raises(InputError, match="2 of 2 classes have no training image"):
+        opened(tmp_path, in_memory=False, on_bad_image="skip")
+    with pytest.raises(InputError, match="no image can be read"):
+        opened(tmp_path, in_memory=False, image_size=None)
+
+
+# How much memory there is
+
+
+def test_memory_is_that_of_the_machine_or_of_the_container(tmp_path, monkeypatch):
+    none, limit = tmp_path / "none", tmp_path / "limit"
+    monkeypatch.setattr("ffds.data.storage.CONTROL_GROUP", (str(none),))
+    physical = machine_memory()
+    assert physical == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr("ffds.data.storage.CONTROL_GROUP", (str(none), str(limit)))
+    for text, expected in (("max\n", physical), ("4096\n", 4096), (f"{2**63}\n", physical)):
+        limit.write_text(text)
+        assert machine_memory() == expected

@@ -1,0 +1,140 @@
+"""Training on images that stay in their files: the same bits as in memory, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ffds.cli import main
+from ffds.errors import Interrupted
+from ffds.recipes.load import load_recipe
+from ffds.runs import Run
+from ffds.training.train import train_recipe
+from tests.data.pictures import write_folder
+from tests.training import processes, tiny
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for children in /proc")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    root = write_folder(
+        tmp_path_factory.mktemp("folder"), {"a": 30, "b": 12, "c": 5}, {"a": 6, "b": 6, "c": 6}
+    )
+    return [
+        f"data.root={root}",
+        *("data.image_size=12", "data.eval_resize=14", "data.workers=2", "data.cache=false"),
+        *("model.name=resnet20", "model.pretrained=false", "trainer.batch_size=12", "schedule.epochs=3"),
+    ]
+
+
+def recipe(settings, *more, in_memory):
+    texts = [*settings, f"data.in_memory={str(in_memory).lower()}", *more]
+    return load_recipe("own-folder", texts).recipe
+
+
+@pytest.fixture(scope="module")
+def whole(settings, tmp_path_factory):
+    """In memory, never interrupted."""
+    return train_recipe(recipe(settings, in_memory=True), out=tmp_path_factory.mktemp("whole"), shown=False)
+
+
+def test_the_weights_are_bit_equal(settings, whole, tmp_path):
+    run = train_recipe(recipe(settings, in_memory=False), out=tmp_path, shown=False)
+    assert run.path.name == whole.path.name, "where images are kept is no part of what a run is"
+    assert tiny.trace(run) == tiny.trace(whole)
+
+
+@pytest.mark.parametrize(("polls", "then"), [(2, False), (6, True)])
+def test_interrupted_it_goes_on_with_any_workers_or_in_memory(
+    polls, then, settings, whole, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        tiny.stop_after(patch, polls)
+        with pytest.raises(Interrupted):
+            train_recipe(recipe(settings, in_memory=False), out=tmp_path, shown=False)
+    run = train_recipe(recipe(settings, "data.workers=1", in_memory=then), out=tmp_path, shown=False)
+    assert tiny.trace(run) == tiny.trace(whole)
+
+
+# Real processes, real signals
+
+
+def in_a_session(*arguments):
+    """With a process group of its own, as a shell gives to a command."""
+    os.setsid()
+    return main(list(arguments))
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command(settings, out):
+    return ["train", "own-folder", *settings, "data.in_memory=false", "--out", str(out)]
+
+
+def begun(settings, out):
+    """The command, and its run directory once an epoch is saved there."""
+    process = processes.forked(in_a_session, *command(settings, out), log=out / "log")
+    run = Run.of(recipe(settings, in_memory=False), out)
+    processes.wait_for((run.checkpoints / "epoch-0001").exists, process)
+    return process, run
+
+
+def goes_on(settings, run, out, whole):
+    process = processes.forked(in_a_session, *command(settings, out), log=out / "log")
+    assert processes.exit_code(process) == 0, (out / "log").read_text()
+    assert tiny.trace(run) == tiny.trace(whole)
+
+
+def test_a_killed_worker(settings, whole, tmp_path):
+    process, run = begun(settings, tmp_path)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    assert processes.exit_code(process) == 1
+    told = (tmp_path / "log").read_text()
+    assert f"error: decoding worker 0 (pid {workers[0]}) was killed by SIGKILL" in told
+    assert "Traceback" not in told
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not run.done
+    goes_on(settings, run, tmp_path, whole)
+
+
+def test_ctrl_c_on_a_terminal(settings, whole, tmp_path):
+    process, run = begun(settings, tmp_path)
+    workers = children(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    assert processes.exit_code(process) == 75, (tmp_path / "log").read_text()
+    told = (tmp_path / "log").read_text()
+    assert "SIGINT: state saved" in told
+    assert "Traceback" not in told
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    goes_on(settings, run, tmp_path, whole)
+
+
+def test_two_ranks(settings, tmp_path):
+    """Each with workers of its own; equal to two ranks in memory."""
+    found = {}
+    for in_memory in (True, False):
+        out = tmp_path / str(in_memory)
+        out.mkdir()
+        two = [
+            *settings,
+            "trainer.devices=2",
+            "trainer.accelerator=cpu",
+            f"data.in_memory={str(in_memory).lower()}",
+        ]
+        started = processes.ranks(rank_of, two, out, log=out / "log")
+        codes = [processes.exit_code(process) for process in started]
+        assert codes == [0, 0], [(out / f"log-rank{k}").read_text() for k in range(2)]
+        found[in_memory] = tiny.trace(Run.of(load_recipe("own-folder", two).recipe, out))
+    assert found[True] == found[False]
+
+
+def rank_of(number, settings, out):
+    return main(["train", "own-folder", *settings, "--out", str(out)])
