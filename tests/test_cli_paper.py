@@ -139,11 +139,11 @@ def test_a_figure_says_what_is_missing_from_it(tmp_path, capsys):
 
 
 def test_a_failed_training_is_a_gap_and_decides_the_exit_code(tmp_path, capsys, monkeypatch):
-    def train_all(recipes, *, out):
+    def train_all(recipes, *, out, jobs):
         made.run(Path(out), recipes[0], checkpoint=False)
         return {Run.of(recipes[1], out).path: NonFiniteLossError("nan in epoch 1\n  fix: lower")}
 
-    monkeypatch.setattr("ffds.training.plan.train_all", train_all)
+    monkeypatch.setattr("ffds.training.several.train_all", train_all)
     arguments = ["table", "1a", "--columns", "cifar100-lt-100", "--methods", "ce,fl", SHORT]
     assert main([*arguments, "--out", str(tmp_path), "--save", str(tmp_path)]) == 3
     said = capsys.readouterr()

@@ -7,12 +7,13 @@ import math
 import pytest
 
 import ffds
-import ffds.training.plan as module
+import ffds.training.share as module
 from ffds.comparison import COLUMNS, SHORT, Comparison, compare, compare_recipes
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
 from ffds.losses import FocalLoss
 from ffds.recipes.load import load_recipe
 from ffds.runs import Run
+from ffds.training.jobs import Jobs
 from tests.training import tiny
 
 ENVIRONMENT = {
@@ -232,13 +233,22 @@ def recipe(method):
     return load_recipe("digits", TEXTS, method=method).recipe
 
 
-@pytest.mark.usefixtures("tiny_digits")
-def test_a_run_that_another_process_trains_is_a_gap(tmp_path, capsys):
-    with Run.of(recipe("ce"), tmp_path).locked():
-        found = compare_recipes("digits", TEXTS, ["ce"], [0], out=tmp_path, shown=False)
-    (error,) = found.failures.values()
-    assert "another process" in str(error)
-    assert "another process" in capsys.readouterr().err
+def test_without_any_run_there_is_a_table_of_gaps(tmp_path):
+    nowhere = ["data.name=folder", f"data.root={tmp_path / 'none'}"]
+    found = compare_recipes("digits", [*TEXTS, *nowhere], ["ce"], [0], out=tmp_path / "runs", shown=False)
+    assert found.table(("accuracy",))[1:] == [["ce", "0", "—"]]
+    assert "Failed: " in (tmp_path / "runs" / "digits" / "compare.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("how", "jobs"),
+    [({}, Jobs(1)), ({"jobs": 3}, Jobs(3)), ({"devices": [1, 0]}, Jobs(2, (1, 0)))],
+)
+def test_jobs_are_handed_on(how, jobs, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("ffds.comparison.train_all", lambda recipes, **how: asked.append(how["jobs"]) or {})
+    compare("digits", methods=["ce"], out=tmp_path, overrides=OVERRIDES, **how)
+    assert asked == [jobs]
 
 
 @pytest.mark.usefixtures("tiny_digits")

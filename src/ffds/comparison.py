@@ -17,7 +17,8 @@ from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
 from ffds.spread import Spread
-from ffds.training.plan import train_all
+from ffds.training.jobs import ALONE, Jobs
+from ffds.training.several import train_all
 
 __all__ = ["COLUMNS", "SHORT", "Comparison", "compare", "compare_recipes"]
 
@@ -96,6 +97,7 @@ class Comparison:
 
     def write(self, directory: Path) -> None:
         """Write ``compare.md`` and ``compare.csv``."""
+        directory.mkdir(parents=True, exist_ok=True)
         write_text(directory / "compare.md", self.markdown())
         write_text(directory / "compare.csv", self.csv())
 
@@ -125,6 +127,8 @@ def compare(
     seeds: Sequence[int] = (0,),
     out: str | Path = "runs",
     overrides: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+    devices: Sequence[int] = (),
     shown: bool = True,
 ) -> Comparison:
     """Train several methods with several seeds and set their results side by side.
@@ -138,14 +142,18 @@ def compare(
         seeds: one run of each method per seed.
         out: directory of all runs.
         overrides: recipe keys and values, the same for all runs.
+        jobs: runs at a time, each in a process of its own with its share of the cores; None: one for each of
+            `devices`, without devices one. On the CPU the number of threads decides the last digits.
+        devices: numbers of GPUs, given out to the jobs in turn.
         shown: whether to report progress on standard error.
 
     Raises:
-        InputError: a recipe cannot be resolved; nothing has been trained then.
+        InputError: a recipe cannot be resolved, or the jobs cannot be had; nothing has been trained then.
         Interrupted: SIGTERM or SIGINT; run it again to go on.
     """
     texts = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
-    return compare_recipes(recipe, texts, methods, seeds, out=out, shown=shown)
+    at_once = Jobs.asked(jobs, devices)
+    return compare_recipes(recipe, texts, methods, seeds, out=out, jobs=at_once, shown=shown)
 
 
 def compare_recipes(
@@ -155,13 +163,15 @@ def compare_recipes(
     seeds: Sequence[int],
     *,
     out: str | Path = "runs",
+    jobs: Jobs = ALONE,
     shown: bool = True,
 ) -> Comparison:
     """As `compare`, with overrides as they stand on a command line."""
     if not methods or not seeds:
         raise InputError("a comparison needs at least one method and one seed")
     plan = {method: _recipes(recipe, overrides, method, seeds) for method in dict.fromkeys(methods)}
-    failures = train_all([one for recipes in plan.values() for one in recipes], out=out, shown=shown)
+    wanted = [one for recipes in plan.values() for one in recipes]
+    failures = train_all(wanted, out=out, shown=shown, jobs=jobs)
     runs = {method: tuple(Run.of(one, out) for one in recipes) for method, recipes in plan.items()}
     first = next(iter(plan.values()))[0]
     comparison = Comparison(first.name, first.title, tuple(dict.fromkeys(seeds)), runs, failures)

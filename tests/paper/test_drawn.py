@@ -152,13 +152,13 @@ def test_a_missing_run_is_named(name, method, tmp_path):
 def test_missing_runs_are_trained_first(monkeypatch, tmp_path):
     asked = []
 
-    def train_all(recipes, *, out):
+    def train_all(recipes, *, out, jobs):
         asked.extend(recipes)
         for one in recipes:
             made.run(out, one)
         return {}
 
-    monkeypatch.setitem(sys.modules, "ffds.training.plan", SimpleNamespace(train_all=train_all))
+    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
     drawn("5a", Request("cifar100-lt-100", (SHORT,), seed=2, out=tmp_path))
     assert [(one.method.name, one.trainer.seed, one.schedule.epochs) for one in asked] == [
         *(("ce", 2, 3), ("d-ffds", 2, 3))
@@ -166,10 +166,10 @@ def test_missing_runs_are_trained_first(monkeypatch, tmp_path):
 
 
 def test_a_failed_training_is_told(monkeypatch, tmp_path):
-    def train_all(recipes, *, out):
+    def train_all(recipes, *, out, jobs):
         return {Run.of(recipes[0], out).path: NonFiniteLossError("nan in epoch 1")}
 
-    monkeypatch.setitem(sys.modules, "ffds.training.plan", SimpleNamespace(train_all=train_all))
+    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
     with pytest.raises(NonFiniteLossError, match="nan in epoch 1"):
         drawn("5a", Request("cifar100-lt-100", (SHORT,), out=tmp_path))
 

@@ -10,6 +10,7 @@ from ffds.paper.measured import csv_text, read_runs
 from ffds.paper.reproduce import find_run, reproduced, train_missing
 from ffds.paper.wanted import planned_table
 from ffds.runs import Run
+from ffds.training.jobs import ALONE, Jobs
 from tests.paper import made
 
 SHORT = "schedule.epochs=2"
@@ -24,7 +25,7 @@ def trained(monkeypatch):
     """In place of training: each recipe gets a run, those of FL fail, and what was asked for is noted."""
     asked = []
 
-    def train_all(recipes, *, out="runs", shown=True):
+    def train_all(recipes, *, out="runs", jobs=ALONE):
         asked.extend(recipes)
         failures = {}
         for one in recipes:
@@ -34,7 +35,7 @@ def trained(monkeypatch):
                 made.run(out, one, last=40.0 + one.trainer.seed, checkpoint=False)
         return failures
 
-    monkeypatch.setitem(sys.modules, "ffds.training.plan", SimpleNamespace(train_all=train_all))
+    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
     return asked
 
 
@@ -69,6 +70,19 @@ def test_a_run_that_two_cells_need_is_trained_once(trained, tmp_path):
     assert len(trained) == 1
 
 
+def test_jobs_are_handed_on(monkeypatch, tmp_path):
+    asked = []
+
+    def train_all(recipes, *, out, jobs):
+        asked.append(jobs)
+        return {}
+
+    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
+    reproduced(plan("ce"), out=tmp_path)
+    reproduced(plan("ce"), out=tmp_path, jobs=Jobs(2, (0,)))
+    assert asked == [ALONE, Jobs(2, (0,))]
+
+
 def test_a_failure_is_a_marked_gap(trained, tmp_path):
     table = reproduced(plan("ce", "fl"), out=tmp_path)
     assert [cell.shown for cell in table.cells] == ["40.00", "failed"]
@@ -81,7 +95,7 @@ def test_an_interruption_ends_it(monkeypatch, tmp_path):
     def train_all(recipes, **_):
         raise Interrupted("stopped")
 
-    monkeypatch.setitem(sys.modules, "ffds.training.plan", SimpleNamespace(train_all=train_all))
+    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
     with pytest.raises(Interrupted):
         reproduced(plan("ce"), out=tmp_path)
 

@@ -8,7 +8,6 @@ import optuna
 import pytest
 
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
-from ffds.locks import held
 from ffds.runs import Run
 from ffds.sweep import search
 from ffds.sweep.claims import claim
@@ -203,9 +202,9 @@ def test_a_living_process_takes_the_trial_of_a_dead_one(tmp_path, monkeypatch):
 def test_a_second_process_waits_for_the_common_epochs(tmp_path, monkeypatch, capsys):
     made.use(monkeypatch)
     prepared = search.Search.prepared(searched_recipe("digits", made.SETTINGS), None, None, tmp_path)
-    lock = next(iter(locks(prepared, monkeypatch)))
-    other = held(lock)
+    other = prepared._shared_epochs(None)
     assert other is not None
+    capsys.readouterr()
     thread = threading.Thread(target=prepared.work, args=[1])
     thread.start()
     thread.join(0.2)
@@ -219,23 +218,13 @@ def test_a_second_process_waits_for_the_common_epochs(tmp_path, monkeypatch, cap
     assert told.count("waiting for another process to train the first 4 epochs") == 1
 
 
-def locks(prepared, monkeypatch):
-    """The file that the right to train the common epochs hangs on."""
-    with monkeypatch.context() as patch:
-        patch.setattr(search, "held", lambda path: seen.append(path) or held(path))
-        seen = []
-        right = prepared._shared_epochs(None)
-    right.close()
-    return seen
-
-
 def test_with_one_phase_nothing_is_waited_for(tmp_path, monkeypatch, capsys):
     made.use(monkeypatch)
     found = sweep("digits", ["schedule.epochs=8", "method=ffds"], trials=2, out=tmp_path)
     assert [one.epoch for one in found.trials] == [8, 8]
     told = capsys.readouterr().err
     assert "share" not in told
-    assert not list(tmp_path.glob("digits/sweep/epochs-*"))
+    assert not list(tmp_path.glob("digits/trajectories/*"))
 
 
 # What is told, what is refused

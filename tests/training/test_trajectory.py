@@ -11,9 +11,10 @@ from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schedule import start_epoch
 from ffds.runs import Run
-from ffds.training import plan as planning
+from ffds.training import share as sharing
 from ffds.training.fit import Fit
-from ffds.training.plan import plan, train_all
+from ffds.training.plan import plan
+from ffds.training.several import train_all
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory, histories
@@ -143,6 +144,12 @@ def test_a_change_of_the_setting_shares_nothing(change):
     assert shared(one("ce"), one("ce", change)) == -1
 
 
+@pytest.mark.parametrize("setting", ["data.cache=false", "data.in_memory=true", "data.workers=3"])
+def test_how_images_are_loaded_is_no_part_of_the_history(setting):
+    assert history(one("d-ffds", setting)) == history(one("d-ffds"))
+    assert one("ce", setting).config_hash == one("ce").config_hash
+
+
 def test_class_counts_are_a_part_of_the_history():
     recipe = one("ce")
     other = [*tiny.COUNTS[:-1], 1]
@@ -232,7 +239,7 @@ def test_a_plan_knows_what_is_done(digits, tmp_path):
 
 
 def test_the_plan_is_printed_before_anything_is_trained(digits, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(planning, "train_recipe", lambda *_, **__: print("trains"))
+    monkeypatch.setattr(sharing, "train_recipe", lambda *_, **__: print("trains"))
     train_all([one("ce"), one("d-ffds")], out=tmp_path)
     found = capsys.readouterr()
     assert found.out == "trains\n" * 2

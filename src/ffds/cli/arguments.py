@@ -8,13 +8,16 @@ from typing import Any
 
 __all__ = [
     "EPILOG",
+    "add_jobs",
     "add_out",
     "add_overrides",
     "add_recipe",
     "add_verb",
+    "gpus",
     "names",
     "numbers",
     "resolved_recipe",
+    "wanted_jobs",
 ]
 
 EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
@@ -58,19 +61,44 @@ def add_out(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """--jobs N and --devices A,B,…."""
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at a time, each in a process with its share of the cores; on the CPU the number of "
+        "threads decides the last digits (default: one for each device, else 1)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=gpus,
+        default=(),
+        metavar="A,B,…",
+        help="GPU numbers, given out to the jobs in turn (default: each job takes what its recipe asks for)",
+    )
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names with commas between."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between."""
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"seeds are whole numbers with commas between, got {text!r}"
-        ) from None
+    """Seeds with commas between."""
+    return _whole("seeds", text)
+
+
+def gpus(text: str) -> tuple[int, ...]:
+    """GPU numbers with commas between."""
+    return _whole("devices", text)
+
+
+def wanted_jobs(options: argparse.Namespace) -> Any:
+    """The `ffds.training.jobs.Jobs` that the arguments ask for."""
+    from ffds.training.jobs import Jobs
+
+    return Jobs.asked(options.jobs, options.devices)
 
 
 def resolved_recipe(options: argparse.Namespace) -> Any:
@@ -78,3 +106,12 @@ def resolved_recipe(options: argparse.Namespace) -> Any:
     from ffds.recipes.load import load_recipe
 
     return load_recipe(options.recipe, options.overrides)
+
+
+def _whole(what: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{what} are whole numbers with commas between, got {text!r}"
+        ) from None

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ffds.cli.arguments import add_out, add_overrides, add_verb, names, numbers
+from ffds.cli.arguments import add_jobs, add_out, add_overrides, add_verb, names, numbers, wanted_jobs
 from ffds.cli.output import print_json, print_table
 
 __all__ = ["FIGURES", "TABLES", "add_verbs", "figure", "table"]
@@ -32,7 +32,12 @@ def table(options: argparse.Namespace) -> None:
         options.table, columns=options.columns, methods=options.methods, overrides=options.overrides
     )
     found = reproduced(
-        plan, seeds=options.seeds, out=options.out, runs=options.runs, train=not options.no_train
+        plan,
+        seeds=options.seeds,
+        out=options.out,
+        runs=options.runs,
+        train=not options.no_train,
+        jobs=wanted_jobs(options),
     )
     written = [] if options.save is None else write_table(found, Path(options.save))
     if options.json:
@@ -52,7 +57,14 @@ def figure(options: argparse.Namespace) -> None:
     from ffds.paper.drawn import Request, drawn
 
     recipe = options.recipe or ("ictext-lt-18" if options.figure == "4" else "cifar100-lt-100")
-    request = Request(recipe, tuple(options.overrides), options.seed, options.out, not options.no_train)
+    request = Request(
+        recipe,
+        tuple(options.overrides),
+        options.seed,
+        options.out,
+        train=not options.no_train,
+        jobs=wanted_jobs(options),
+    )
     drawing = drawn(options.figure, request)
     if drawing.remark:
         print(f"note: {drawing.remark}", file=sys.stderr)
@@ -90,6 +102,7 @@ def _add_table(verbs: Any) -> None:
     parser.add_argument("--runs", metavar="FILE", help="read this runs.csv, train nothing")
     parser.add_argument("--save", metavar="DIR", help="also write Markdown, LaTeX and CSV there")
     _add_no_train(parser)
+    add_jobs(parser)
     add_overrides(parser)
 
 
@@ -104,6 +117,7 @@ def _add_figure(verbs: Any) -> None:
         "--save", metavar="DIR", default="figures", help="where SVG, PDF, PNG and CSV go (default: figures)"
     )
     _add_no_train(parser)
+    add_jobs(parser)
     add_overrides(parser)
 
 

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffds.cli.arguments import add_out, add_recipe, add_verb
+from ffds.cli.arguments import add_jobs, add_out, add_recipe, add_verb, wanted_jobs
 from ffds.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def sweep(options: argparse.Namespace) -> None:
     from ffds.sweep.recipe import searched_recipe
 
     searched_recipe(options.recipe, options.overrides)
+    jobs = wanted_jobs(options)
     from ffds.errors import NonFiniteLossError
     from ffds.sweep.search import sweep as search
 
@@ -32,6 +33,7 @@ def sweep(options: argparse.Namespace) -> None:
         study=options.study,
         storage=options.storage,
         out=options.out,
+        jobs=jobs,
     )
     written = _written(found)
     if options.json:
@@ -58,6 +60,7 @@ def add_verbs(verbs: Any) -> None:
         metavar="URL",
         help="for many machines, e.g. postgresql+psycopg://HOST/DATABASE (default: a file below --out)",
     )
+    add_jobs(parser)
     add_recipe(parser)
 
 

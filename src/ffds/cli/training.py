@@ -6,7 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ffds.cli.arguments import add_out, add_overrides, add_recipe, add_verb, names, numbers, resolved_recipe
+from ffds.cli.arguments import (
+    add_jobs,
+    add_out,
+    add_overrides,
+    add_recipe,
+    add_verb,
+    names,
+    numbers,
+    resolved_recipe,
+    wanted_jobs,
+)
 from ffds.cli.output import cell, print_json, print_table
 
 __all__ = ["add_verbs", "compare", "evaluate", "train"]
@@ -37,10 +47,11 @@ def compare(options: argparse.Namespace) -> None:
 
     for method in options.methods:
         load_recipe(options.recipe, options.overrides, method=method)
+    jobs = wanted_jobs(options)
     from ffds.comparison import SHORT, compare_recipes
 
     found = compare_recipes(
-        options.recipe, options.overrides, options.methods, options.seeds, out=options.out
+        options.recipe, options.overrides, options.methods, options.seeds, out=options.out, jobs=jobs
     )
     if options.json:
         print_json([run.summary for runs in found.runs.values() for run in runs if run.done])
@@ -82,6 +93,7 @@ def _add_compare(verbs: Any) -> None:
         "--methods", type=names, required=True, metavar="A,B,…", help="methods of Table 1, e.g. ce,d-ffds"
     )
     parser.add_argument("--seeds", type=numbers, default=(0,), metavar="0,1,…", help="seeds (default: 0)")
+    add_jobs(parser)
     add_recipe(parser)
 
 

@@ -22,6 +22,7 @@ from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import FFDS
 from ffds.recipes.schema import RENDERED, Recipe
 from ffds.runs import Run
+from ffds.training.jobs import ALONE, Jobs
 
 __all__ = ["FIGURES", "Drawing", "Request", "drawn"]
 
@@ -48,6 +49,7 @@ class Request:
         seed: of the runs.
         out: directory of all runs.
         train: whether to train what is missing.
+        jobs: how many runs train at a time.
     """
 
     recipe: str
@@ -55,6 +57,7 @@ class Request:
     seed: int = 0
     out: str | Path = "runs"
     train: bool = True
+    jobs: Jobs = ALONE
 
     def resolved(self, method: str) -> Recipe:
         """The recipe with one method."""
@@ -70,7 +73,7 @@ class Request:
         """
         recipes = [self.resolved(method) for method in methods]
         if self.train:
-            for failure in train_missing(recipes, self.out):
+            for failure in train_missing(recipes, self.out, self.jobs):
                 raise failure.error
         return [find_run(recipe, self.out) for recipe in recipes]
 

@@ -12,6 +12,7 @@ from ffds.paper.measured import read_csv, read_runs, readable_runs
 from ffds.paper.wanted import Plan
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
+from ffds.training.jobs import ALONE, Jobs
 
 __all__ = ["find_run", "reproduced", "train_missing"]
 
@@ -23,6 +24,7 @@ def reproduced(
     out: str | Path = "runs",
     runs: str | Path | None = None,
     train: bool = True,
+    jobs: Jobs = ALONE,
 ) -> Filled:
     """A table of the paper from measured runs.
 
@@ -32,9 +34,10 @@ def reproduced(
         out: directory of all runs.
         runs: a ``runs.csv`` to read in place of run directories; nothing is trained then.
         train: whether to train what is missing.
+        jobs: how many runs train at a time.
 
     Raises:
-        InputError: the ``runs.csv`` cannot be read.
+        InputError: the ``runs.csv`` cannot be read, or the jobs cannot be had.
         Interrupted: SIGTERM or SIGINT; run it again to go on.
     """
     if runs is not None:
@@ -43,21 +46,23 @@ def reproduced(
         return filled(plan, read_runs(out), seeds=seeds)
     seeds = (0,) if seeds is None else seeds
     recipes = [_with_seed(cell.recipe, seed) for cell in plan.cells for seed in seeds]
-    failures = train_missing(recipes, out)
+    failures = train_missing(recipes, out, jobs)
     return filled(plan, read_runs(out), seeds=seeds, failures=failures)
 
 
-def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs") -> list[Failure]:
+def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Jobs = ALONE) -> list[Failure]:
     """Train those recipes that no finished run measures, each stretch of epochs once.
 
     Args:
         recipes: what is wanted; one that is wanted twice is trained once.
         out: directory of all runs.
+        jobs: how many at a time.
 
     Returns:
         The trainings that failed.
 
     Raises:
+        InputError: the jobs cannot be had.
         Interrupted: SIGTERM or SIGINT; run it again to go on.
     """
     there = {(line.identity, line.seed) for line in read_runs(out)}
@@ -66,9 +71,9 @@ def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs") -> list[F
     if not missing:
         return []
     # It imports torch, which tables and figures of finished runs do without.
-    from ffds.training.plan import train_all
+    from ffds.training.several import train_all
 
-    failures = train_all(missing, out=out)
+    failures = train_all(missing, out=out, jobs=jobs)
     paths = {Run.of(recipe, out).path: recipe for recipe in missing}
     return [Failure(path, identity(paths[path]), error) for path, error in failures.items()]
 

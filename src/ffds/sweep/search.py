@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from tempfile import TemporaryDirectory
+from typing import IO, Any
 
 import optuna
 from optuna.trial import TrialState
 
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
-from ffds.errors import InputError, Interrupted, NonFiniteLossError
-from ffds.locks import held, waited
+from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+from ffds.locks import waited
 from ffds.methods import phases
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
@@ -28,7 +29,10 @@ from ffds.sweep.recipe import searched_method, searched_recipe, with_settings, w
 from ffds.sweep.space import Space
 from ffds.sweep.study import checked_name, open_study
 from ffds.training.interruption import Interruption
+from ffds.training.jobs import ALONE, Jobs
+from ffds.training.journal import Journal
 from ffds.training.trajectory import Trajectory
+from ffds.training.workers import Workers, how_it_ended
 
 __all__ = ["Search", "sweep"]
 
@@ -44,6 +48,7 @@ def sweep(
     study: str | None = None,
     storage: str | None = None,
     out: str | Path = "runs",
+    jobs: Jobs = ALONE,
     shown: bool = True,
 ) -> Found:
     """Search the settings of FFDS over the paper's space, on validation images held out of the training set.
@@ -59,21 +64,28 @@ def sweep(
         study: its name; None: one that belongs to these settings and images.
         storage: an Optuna URL; None: a journal file in ``OUT/RECIPE/sweep``.
         out: directory of all runs.
+        jobs: how many trials at a time. What TPE learns from then depends on which of them end first.
         shown: whether to report the plan and each trial on standard error.
 
     Returns:
         All trials, and the best settings.
 
     Raises:
-        InputError: recipe, data or storage cannot be used, or the study is another search.
+        InputError: recipe, data, storage or jobs cannot be used, or the study is another search.
         Interrupted: SIGTERM or SIGINT; the same call goes on.
         NonFiniteLossError: training fails in the epochs that all trials have in common.
     """
     if trials < 1:
         raise InputError("a sweep needs a trial", where="--trials", got=trials, allowed="1 or more")
-    search = Search.prepared(searched_recipe(recipe, overrides), study, storage, out, shown=shown)
+    own = searched_recipe(recipe, overrides)
+    jobs.check([own])
+    search = Search.prepared(own, study, storage, out, shown=shown)
     search.progress.plan(search.found(), search.space, trials)
-    search.work(trials)
+    if jobs.in_own_processes:
+        order = {"recipe": recipe, "overrides": list(overrides), "study": study, "storage": storage}
+        search.have_worked(order | {"shown": shown}, trials, jobs)
+    else:
+        search.work(trials)
     return search.found()
 
 
@@ -136,6 +148,28 @@ class Search:
                         self._train(trial, right)
                 _stop_if_asked(interruption)
 
+    def have_worked(self, order: Mapping[str, Any], trials: int, jobs: Jobs) -> None:
+        """Have other processes train trials until the study has had as many.
+
+        Args:
+            order: of each process, but for what is known here.
+            trials: of the study as a whole.
+            jobs: how many processes, where.
+        """
+        with TemporaryDirectory(prefix="ffds-") as directory:
+            file = Path(directory) / "journal.jsonl"
+            order = {**order, "out": str(self.out), "trials": trials, "journal": str(file)}
+            environments = jobs.environments(min(jobs.count, trials))
+            orders = [order] * len(environments)
+            with (
+                Interruption() as interruption,
+                Workers("ffds.sweep.worker", orders, environments, Path(directory)) as workers,
+            ):
+                codes = [code for _, code in workers.ended(interruption)]
+            if self._left(trials):
+                _stop_if_asked(interruption)
+                raise _why_unfinished(codes, Journal(file))
+
     def found(self) -> Found:
         """What the study has found so far."""
         return found(self.study, self.own, self.recipe, self.dataset, self.out)
@@ -186,11 +220,10 @@ class Search:
         counts = self.dataset.class_counts
         start = start_epoch(self.recipe.method, self.recipe.schedule.epochs)
         trajectory = Trajectory.of(self.recipe, counts, phases(self.recipe, counts), self.out)
-        lock = self.directory / f"epochs-{trajectory.histories[start][:16]}.lock"
         waiting = False
-        while trajectory.newest() < start:
-            right = held(lock)
-            if right is not None and trajectory.newest() < start:
+        while not trajectory.has(start):
+            right = trajectory.right(start)
+            if right is not None and not trajectory.has(start):
                 self.progress.say(f"training the first {start} epochs, which all trials share")
                 return right
             if right is not None:
@@ -219,3 +252,12 @@ def _made(directory: Path) -> Path:
 def _stop_if_asked(interruption: Interruption) -> None:
     if interruption.requested is not None:
         raise Interrupted(f"{interruption.requested.name}: the same command goes on with the sweep")
+
+
+def _why_unfinished(codes: Sequence[int], journal: Journal) -> FfdsError:
+    if journal.failures:
+        return next(iter(journal.failures.values()))
+    if Interrupted.exit_code in codes:
+        return Interrupted("a process was interrupted: the same command goes on with the sweep")
+    ends = ", ".join(how_it_ended(code) for code in codes)
+    return FfdsError(f"no process is left to go on, one {ends}: the same command goes on with the sweep")

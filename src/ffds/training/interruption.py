@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 __all__ = ["Interruption"]
 
@@ -16,8 +16,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Interruption:
     """While entered, the first signal sets `requested`; on exit the former handlers are back.
 
+    One within another tells it as well: a request that comes too late for one run ends the work on several.
     Signals reach the main thread only: entered in another thread it never requests anything.
     """
+
+    _entered: ClassVar[list[Interruption]] = []
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
@@ -25,6 +28,7 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
+            self._entered.append(self)
             self._former = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         return self
 
@@ -33,9 +37,12 @@ class Interruption:
     ) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        if self._former:
+            self._entered.remove(self)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.requested = signal.Signals(number)
+        for one in self._entered:
+            one.requested = signal.Signals(number)

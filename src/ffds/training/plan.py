@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
-from ffds.errors import FfdsError, Interrupted
+from ffds.errors import FfdsError
 from ffds.methods import phases
 from ffds.recipes.schema import Data, Recipe
 from ffds.runs import Run
 from ffds.training.checkpoint import Checkpoints
-from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory
 
-__all__ = ["Plan", "Planned", "plan", "train_all"]
+__all__ = ["OpenData", "Plan", "Planned", "plan"]
 
 
 @dataclass
@@ -30,19 +28,31 @@ class Planned:
         run: where.
         done: epochs trained in earlier sessions.
         shared: epochs after those that another run trains, or has left a checkpoint of.
-        branches: epochs after which others go on from this run.
+        branches: epochs after which it parts from another unfinished run. They do not depend on how far a run
+            is: all processes that share the work agree on them, whenever they plan.
+        trajectory: its history, None for a run that is done.
     """
 
     recipe: Recipe
     run: Run
     done: int
     shared: int = 0
-    branches: set[int] = field(default_factory=set)
+    branches: frozenset[int] = frozenset()
+    trajectory: Trajectory | None = None
 
     @property
     def to_train(self) -> int:
         """Epochs that this run trains itself."""
         return self.recipe.schedule.epochs - self.done - self.shared
+
+    @property
+    def place(self) -> str:
+        """Its directory below that of all runs."""
+        return str(Path(*self.run.path.parts[-3:]))
+
+    def newest_epoch(self) -> int:
+        """Epochs done at its own newest checkpoint."""
+        return Checkpoints(self.run.checkpoints).newest_epoch()
 
 
 @dataclass(frozen=True)
@@ -69,115 +79,65 @@ class Plan:
             f"plan: {len(self.runs)} runs, {total} epochs: {done} done, {shared} shared, {to_train} to train"
         ]
         for one in self.runs:
-            place = Path(*one.run.path.parts[-3:])
-            lines.append(f"  {place}: {one.done} done, {one.shared} shared, {one.to_train} to train")
+            lines.append(f"  {one.place}: {one.done} done, {one.shared} shared, {one.to_train} to train")
         return "\n".join(lines)
 
 
-def plan(recipes: Sequence[Recipe], out: str | Path = "runs") -> Plan:
-    """Find the epochs that runs share, with each other and with what lies on disk.
-
-    Args:
-        recipes: resolved; they train in this order.
-        out: directory of all runs.
-    """
-    return _plan(recipes, out, _Data())
-
-
-def train_all(
-    recipes: Sequence[Recipe], *, out: str | Path = "runs", shown: bool = True
-) -> Mapping[Path, FfdsError]:
-    """Train several runs, sharing what they have in common; finished ones are not trained again.
-
-    Args:
-        recipes: resolved; they train in this order, each once.
-        out: directory of all runs.
-        shown: whether to report the plan and the progress on standard error.
-
-    Returns:
-        Run directory → why that run failed; the others are done.
-
-    Raises:
-        Interrupted: SIGTERM or SIGINT; the same call goes on.
-    """
-    wanted = list({recipe.config_hash: recipe for recipe in recipes}.values())
-    data = _Data()
-    # One process plans, and a training hands its branches to the other ones.
-    planned = _plan(wanted, out, data) if _first() else Plan(tuple(_unplanned(one, out) for one in wanted))
-    if shown and _first():
-        print(planned, file=sys.stderr, flush=True)
-    _report(planned.failures)
-    failures = dict(planned.failures)
-    for one in planned.runs:
-        if not one.run.done:
-            try:
-                dataset = data.open(one.recipe.data) if _first() else None
-                train_recipe(one.recipe, out=out, shown=shown, dataset=dataset, branches=one.branches)
-            except Interrupted:
-                raise
-            except FfdsError as error:
-                failures[one.run.path] = error
-                _report({one.run.path: error})
-    return failures
-
-
-def _first() -> bool:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-
-
-def _unplanned(recipe: Recipe, out: str | Path) -> Planned:
-    return Planned(recipe, Run.of(recipe, out), done=0)
-
-
-def _report(failures: Mapping[Path, FfdsError]) -> None:
-    """Say what failed, each different reason once."""
-    reasons: dict[str, list[Path]] = {}
-    for path, error in failures.items():
-        reasons.setdefault(str(error), []).append(path)
-    for reason, paths in reasons.items() if _first() else ():
-        print(f"failed: {', '.join(map(str, paths))}: {reason}", file=sys.stderr)
-
-
-def _plan(recipes: Sequence[Recipe], out: str | Path, data: _Data) -> Plan:
-    runs: list[Planned] = []
-    failures: dict[Path, FfdsError] = {}
-    trained_by: dict[str, Planned] = {}
-    for recipe in recipes:
-        run = Run.of(recipe, out)
-        try:
-            runs.append(_planned(recipe, run, out, data, trained_by))
-        except FfdsError as error:
-            failures[run.path] = error
-    return Plan(tuple(runs), failures)
-
-
-def _planned(
-    recipe: Recipe, run: Run, out: str | Path, data: _Data, trained_by: dict[str, Planned]
-) -> Planned:
-    """Plan one run behind those that train before it, which `trained_by` names by the history they reach."""
-    epochs = recipe.schedule.epochs
-    if run.done:
-        return Planned(recipe, run, done=epochs)
-    counts = data.open(recipe.data).class_counts
-    trajectory = Trajectory.of(recipe, counts, phases(recipe, counts), out)
-    history, own = trajectory.histories, Checkpoints(run.checkpoints).newest_epoch()
-    promised = next((epoch for epoch in range(epochs, own, -1) if history[epoch] in trained_by), 0)
-    on_disk = trajectory.newest()
-    if promised > on_disk:
-        trained_by[history[promised]].branches.add(promised)
-    planned = Planned(recipe, run, done=own, shared=max(promised - own, on_disk - own, 0))
-    for epoch in range(own + planned.shared + 1, epochs + 1):
-        trained_by.setdefault(history[epoch], planned)
-    return planned
-
-
-class _Data:
+class OpenData:
     """The dataset opened last: runs on the same data follow one another."""
 
     def __init__(self) -> None:
         self._newest: tuple[Data, Dataset] | None = None
 
     def open(self, data: Data) -> Dataset:
+        """The dataset of a recipe."""
         if self._newest is None or self._newest[0] != data:
             self._newest = data, open_dataset(data)
         return self._newest[1]
+
+
+def plan(recipes: Sequence[Recipe], out: str | Path = "runs", data: OpenData | None = None) -> Plan:
+    """Find the epochs that runs share, with each other and with what lies on disk.
+
+    Args:
+        recipes: resolved, each once; they train in this order.
+        out: directory of all runs.
+        data: where datasets are opened; None: they are let go of when the plan is made.
+    """
+    data = data or OpenData()
+    runs: list[Planned] = []
+    failures: dict[Path, FfdsError] = {}
+    for recipe in recipes:
+        run = Run.of(recipe, out)
+        try:
+            runs.append(_alone(recipe, run, out, data))
+        except FfdsError as error:
+            failures[run.path] = error
+    _share(runs)
+    return Plan(tuple(runs), failures)
+
+
+def _alone(recipe: Recipe, run: Run, out: str | Path, data: OpenData) -> Planned:
+    """A run without the others."""
+    if run.done:
+        return Planned(recipe, run, done=recipe.schedule.epochs)
+    counts = data.open(recipe.data).class_counts
+    planned = Planned(recipe, run, 0, trajectory=Trajectory.of(recipe, counts, phases(recipe, counts), out))
+    planned.done = planned.newest_epoch()
+    return planned
+
+
+def _share(runs: Sequence[Planned]) -> None:
+    """Note what each run takes from those before it, and where it parts from any other."""
+    to_come = [(one, one.trajectory) for one in runs if one.trajectory is not None]
+    through = Counter(history for _, trajectory in to_come for history in trajectory.histories)
+    trained: set[str] = set()
+    for one, trajectory in to_come:
+        history, epochs = trajectory.histories, range(one.done + 1, trajectory.epochs + 1)
+        promised = max((epoch for epoch in epochs if history[epoch] in trained), default=0)
+        one.shared = max(promised - one.done, trajectory.newest() - one.done, 0)
+        trained.update(history[epoch] for epoch in epochs if epoch > one.done + one.shared)
+        # Behind the last epoch nobody goes on.
+        going_on = [*(through[following] for following in history[1:]), 0]
+        parting = (e for e in range(1, trajectory.epochs + 1) if through[history[e]] > max(1, going_on[e]))
+        one.branches = frozenset(parting)

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import nn
 
 from ffds.errors import InputError
+from ffds.locks import held
 from ffds.methods import Phase
 from ffds.recipes.schema import Recipe
 from ffds.training.checkpoint import Checkpoint, Checkpoints
@@ -59,12 +60,37 @@ class Trajectory:
 
     def newest(self) -> int:
         """The last epoch of this history that has a checkpoint, 0 without one; nothing is verified."""
-        return next((epoch for epoch in range(self.epochs, 0, -1) if self._place(epoch).is_dir()), 0)
+        return next((epoch for epoch in range(self.epochs, 0, -1) if self.has(epoch)), 0)
+
+    def has(self, epoch: int) -> bool:
+        """Whether there is a checkpoint after an epoch, whole but not verified."""
+        return self._checkpoints(epoch).newest_epoch() == epoch
+
+    def right(self, epoch: int) -> IO[str] | None:
+        """The right to train this history up to an epoch, whichever run it is for.
+
+        Returns:
+            A file that gives the right back when it is closed, or when this process ends; None while another
+            process has the right.
+
+        Raises:
+            InputError: the directory cannot be written, or its file system has no locks.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                "cannot write the directory of shared epochs",
+                where=self.directory,
+                got=error.strerror,
+                fix="choose another directory with --out DIR",
+            ) from error
+        return held(self._place(epoch).with_suffix(".lock"))
 
     def latest(self, after: int) -> tuple[int, Checkpoint] | None:
         """The newest sound checkpoint of this history behind an epoch, with its epoch."""
         for epoch in range(self.epochs, after, -1):
-            if self._place(epoch).is_dir() and (found := self._read(epoch)):
+            if self.has(epoch) and (found := self._read(epoch)):
                 return epoch, found
         return None
 
@@ -99,7 +125,7 @@ def histories(recipe: Recipe, class_counts: Sequence[int], phases: Sequence[Phas
     Returns:
         One hash before the first epoch and one after each.
     """
-    start = recipe.model_dump(mode="json", include={"data", "model", "optimizer", "trainer"})
+    start = {part: recipe.identity[part] for part in ("data", "model", "optimizer", "trainer")}
     found = [_digest("", start | {"class_counts": list(class_counts), "head": recipe.head})]
     observed = False
     for phase in phases:

@@ -1,0 +1,30 @@
+"""A process of `Workers` that does what its order says: ``python -m tests.training.told ORDER``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from ffds.training.interruption import Interruption
+from ffds.training.workers import begin_work
+
+
+def main() -> int:
+    """Wait for a signal, or end at once, as the order has it."""
+    order, lines = begin_work()
+    place = Path(order["place"])
+    with Interruption() as interruption, lines.prefixed(f"{place.name}: "):
+        print("arguments", *sys.argv)
+        print("MARK", os.environ.get("MARK"))
+        place.write_text(str(os.getpid()))
+        while order["waits"] and interruption.requested is None:
+            time.sleep(0.01)
+        if interruption.requested is not None:
+            place.with_suffix(".asked").write_text(interruption.requested.name)
+    return int(order["code"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
