@@ -38,7 +38,7 @@ def augmentation(setting: Setting) -> list[Result]:
             against="torchvision on PIL images",
             unit="µs",
             better="higher",
-            target=6,
+            target=12,
         )
     ]
 

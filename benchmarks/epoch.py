@@ -14,16 +14,21 @@ import torch
 from benchmarks import conventional
 from benchmarks.laps import Laps, Side
 from benchmarks.result import Result
-from benchmarks.setting import Setting
+from benchmarks.setting import RECIPE, Setting
 from benchmarks.timing import Pairs, alternate
+from ffds.data.dataset import Dataset
 from ffds.environment import environment
 from ffds.methods import phases
 from ffds.models.build import build_model
+from ffds.recipes.load import load_recipe
+from ffds.recipes.method_settings import METHODS
+from ffds.recipes.schema import Data
 from ffds.runs import Run
 from ffds.training.evaluate import BATCH_SIZE
 from ffds.training.fit import Fit
 from ffds.training.interruption import Interruption
 from ffds.training.launch import launched
+from ffds.training.plan import OpenData, plan
 from ffds.training.trajectory import Trajectory
 
 __all__ = ["conventional_epochs", "epoch", "our_epochs"]
@@ -51,8 +56,9 @@ def epoch(setting: Setting, pairs: int) -> list[Result]:
     memory = Pairs((ours.peak_memory,), (yardstick.peak_memory,))
     results = [
         Result.of(
-            f"epoch with evaluation, {title}", found, against=AGAINST, unit="s", better="higher", target=1.5
+            f"epoch with evaluation, {title}", found, against=AGAINST, unit="s", better="higher", target=1.75
         ),
+        _table(setting, found),
         Result.of(
             "peak resident memory of that process", memory, against=AGAINST, unit="MiB", better="lower"
         ),
@@ -61,6 +67,37 @@ def epoch(setting: Setting, pairs: int) -> list[Result]:
         seconds = first - found.medians[0]
         results.append(Result("what compilation adds to the first epoch of a run", "", "s", seconds))
     return results
+
+
+def _table(setting: Setting, found: Pairs) -> Result:
+    """Computed from the epochs measured: ours trains once what several methods have in common."""
+    recipes = [load_recipe(RECIPE, method=method).recipe for method in METHODS]
+    with tempfile.TemporaryDirectory() as directory:
+        planned = plan(recipes, directory, _Opened(setting.dataset())).runs
+    ours, theirs = (sum(one.to_train for one in planned), sum(one.recipe.schedule.epochs for one in planned))
+    hours = Pairs(
+        tuple(ours * seconds / 3600 for seconds in found.ours),
+        tuple(theirs * seconds / 3600 for seconds in found.yardstick),
+    )
+    return Result.of(
+        f"Table 1a for one setting, {len(METHODS)} methods: {ours} of {theirs} epochs, computed",
+        hours,
+        against=AGAINST,
+        unit="h",
+        better="higher",
+        target=2.6,
+    )
+
+
+class _Opened(OpenData):
+    """Data that are open already."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__()
+        self._dataset = dataset
+
+    def open(self, data: Data) -> Dataset:
+        return self._dataset
 
 
 def our_epochs(laps: Laps, setting: Setting, epochs: int) -> None:

@@ -15,7 +15,7 @@ from ffds.errors import InputError
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 
-__all__ = ["FULL", "QUICK", "Setting", "Sizes", "found_root"]
+__all__ = ["FULL", "QUICK", "RECIPE", "Setting", "Sizes", "found_root"]
 
 RECIPE = "cifar10-lt-100"
 CLASSES, FACTOR, SIDE = 10, 100, 32
@@ -30,8 +30,10 @@ class Sizes:
         compiled: whether ours is compiled.
         max_count: images of the largest class; of synthetic images only.
         test_images: images of the test set; of synthetic images only.
-        wide: (N, C) of logits with very many classes.
+        wide: (N, C) of logits with many classes.
         narrow: (N, C) of the logits of CIFAR-100.
+        matrix: side of the matrices whose product tells the peak of the machine.
+        photos: JPEGs of a folder.
         pairs: measurements of each side where one takes less than a second.
     """
 
@@ -39,13 +41,25 @@ class Sizes:
     compiled: bool = True
     max_count: int = 5000
     test_images: int = 10_000
-    wide: tuple[int, int] = (1024, 8142)
+    wide: tuple[tuple[int, int], ...] = ((1024, 1000), (1024, 8142))
     narrow: tuple[int, int] = (128, 100)
+    matrix: int = 2048
+    photos: int = 20_000
     pairs: int = 15
 
 
 FULL = Sizes()
-QUICK = Sizes("resnet20", False, 100, 100, (64, 1000), (32, 20), 5)
+QUICK = Sizes(
+    network="resnet20",
+    compiled=False,
+    max_count=100,
+    test_images=100,
+    wide=((64, 1000),),
+    narrow=(32, 20),
+    matrix=256,
+    photos=40,
+    pairs=5,
+)
 
 
 @dataclass(frozen=True)

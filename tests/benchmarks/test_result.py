@@ -25,6 +25,18 @@ def test_a_written_result_holds_every_key(tmp_path: Path, capsys: pytest.Capture
     assert "augmentation" in capsys.readouterr().out
 
 
+def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    older = {"name": "another benchmark", "ours": 1.0, "commit": "older"}
+    file.write_text(json.dumps([older]), encoding="utf-8")
+    for _ in range(2):
+        main(["--quick", "--only", "memory", "--out", str(file)])
+    kept, *measured = json.loads(file.read_text(encoding="utf-8"))
+    assert kept == older
+    names = [entry["name"] for entry in measured]
+    assert len(names) == len(set(names)) > 0
+
+
 @pytest.mark.parametrize(
     ("better", "target", "ratio", "met"),
     [

@@ -1,0 +1,153 @@
+"""How the cost grows with classes, images and the batch: ``python -m benchmarks.scaling``."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.losses import LOSSES, cross_entropy_work, loss_work
+from benchmarks.setting import SIDE
+from benchmarks.timing import timed
+from ffds.data.batches import TrainBatches
+from ffds.data.dataset import Split
+from ffds.environment import commit, hardware, versions
+from ffds.files import write_json
+from ffds.markdown import markdown_table
+from ffds.models.build import build_model
+from ffds.recipes.load import load_recipe
+
+__all__ = ["TITLES", "Point", "by_batch", "by_classes", "by_images", "main", "scaling_table"]
+
+BATCH_SIZE = 128
+RESULTS = Path(__file__).parents[1] / "results" / "scaling.json"
+
+
+class Point(NamedTuple):
+    """One measurement.
+
+    Attributes:
+        part: a key of `TITLES`.
+        what: column of that part's table.
+        size: row of that table.
+        seconds: median.
+    """
+
+    part: str
+    what: str
+    size: int
+    seconds: float
+
+
+TITLES = {
+    "classes": (f"forward and backward of a loss, batch {BATCH_SIZE}, ms", 1e3),
+    "images": ("order and augmentation of an image from memory, µs", 1e6),
+    "batch": ("an image of a training step of ResNet-32, eager, ms", 1e3),
+}
+"""Part → what its numbers are, and what turns seconds into them."""
+
+
+def by_classes(classes: Sequence[int], times: int = 7) -> list[Point]:
+    """Forward and backward of each loss on a batch of 128 images."""
+    return [
+        Point("classes", name, size, _median(work((BATCH_SIZE, size)), times))
+        for size in classes
+        for name, work in _works().items()
+    ]
+
+
+def by_images(images: Sequence[int], steps: int = 50) -> list[Point]:
+    """An epoch's batches, shuffled and augmented, from arrays of random 32×32 images; of one image.
+
+    The order of the whole epoch is drawn at its start, so that its share is counted too.
+    """
+    return [Point("images", "µs an image", size, _batches(size, steps)) for size in images]
+
+
+def by_batch(batch_sizes: Sequence[int], times: int = 7) -> list[Point]:
+    """An image of a training step of ResNet-32, eager and channels-last."""
+    recipe = load_recipe("cifar100-lt-100").recipe
+    model = build_model(recipe.model, head="linear", num_classes=100, in_channels=3, seed=0)
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
+
+    def step(size: int) -> Callable[[], None]:
+        images = torch.randn(size, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
+        labels = torch.randint(100, (size,))
+
+        def work() -> None:
+            F.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return work
+
+    return [Point("batch", "ms an image", size, _median(step(size), times) / size) for size in batch_sizes]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables and write the numbers."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes only, to try the script")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: results/scaling.json, with --quick nowhere"
+    )
+    options = parser.parse_args(arguments)
+    few = 1 if options.quick else None
+    points = by_classes((10, 100, 1000, 10_000, 100_000)[:few])
+    points += by_images((10_000, 100_000, 1_000_000)[:few])
+    points += by_batch((32, 128, 512)[:few])
+    for part, (title, _) in TITLES.items():
+        print(f"{title}\n\n{scaling_table(points, part)}\n")
+    file = options.out or (None if options.quick else RESULTS)
+    if file is not None:
+        provenance = {"hardware": hardware(), "versions": versions(), "commit": commit()}
+        write_json(file, provenance | {"points": [point._asdict() for point in points]})
+
+
+def scaling_table(points: Iterable[Point], part: str) -> str:
+    """One part as a Markdown table: a row for each size."""
+    of_part = [point for point in points if point.part == part]
+    whats = list(dict.fromkeys(point.what for point in of_part))
+    rows = [[part, *whats]]
+    for at in dict.fromkeys(point.size for point in of_part):
+        found = {point.what: point.seconds * TITLES[part][1] for point in of_part if point.size == at}
+        rows.append([f"{at:,}", *(f"{found[what]:.3g}" for what in whats)])
+    return markdown_table(rows)
+
+
+def _works() -> dict[str, Callable[[tuple[int, int]], Callable[[], None]]]:
+    ours = {name: lambda shape, name=name: loss_work(name, shape) for name in LOSSES}
+    return {"cross-entropy": cross_entropy_work, **ours}
+
+
+def _batches(images: int, steps: int) -> float:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(256, size=(images, SIDE, SIDE, 3), dtype=np.uint8)
+    split = Split(pixels, generator.integers(10, size=images))
+    data = load_recipe("cifar10-lt-100").recipe.data
+    batches = TrainBatches(split, data, batch_size=BATCH_SIZE, seed=0, device=torch.device("cpu"))
+    whole = len(batches)
+    order = _median(lambda: next(batches.epoch(0)), 3)
+    some = _median(lambda: _take(batches.epoch(0, max(whole - steps, 0))), 3)
+    return (order + (some - order) / (min(steps, whole) - 1) * whole) / images
+
+
+def _take(batches: Iterable[object]) -> None:
+    for _ in batches:
+        pass
+
+
+def _median(work: Callable[[], object], times: int) -> float:
+    measure = timed(work)
+    return statistics.median(measure() for _ in range(times))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.__main__ import main
+from benchmarks.photos import SIZES, photo_folder
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_the_photographs_are_the_same_everywhere_and_written_once(temporary: Path) -> None:
+    root = photo_folder(30)
+    files = sorted(root.glob("train/*/*.jpg"))
+    assert (len(files), len(list(root.glob("test/*/*.jpg")))) == (30, 10)
+    contents = [file.read_bytes() for file in files]
+    assert len(set(contents)) == 30
+    before = root.stat().st_mtime_ns
+    assert photo_folder(30) == root
+    assert root.stat().st_mtime_ns == before
+    root.rename(temporary / "first")
+    again = sorted(photo_folder(30).glob("train/*/*.jpg"))
+    assert [file.read_bytes() for file in again] == contents
+
+
+def test_the_photographs_look_like_some() -> None:
+    """Sizes, bytes and detail of pictures as people take them."""
+    pictures = [Image.open(file) for file in photo_folder(30).glob("train/*/*.jpg")]
+    assert set(Counter(picture.size for picture in pictures)) == set(SIZES)
+    sizes = [Path(picture.filename).stat().st_size for picture in pictures]  # type: ignore[attr-defined]
+    assert 40_000 < np.median(sizes) < 200_000
+    for picture in pictures:
+        pixels = np.asarray(picture).astype(float)
+        assert pixels.std() > 15
+        neighbours = np.abs(np.diff(pixels, axis=1)).mean()
+        assert 2 < neighbours < pixels.std(), "neither flat nor noise"
+        picture.close()
+
+
+def test_both_sides_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--quick", "--only", "loading", "--pairs", "1", "--out", str(tmp_path / "bench.json")])
+    told = capsys.readouterr().out
+    assert "40 JPEGs at 224 pixels" in told
+    assert "images/s" in told
