@@ -1,7 +1,9 @@
 import hashlib
 import os
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -70,13 +72,23 @@ def full_disk(*_):
     raise OSError(28, "No space left on device")
 
 
-def test_a_member_outside_the_root_is_refused(tmp_path):
+@pytest.mark.parametrize("version", [sys.version_info, (3, 11, 2)], ids=["this Python", "without a filter"])
+@pytest.mark.parametrize("name", ["../outside", "../../outside"])
+def test_a_member_outside_the_root_is_refused(name, version, tmp_path, monkeypatch):
     root = tmp_path / "root"
     root.mkdir()
-    sums = make(root / "set.tar.gz", ["set/a", "../outside"])
+    with tarfile.open(root / "set.tar.gz", "w:gz") as content:
+        content.add(__file__, "set/a")
+        member = content.gettarinfo(__file__)
+        member.name = name
+        with Path(__file__).open("rb") as file:
+            content.addfile(member, file)
+    sums = hashlib.md5((root / "set.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(ffds.data.archive.sys, "version_info", version)
     with pytest.raises(InputError, match="could not be unpacked"):
         Archive("http://127.0.0.1:1/set.tar.gz", sums, "set").unpacked(root, download=False)
-    assert not (tmp_path / "outside").exists()
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.rglob("*")] == ["root", "set.tar.gz"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")

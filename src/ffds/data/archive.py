@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -74,7 +75,7 @@ def _unpack(archive: Path, target: Path) -> None:
                     content.extractall(parent)
             else:
                 with tarfile.open(archive) as content:
-                    content.extractall(parent, filter="data")
+                    _extract(content, parent)
             (Path(parent) / target.name).replace(target)
     except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise InputError(
@@ -83,3 +84,17 @@ def _unpack(archive: Path, target: Path) -> None:
             got=error,
             fix="its directory needs room and the right to write; or unpack it elsewhere and set data.root",
         ) from error
+
+
+def _extract(content: tarfile.TarFile, parent: str) -> None:
+    """Refuse what would lie outside of `parent`."""
+    if sys.version_info >= (3, 11, 4):
+        content.extractall(parent, filter="data")
+        return
+    # Without that filter: files and directories below it, and nothing else.
+    root = Path(parent).resolve()
+    for member in content:
+        below = (root / member.name).resolve().is_relative_to(root)
+        if not below or not (member.isfile() or member.isdir()):
+            raise tarfile.ExtractError(f"{member.name!r} is outside of the archive's directory, or no file")
+    content.extractall(root)
