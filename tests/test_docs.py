@@ -1,10 +1,12 @@
 """The tables of the documentation are those that the measured runs give, to the last digit."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from benchmarks.scaling import TITLES, Point, scaling_table
 
 from ffds.cli.command import parsed
 from ffds.markdown import markdown_table
@@ -50,3 +52,13 @@ def test_every_run_kept_has_its_line():
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_page_on_scaling_shows_what_was_measured():
+    found = json.loads((ROOT / "results" / "scaling.json").read_text("utf-8"))
+    points = [Point(**point) for point in found["points"]]
+    page = (ROOT / "results" / "scaling.md").read_text("utf-8")
+    for part in TITLES:
+        (table,) = re.findall(rf"<!-- scaling: {part} -->\n+(.*?)\n+<!-- end -->", page, flags=re.DOTALL)
+        assert table == scaling_table(points, part)
+    assert found["commit"] in page
