@@ -43,6 +43,8 @@ def test_the_newest_run_of_each_process(tmp_path):
         Journal(tmp_path / "journal").begin(process, Path(run))
     journal.fail({Path("b"): FfdsError("x")})
     assert [journal.newest(process) for process in range(3)] == [Path("c"), Path("b"), None]
+    assert journal.begun == {Path("a"), Path("b"), Path("c")}
+    assert Journal().begun == set()
 
 
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path):

@@ -13,8 +13,10 @@ from ffds.recipes.schedule import start_epoch
 from ffds.runs import Run
 from ffds.training.claim import claimed
 from ffds.training.interruption import Interruption
+from ffds.training.journal import Journal
 from ffds.training.plan import plan
 from ffds.training.several import train_all
+from ffds.training.share import Share
 from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory
 from tests.training import processes, tiny
@@ -274,3 +276,13 @@ def test_a_run_that_another_process_trains_alone_is_waited_for(tmp_path, alone, 
     assert found == [{}]
     assert traces(tmp_path, [ce, fl]) == [alone[0], alone[3]]
     assert "waiting for what other processes train: digits/ce/" in capsys.readouterr().err
+
+
+def test_a_run_that_killed_a_process_of_the_command_kills_no_other(tmp_path):
+    """It is free again, but a gap: for lack of memory, say, it would take every process with it."""
+    journal = Journal(tmp_path / "journal")
+    share = Share(tmp_path, shown=False, journal=journal)
+    (one,) = plan(recipes("ce"), tmp_path).runs
+    journal.begin(0, one.run.path)
+    assert not share._begin(one)
+    assert not one.run.checkpoints.exists()

@@ -40,6 +40,11 @@ class Journal:
         return begun[-1] if begun else None
 
     @property
+    def begun(self) -> set[Path]:
+        """The runs that any process began."""
+        return {Path(line["run"]) for line in self._lines() if "process" in line}
+
+    @property
     def failures(self) -> dict[Path, FfdsError]:
         """Directory of each run that failed, and why."""
         told = {Path(line["run"]): _error(line) for line in self._lines() if "kind" in line}

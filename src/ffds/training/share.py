@@ -92,7 +92,8 @@ class Share:
     def _begin(self, one: Planned) -> bool:
         """Train a run until it is done or fails, if it is free; whether it was."""
         with self._gap_if_it_fails(one), claimed(one) as claim:
-            if claim is None:
+            # A process of this command that began it and let go was killed: the command makes that a gap.
+            if claim is None or one.run.path in self.journal.begun:
                 return False
             self._train(one, claim.branches, claim.reached)
         return True
