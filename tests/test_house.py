@@ -13,6 +13,7 @@ FLOORS = {
     "errors": 0,
     "environment": 0,
     "files": 0,
+    "launcher": 0,
     "markdown": 0,
     "randomness": 0,
     "spread": 0,

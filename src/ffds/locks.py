@@ -8,7 +8,29 @@ from typing import IO
 
 from ffds.errors import InputError
 
-__all__ = ["held", "waited"]
+__all__ = ["held", "made_directory", "waited"]
+
+
+def made_directory(directory: Path, what: str) -> Path:
+    """The directory, made if it is not there, with those above it.
+
+    Args:
+        directory: for files and their locks.
+        what: its name in the message.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {what}",
+            where=directory,
+            got=error.strerror,
+            fix="choose another directory with --out DIR",
+        ) from error
+    return directory
 
 
 def held(path: Path, *, make: bool = True) -> IO[str] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ffds.errors import InputError
 from ffds.files import write_json, write_text
-from ffds.locks import held
+from ffds.locks import held, made_directory
 from ffds.recipes.load import dump_recipe, load_recipe
 from ffds.recipes.schema import Recipe
 
@@ -117,16 +117,7 @@ class Run:
         Raises:
             InputError: another process holds it, or the directory cannot be written or locked.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                "cannot write the run directory",
-                where=self.path,
-                got=error.strerror,
-                fix="choose another directory with --out DIR",
-            ) from error
-        file = self.path / "lock"
+        file = made_directory(self.path, "the run directory") / "lock"
         lock = held(file)
         if lock is None:
             raise InputError(

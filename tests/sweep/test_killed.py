@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from ffds.sweep.search import sweep
-from tests.sweep import killed, made
+from tests import killed
+from tests.sweep import made
 from tests.training import processes
 
 TRIALS = 7

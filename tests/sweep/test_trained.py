@@ -16,7 +16,8 @@ from ffds.sweep.best import write_best
 from ffds.sweep.search import sweep
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
-from tests.sweep import killed, made
+from tests import killed
+from tests.sweep import made
 from tests.training import processes, tiny
 
 SETTINGS = (

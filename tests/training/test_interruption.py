@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from ffds.recipes.load import load_recipe
 from ffds.runs import Run
 from ffds.training.interruption import Interruption
 from ffds.training.train import train_recipe
+from tests import killed
 from tests.training import processes, tiny
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -229,33 +229,16 @@ KILLS = {
 }
 
 
-def train_until_killed(out, module, name, at, when):
-    *inner, leaf = name.split(".")
-    owner = import_module(module)
-    for part in inner:
-        owner = getattr(owner, part)
-    original, calls = getattr(owner, leaf), 0
-
-    def deadly(*arguments, **settings):
-        nonlocal calls
-        calls += 1
-        if calls == at and when == "before":
-            processes.kill_self()
-        result = original(*arguments, **settings)
-        if calls == at:
-            processes.kill_self()
-        return result
-
+def train_tiny(out):
     with pytest.MonkeyPatch.context() as patch:
         tiny.use(patch)
-        patch.setattr(owner, leaf, deadly)
         train_recipe(tiny.recipe(), out=out, shown=False)
 
 
 @pytest.mark.parametrize("kill", KILLS)
 def test_sigkill_at_an_exact_place(kill, tmp_path, monkeypatch, d_ffds):
     recipe, whole = d_ffds
-    process = processes.forked(train_until_killed, tmp_path, *KILLS[kill], log=tmp_path / "log")
+    process = processes.forked(killed.until, train_tiny, tmp_path, *KILLS[kill], log=tmp_path / "log")
     assert processes.exit_code(process) == -signal.SIGKILL, (tmp_path / "log").read_text()
     run = Run.of(recipe, tmp_path)
     assert not run.done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -12,6 +11,7 @@ from io import StringIO
 from ffds.cli import data, paper, recipes, sweep, training
 from ffds.cli.arguments import EPILOG
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+from ffds.launcher import is_first_rank
 
 __all__ = ["main", "parsed", "parser"]
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     options = parsed(arguments)
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0:
+    if not is_first_rank():
         return _follow(options)
     try:
         options.verb(options)

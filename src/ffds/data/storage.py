@@ -20,6 +20,7 @@ from ffds.data.progress import counted
 from ffds.data.source import Labelled
 from ffds.data.streamed import StreamedImages
 from ffds.errors import InputError
+from ffds.launcher import is_first_rank, ranks_here
 from ffds.recipes.schema import Data
 
 __all__ = ["kept", "machine_memory", "stay_in_files", "without_unreadable"]
@@ -52,7 +53,7 @@ def stay_in_files(data: Data, splits: Sequence[Labelled]) -> bool:
             fix="set data.in_memory to auto or true",
         )
     if data.in_memory == "auto":
-        return own and _decoded_bytes(splits) * _ranks() > machine_memory() // PART
+        return own and _decoded_bytes(splits) * ranks_here() > machine_memory() // PART
     return not data.in_memory
 
 
@@ -70,7 +71,7 @@ def kept(data: Data, splits: Sequence[Labelled], description: str) -> Callable[[
     if not stay_in_files(data, splits):
         return lambda split: Split(split.read(), split.labels)
     decoders = _decoders(data, splits)
-    if _first_rank():
+    if is_first_rank():
         print(_told(data, splits, description, decoders.workers), file=sys.stderr, flush=True)
     return lambda split: Split(StreamedImages(_files(split), split.rows, decoders), split.labels)
 
@@ -117,7 +118,7 @@ def _readable(split: Labelled, decoders: Decoders) -> tuple[Labelled, NDArray[np
 
 def _decoders(data: Data, splits: Sequence[Labelled]) -> Decoders:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    workers = max(1, min(MOST_WORKERS, cores // _ranks())) if data.workers is None else data.workers
+    workers = max(1, min(MOST_WORKERS, cores // ranks_here())) if data.workers is None else data.workers
     return Decoders(_files(splits[0]).stored, _shape(splits), workers)
 
 
@@ -155,12 +156,3 @@ def _told(data: Data, splits: Sequence[Labelled], description: str, workers: int
     )
     who = f"{workers} worker{'s' * (workers != 1)}" if workers else "the training process"
     return f"{description}: {sum(map(len, splits)):,} images{why} stay in their files; {who} will decode them"
-
-
-def _ranks() -> int:
-    """Processes on this machine that train together; a launcher says how many."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
-
-
-def _first_rank() -> bool:
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
-from ffds.locks import waited
+from ffds.locks import made_directory, waited
 from ffds.methods import phases
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
@@ -126,7 +126,7 @@ class Search:
         space = Space.around(method, dataset.num_classes)
         same = identity(recipe, dataset, space)
         name = study_name(recipe, same) if study is None else checked_name(study)
-        directory = _made(Path(out) / recipe.name / "sweep")
+        directory = made_directory(Path(out) / recipe.name / "sweep", "the directory of the sweep")
         with waited(directory / f"{name}.lock"):
             opened = open_study(name, storage, directory, same, space.point(method))
         progress = SweepProgress(shown=shown)
@@ -234,19 +234,6 @@ class Search:
             _stop_if_asked(interruption)
             time.sleep(_SECONDS)
         return None
-
-
-def _made(directory: Path) -> Path:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            "cannot write the directory of the sweep",
-            where=directory,
-            got=error.strerror,
-            fix="choose another directory with --out DIR",
-        ) from error
-    return directory
 
 
 def _stop_if_asked(interruption: Interruption) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ffds.errors import InputError
+from ffds.launcher import is_rank
 from ffds.recipes.schema import Recipe
 
 __all__ = ["ALONE", "Jobs"]
@@ -46,7 +47,7 @@ class Jobs:
                 got=f"{len(self.devices)} devices, --jobs {self.count}",
                 fix=f"--jobs {len(self.devices)}, or fewer devices",
             )
-        if self.in_own_processes and ("RANK" in os.environ or "LOCAL_RANK" in os.environ):
+        if self.in_own_processes and is_rank():
             raise InputError(
                 "torchrun has started several processes for each run",
                 where="--devices" if self.count == 1 else "--jobs",

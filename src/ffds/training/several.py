@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ffds.errors import FfdsError, Interrupted
+from ffds.launcher import is_first_rank, is_rank
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
 from ffds.training.interruption import Interruption
 from ffds.training.jobs import ALONE, Jobs
 from ffds.training.journal import Journal
 from ffds.training.plan import OpenData, Plan, Planned, plan
-from ffds.training.share import Share, is_first_rank
+from ffds.training.share import Share
 from ffds.training.workers import Workers, how_it_ended
 
 __all__ = ["train_all"]
@@ -51,7 +51,7 @@ def train_all(
         return _train_at_once(wanted, Path(out), jobs, shown=shown)
     share = Share(Path(out), shown)
     planned = _planned(wanted, out, share.data, shown=shown)
-    if any(name in os.environ for name in ("RANK", "LOCAL_RANK")) or any(map(_on_several_devices, wanted)):
+    if is_rank() or any(map(_on_several_devices, wanted)):
         share.train_in_order(planned)
     else:
         share.train(planned)

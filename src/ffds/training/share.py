@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ffds.errors import FfdsError, Interrupted
+from ffds.launcher import is_first_rank
 from ffds.training.claim import claimed
 from ffds.training.interruption import Interruption
 from ffds.training.journal import Journal
 from ffds.training.plan import OpenData, Plan, Planned
 from ffds.training.train import train_recipe
 
-__all__ = ["Share", "is_first_rank"]
+__all__ = ["Share"]
 
 _SECONDS = 0.5
 """Between two looks at what other processes are doing."""
@@ -128,8 +128,3 @@ class Share:
             places = ", ".join(one.place for one in left)
             print(f"waiting for what other processes train: {places}", file=sys.stderr, flush=True)
         time.sleep(_SECONDS)
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the first of those that train one run together, or the only one."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0

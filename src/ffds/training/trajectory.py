@@ -18,7 +18,7 @@ from typing import IO, Any
 from torch import nn
 
 from ffds.errors import InputError
-from ffds.locks import held
+from ffds.locks import held, made_directory
 from ffds.methods import Phase
 from ffds.recipes.schema import Recipe
 from ffds.training.checkpoint import Checkpoint, Checkpoints
@@ -76,15 +76,7 @@ class Trajectory:
         Raises:
             InputError: the directory cannot be written, or its file system has no locks.
         """
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                "cannot write the directory of shared epochs",
-                where=self.directory,
-                got=error.strerror,
-                fix="choose another directory with --out DIR",
-            ) from error
+        made_directory(self.directory, "the directory of shared epochs")
         return held(self._place(epoch).with_suffix(".lock"))
 
     def latest(self, after: int) -> tuple[int, Checkpoint] | None:
