@@ -16,6 +16,8 @@ from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
 CIFAR_PACK = Path(__file__).parents[2] / "../shared/data/cifar10-if10/test-00000-of-00001.parquet"
+ROUNDING = 0.01 if "AVX" in torch.backends.cpu.get_cpu_capability() else 1.01
+"""Of 255: on other processors torchvision resizes in float and rounds once."""
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -55,7 +57,6 @@ def twin(images, draws, settings):
             pixels = tvf.vertical_flip(pixels)
         if "pad-crop" in settings.augment:
             pixels = tvf.crop(tvf.pad(pixels, [settings.padding]), top, left, height, width)
-        pixels = pixels.double() / 255
         side = settings.image_size
         if "resized-crop" in settings.augment:
             size = [side, side] if side else [height, width]
@@ -64,7 +65,7 @@ def twin(images, draws, settings):
             pixels = tvf.resize(pixels, [side, side], antialias=True)
         channels = len(pixels)
         mean, std = ([*values] * (channels // len(values)) for values in (settings.mean, settings.std))
-        results.append(tvf.normalize(pixels, mean, std).float())
+        results.append(tvf.normalize(pixels.double() / 255, mean, std).float())
     return torch.stack(results)
 
 
@@ -88,8 +89,8 @@ def test_equals_the_naive_twin(steps, side, shape):
     settings = data(*steps, image_size=side, mean=(0.3,), std=(0.2,))
     transform = TrainTransform(settings)
     draws = transform.draw(7, 16, *shape[:2])
-    # 1e-4 on the scale 0 to 1 is 5e-4 after division by std.
-    torch.testing.assert_close(transform(images, 7), twin(images, draws, settings), rtol=0, atol=1e-4)
+    expected = twin(images, draws, settings)
+    torch.testing.assert_close(transform(images, 7), expected, rtol=0, atol=ROUNDING / 255 / 0.2)
 
 
 def test_large_crops_are_antialiased_as_in_torchvision():
@@ -97,7 +98,7 @@ def test_large_crops_are_antialiased_as_in_torchvision():
     settings = data("resized-crop", "hflip", image_size=64)
     transform = TrainTransform(settings)
     expected = twin(images, transform.draw(1, 6, 256, 256), settings)
-    torch.testing.assert_close(transform(images, 1), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(transform(images, 1), expected, rtol=0, atol=ROUNDING / 255 / min(STD))
 
 
 def test_one_mean_and_std_for_each_channel():
@@ -191,7 +192,8 @@ def test_devices_agree(steps):
     transform, images = TrainTransform(data(*steps, image_size=20)), stored()
     on_gpu = transform(images.cuda(), 5)
     assert on_gpu.is_cuda
-    torch.testing.assert_close(on_gpu.cpu(), transform(images, 5), rtol=0, atol=1e-4)
+    # Where a value is the middle of two, they may round to different sides, once along each axis.
+    torch.testing.assert_close(on_gpu.cpu(), transform(images, 5), rtol=0, atol=2.01 / 255 / min(STD))
 
 
 def test_flips_happen_half_of_the_time_and_independently():
@@ -264,12 +266,14 @@ def test_no_step_and_no_size_only_normalises():
 def test_evaluation_resizes_and_crops_the_centre_as_torchvision(shape, side, short):
     images = stored(3, *shape)
     settings = data(image_size=side, eval_resize=short, mean=(0.0,), std=(1.0,))
-    pixels = images.permute(0, 3, 1, 2).double() / 255
+    pixels = images.permute(0, 3, 1, 2)
     if short:
         twin_pixels = tvf.center_crop(tvf.resize(pixels, [short], antialias=True), [side, side])
     else:
         twin_pixels = tvf.resize(pixels, [side, side], antialias=True)
-    torch.testing.assert_close(EvalTransform(settings)(images), twin_pixels.float(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        EvalTransform(settings)(images), twin_pixels / 255, rtol=0, atol=ROUNDING / 255
+    )
 
 
 @pytest.mark.parametrize("make", [EvalTransform, lambda d: lambda x: TrainTransform(d)(x, 0)])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffds.data.resampling import resample, triangle_weights
+from ffds.data.resampling import resample, resample_boxes
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -59,7 +59,7 @@ class TrainTransform:
     - ``pad-crop``: `data.padding` zero pixels on each side, then a crop of the stored size; zero is the pixel
       value before normalisation, as in torchvision's ``RandomCrop(padding=...)``.
     - ``resized-crop``: a box of 8 to 100 % of the area with aspect ratio 3/4 to 4/3, resampled to
-      `data.image_size`; the law of torchvision's ``RandomResizedCrop``, in float, without rounding to uint8.
+      `data.image_size`; the law of torchvision's ``RandomResizedCrop``.
     - Without ``resized-crop``, images are resized to `data.image_size` if they are stored at another size.
 
     Args:
@@ -96,11 +96,9 @@ class TrainTransform:
             images = _pad_cropped(images, draws.boxes, data.padding)
         out = (data.image_size or height, data.image_size or width)
         if "resized-crop" in data.augment:
-            top, left, tall, wide = draws.boxes.unbind(1)
-            rows_of = triangle_weights(top, tall, height, out[0])
-            images = resample(images, rows_of, triangle_weights(left, wide, width, out[1]))
+            images = resample_boxes(images, draws.boxes, out)
         elif out != (height, width):
-            images = resample(images, *_resize_weights(images, out))
+            images = resample(images, out)
         return _normalised(images, data)
 
     def draw(self, seed: int, size: int, height: int, width: int) -> Draws:
@@ -152,10 +150,9 @@ class EvalTransform:
             short = min(height, width)
             resized = [int(self.data.eval_resize * length / short) for length in (height, width)]
             centre = [slice(start := round((length - side) / 2), start + side) for length in resized]
-            rows, columns = _resize_weights(images, (resized[0], resized[1]))
-            images = resample(images, rows[:, centre[0]], columns[:, centre[1]])
+            images = resample(images, (resized[0], resized[1]))[:, centre[0], centre[1]]
         elif side is not None and (side, side) != (height, width):
-            images = resample(images, *_resize_weights(images, (side, side)))
+            images = resample(images, (side, side))
         return _normalised(images, self.data)
 
 
@@ -200,13 +197,6 @@ def _pad_cropped(images: Tensor, boxes: Tensor, padding: int) -> Tensor:
     return runs.index_select(0, wanted.flatten()).view(batch, height, width, channels)
 
 
-def _resize_weights(images: Tensor, out: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Weights that resize every whole image to `out`."""
-    height, width = images.shape[1:3]
-    zero, tall, wide = torch.tensor([[0], [height], [width]]).to(images.device, non_blocking=True)
-    return triangle_weights(zero, tall, height, out[0]), triangle_weights(zero, wide, width, out[1])
-
-
 def _normalised(images: Tensor, data: Data) -> Tensor:
     """(x / 255 − mean) / std ; NHWC in, channels-last NCHW out."""
     batch, height, width, channels = images.shape
@@ -215,7 +205,7 @@ def _normalised(images: Tensor, data: Data) -> Tensor:
     offset = [-m / s for m, s in zip(mean, std, strict=True)]
     # Constants as long as a line of pixels: an inner loop over C = 3 values would be eight times slower.
     lines = torch.tensor([slope, offset]).to(images.device, non_blocking=True).repeat(1, width)
-    pixels = images.view(batch * height, width * channels).float()
+    pixels = images.reshape(batch * height, width * channels).float()
     return pixels.mul_(lines[0]).add_(lines[1]).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
