@@ -16,6 +16,7 @@ from ffds.data.batches import TrainBatches
 from ffds.data.open import open_dataset
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
+from ffds.training.allocator import keep_freed_memory
 
 __all__ = ["loading", "our_batches", "timms_batches"]
 
@@ -52,6 +53,7 @@ def loading(setting: Setting, pairs: int) -> list[Result]:
 def our_batches(laps: Laps, root: Path, epochs: int) -> None:
     """As ``ffds train own-folder`` makes them where the images do not fit into memory."""
     recipe = _recipe(root)
+    keep_freed_memory()  # as every training does
     batches = TrainBatches(
         open_dataset(recipe.data).train,
         recipe.data,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 
 from ffds.data import open_dataset
+from ffds.data.augment import TrainTransform
 from ffds.data.batches import EvalBatches, TrainBatches
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
@@ -91,6 +94,30 @@ def test_evaluation_batches_are_bit_equal(held, streamed, root):
             EvalBatches(getattr(one, split), data(root), batch_size=9, device=CPU) for one in (streamed, held)
         )
         check_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_batches_are_prepared_in_one_thread_and_used_in_all(fails, held, streamed, root, monkeypatch):
+    """The decoding processes have the other cores; images in memory leave them to the augmentation."""
+    prepare, threads = TrainTransform.__call__, []
+
+    def noted(*arguments, **settings):
+        threads.append(torch.get_num_threads())
+        if fails:
+            raise ZeroDivisionError
+        return prepare(*arguments, **settings)
+
+    monkeypatch.setattr(TrainTransform, "__call__", noted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for dataset, expected in ((streamed, 1), (held, 2)):
+            epoch = train(dataset, root).epoch(0)
+            with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+                next(epoch)
+            assert (threads.pop(), torch.get_num_threads()) == (expected, 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

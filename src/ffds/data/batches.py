@@ -99,7 +99,8 @@ class TrainBatches:
         stored = self._images.batches(self._order(epoch), parts)
         for step, size, rows, (images, indices) in zip(steps, sizes, shares, stored, strict=True):
             seed = derived_seed(self._seed, "augment", epoch, step)
-            augmented = self._transform(images, seed, rows=rows, global_size=size)
+            with self._images.preparing():
+                augmented = self._transform(images, seed, rows=rows, global_size=size)
             yield Batch(augmented, self._labels.index_select(0, indices), indices, size)
 
     def _order(self, epoch: int) -> Tensor:
@@ -149,7 +150,9 @@ class EvalBatches:
         ]
         stored = self._images.batches(torch.arange(total), [part for _, part in found])
         for (size, part), (images, indices) in zip(found, stored, strict=True):
-            yield Batch(self._transform(images), self._labels[part], indices, size)
+            with self._images.preparing():
+                prepared = self._transform(images)
+            yield Batch(prepared, self._labels[part], indices, size)
 
 
 def _labels_on(device: torch.device, split: Split) -> Tensor:

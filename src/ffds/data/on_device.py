@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -43,6 +44,10 @@ class Resident:
         for part in parts:
             yield self._images.index_select(0, placed[part]), placed[part]
 
+    def preparing(self) -> AbstractContextManager[None]:
+        """Entered while a batch is augmented."""
+        return nullcontext()
+
 
 class Brought:
     """Images that are brought to the device when their batch is due.
@@ -70,6 +75,11 @@ class Brought:
         for part, _ in zip(parts, read([rows[part] for part in parts], empty), strict=True):
             yield filled.popleft().to(self._device, non_blocking=True), placed[part]
 
+    def preparing(self) -> AbstractContextManager[None]:
+        """Entered while a batch is augmented: in one thread where processes decode on the same cores."""
+        decoded_beside = isinstance(self._images, StreamedImages) and self._device.type == "cpu"
+        return _one_thread() if decoded_beside else nullcontext()
+
     def _gathered(
         self, batches: Sequence[NDArray[np.int64]], empty: Callable[[int], NDArray[np.uint8]]
     ) -> Iterator[NDArray[np.uint8]]:
@@ -84,6 +94,17 @@ def images_on(device: torch.device, images: NDArray[np.uint8] | StreamedImages) 
     if isinstance(images, StreamedImages) or images.nbytes > _room(device):
         return Brought(images, device)
     return Resident(images, device)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Threads that meet after each operation wait for the one whose core is taken, and take cores to wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _room(device: torch.device) -> float:

@@ -45,10 +45,12 @@ def resample_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tens
     """
     if images.device.type != "cpu":
         return by_products(images, boxes, size)
-    found = images.new_empty(len(images), *size, images.shape[3])
-    for image, (top, left, tall, wide), into in zip(images, boxes.tolist(), found, strict=True):
-        into.copy_(_interpolated(image[None, top : top + tall, left : left + wide], size)[0])
-    return found
+    return torch.cat(
+        [
+            _interpolated(image[None, top : top + tall, left : left + wide], size)
+            for image, (top, left, tall, wide) in zip(images, boxes.tolist(), strict=True)
+        ]
+    )
 
 
 def by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
