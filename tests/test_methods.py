@@ -130,7 +130,7 @@ def test_first_stages_are_plain():
     same(first.loss, LDAMLoss(COUNTS, max_margin=0.3, scale=20.0))
 
 
-NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe"}
+NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe", "sampler"}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,15 @@ def test_no_setting_is_dead(method, setting):
 
 
 # Epochs
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_sampler_is_that_of_the_last_phase(method):
+    plain, balanced = "instance-balanced", "class-balanced"
+    for settings, last in (((), plain), ((f"method.sampler={balanced}",), balanced)):
+        *first, found = [phase.stage.sampler for phase in phases(recipe(method, *settings), COUNTS)]
+        assert found == last
+        assert set(first) <= {plain}
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 7, 60, 200])

@@ -126,7 +126,7 @@ def test_recipe_keys(method: str) -> None:
         for section, names in KEYS.items()
         for key in (" ".join(names).split() or [""])
     }
-    expected |= {f"method.{key}" for key in ["name", "milestones", *METHOD_KEYS[method].split()]}
+    expected |= {f"method.{key}" for key in ["name", "milestones", "sampler", *METHOD_KEYS[method].split()]}
     assert set(keys) == expected
 
 

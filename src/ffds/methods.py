@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -30,6 +30,7 @@ from ffds.recipes.method_settings import (
     Custom,
     Focal,
     IBFocal,
+    Sampler,
 )
 from ffds.recipes.schedule import lr_factor, start_epoch
 from ffds.recipes.schema import Recipe
@@ -46,12 +47,14 @@ class Stage:
         loss: (logits, target) → (), or (logits, target, features) → () where `with_features` is set.
         with_features: the loss also needs the input of the last layer.
         observed_for: a loss of a later stage that starts from what the last epoch of this one shows.
+        sampler: which images its epochs draw.
     """
 
     name: str
     loss: nn.Module
     with_features: bool = False
     observed_for: DeferredStart | None = None
+    sampler: Sampler = "instance-balanced"
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def phases(
     Raises:
         InputError: a setting does not fit the class counts, or a custom loss is missing.
     """
-    found = stages(recipe.method, class_counts, custom_loss)
+    found = list(stages(recipe.method, class_counts, custom_loss))
+    found[-1] = replace(found[-1], sampler=recipe.method.sampler)
     epochs = recipe.schedule.epochs
     bounds = [0, start_epoch(recipe.method, epochs), epochs] if len(found) == 2 else [0, epochs]
     return tuple(

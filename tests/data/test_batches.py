@@ -69,26 +69,38 @@ def test_sizes_of_global_batches(count, batch_size, world_size, sizes):
         assert [batch.global_size for batch in batches.epoch(0)] == sizes
 
 
+SAMPLERS = ("instance-balanced", "class-balanced")
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 70), st.integers(1, 30), st.integers(1, 5), st.integers(0, 3))
-def test_ranks_share_the_batches_of_one_rank(count, batch_size, world_size, epoch):
+@given(
+    st.integers(1, 70), st.integers(1, 30), st.integers(1, 5), st.integers(0, 3), st.sampled_from(SAMPLERS)
+)
+def test_ranks_share_the_batches_of_one_rank(count, batch_size, world_size, epoch, sampler):
     if min(count, batch_size) < world_size:
         with pytest.raises(InputError, match="no training image"):
             train(count, batch_size, world_size=world_size)
         return
     ranks = [
-        list(train(count, batch_size, AUGMENTED, rank=rank, world_size=world_size).epoch(epoch))
+        list(
+            train(count, batch_size, AUGMENTED, rank=rank, world_size=world_size).epoch(
+                epoch, sampler=sampler
+            )
+        )
         for rank in range(world_size)
     ]
     steps = list(zip(*ranks, strict=True))
-    assert sorted(seen([batch for parts in steps for batch in parts])) == list(range(count))
+    drawn = seen([batch for parts in steps for batch in parts])
+    assert len(drawn) == count
+    if sampler == "instance-balanced":
+        assert sorted(drawn) == list(range(count))
     for parts in steps:
         rows = [len(part.labels) for part in parts]
         assert sum(rows) == parts[0].global_size
         assert max(rows) - min(rows) <= 1
         assert min(rows) >= 1
     if count % batch_size == 0 or count % batch_size >= 2 * world_size or count < batch_size:
-        alone = list(train(count, batch_size, AUGMENTED).epoch(epoch))
+        alone = list(train(count, batch_size, AUGMENTED).epoch(epoch, sampler=sampler))
         for whole, parts in zip(alone, steps, strict=True):
             assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
             assert torch.equal(torch.cat([part.indices for part in parts]), whole.indices)
@@ -102,6 +114,33 @@ def test_every_image_once_an_epoch_with_its_label_and_place(count):
         assert sorted(seen(produced)) == list(range(count))
         for batch in produced:
             check_rows_belong_together(batch)
+
+
+def test_class_balanced_every_class_and_every_image_of_it_is_equally_likely():
+    """1,000 images of class 5 and 4 of class 2, in no order; class 0 has none."""
+    labels = np.repeat([5, 2, 5, 7], [400, 4, 600, 96])
+    split = Split(np.zeros((len(labels), 2, 2, 1), np.uint8), labels)
+    batches = TrainBatches(split, PLAIN, batch_size=128, seed=0, device=CPU)
+    drawn = [list(batches.epoch(epoch, sampler="class-balanced")) for epoch in range(20)]
+    rows = torch.cat([batch.indices for epoch in drawn for batch in epoch])
+    found = torch.cat([batch.labels for epoch in drawn for batch in epoch])
+    assert torch.equal(found, torch.from_numpy(labels)[rows])
+    total = 20 * len(labels)
+    assert len(rows) == total
+    for label, size in ((5, 1000), (2, 4), (7, 96)):
+        times = torch.bincount(rows[found == label], minlength=len(labels))[labels == label].double()
+        # Four standard deviations of a binomial count.
+        assert abs(times.sum() - total / 3) < 4 * (total * 2 / 9) ** 0.5
+        expected = total / 3 / size
+        assert (times - expected).square().mean() < 2 * expected
+        assert (times > 0).all()
+
+
+def test_class_balanced_epochs_differ_and_repeat_and_resume():
+    one, other = (train(40, 8).epoch(epoch, sampler="class-balanced") for epoch in (0, 1))
+    whole = seen(one)
+    assert whole != seen(other)
+    assert seen(train(40, 8).epoch(0, 3, "class-balanced")) == whole[24:]
 
 
 def test_order_and_augmentation_depend_on_seed_epoch_and_step_only():

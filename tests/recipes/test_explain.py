@@ -121,7 +121,8 @@ def test_every_fault_is_named_at_once(broken: str) -> None:
         "key optimizer.lr is given twice\n  where:   bad.yaml:10:3 and bad.yaml:11:3\n"
         "  fix:     keep one of them",
         "unknown key method.k\n  where:   bad.yaml:21:3\n  got:     0.5\n"
-        "  allowed: a section with the keys name, milestones\n  fix:     k is a setting of ffds, d-ffds",
+        "  allowed: a section with the keys name, milestones, sampler\n"
+        "  fix:     k is a setting of ffds, d-ffds",
         "unknown key trainer.lr\n  where:   bad.yaml:17:22\n  got:     2\n"
         "  allowed: a section with the keys batch_size, precision, compile, channels_last, devices, "
         "num_nodes, accelerator, seed, eval_every, deterministic\n  fix:     did you mean optimizer.lr?",

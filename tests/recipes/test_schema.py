@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -39,8 +41,24 @@ def test_a_recipe_is_frozen() -> None:
         recipe.name = "other"
 
 
+def test_runs_made_earlier_keep_their_hash() -> None:
+    files = sorted((Path(__file__).parents[2] / "results/runs").glob("*/*/*/recipe.yaml"))
+    assert len(files) >= 12
+    for file in files:
+        seed, _, digest = file.parent.name.partition("-")
+        recipe = load_recipe(str(file)).recipe
+        assert (f"seed{recipe.trainer.seed}", recipe.config_hash[:8]) == (seed, digest), file
+
+
 def test_any_setting_changes_the_hash() -> None:
     hashes = {load_recipe("digits").recipe.config_hash}
-    for override in ("trainer.seed=1", "method.k=0.1", "data.root=x", "method=ce", "name=other"):
+    for override in (
+        "trainer.seed=1",
+        "method.k=0.1",
+        "data.root=x",
+        "method=ce",
+        "name=other",
+        "method.sampler=class-balanced",
+    ):
         hashes.add(load_recipe("digits", [override]).recipe.config_hash)
-    assert len(hashes) == 6
+    assert len(hashes) == 7

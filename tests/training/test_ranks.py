@@ -94,18 +94,27 @@ def without_batch_norm(model, *, num_classes, **_):
     return network
 
 
-def train_plain(_rank, out, method, batch_size, lr):
+def train_plain(_rank, out, method, batch_size, lr, *settings):
     with pytest.MonkeyPatch.context() as patch:
         tiny.use(patch)
         patch.setattr("ffds.training.fit.build_model", without_batch_norm)
-        recipe = tiny.recipe(ON_CPU, f"trainer.batch_size={batch_size}", f"optimizer.lr={lr}", method=method)
+        settings = (ON_CPU, f"trainer.batch_size={batch_size}", f"optimizer.lr={lr}", *settings)
+        recipe = tiny.recipe(*settings, method=method)
         train_recipe(recipe, out=out, shown=False)
 
 
-@pytest.mark.parametrize(("method", "batch_size", "lr"), [("d-ffds", 33, 0.05), ("ib", 5, 0.001)])
-def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, tmp_path):
-    train_plain(0, tmp_path / "one", method, batch_size, lr)
-    group = processes.ranks(train_plain, tmp_path / "two", method, batch_size, lr, log=tmp_path / "log")
+@pytest.mark.parametrize(
+    ("method", "batch_size", "lr", "sampler"),
+    [
+        ("d-ffds", 33, 0.05, "instance-balanced"),
+        ("ib", 5, 0.001, "instance-balanced"),
+        ("ce", 7, 0.05, "class-balanced"),
+    ],
+)
+def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, sampler, tmp_path):
+    asked = (method, batch_size, lr, f"method.sampler={sampler}")
+    train_plain(0, tmp_path / "one", *asked)
+    group = processes.ranks(train_plain, tmp_path / "two", *asked, log=tmp_path / "log")
     assert end(group) == [0, 0], (tmp_path / "log-rank0").read_text()
     (one,), (two,) = (list((tmp_path / name).glob("digits/*/*")) for name in ("one", "two"))
     last = f"checkpoints/epoch-{tiny.EPOCHS:04d}"

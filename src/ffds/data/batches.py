@@ -14,6 +14,7 @@ from ffds.data.dataset import Split
 from ffds.data.on_device import images_on
 from ffds.errors import InputError
 from ffds.randomness import derived_seed
+from ffds.recipes.method_settings import Sampler
 from ffds.recipes.schema import Data
 
 __all__ = ["Batch", "EvalBatches", "TrainBatches"]
@@ -36,11 +37,14 @@ class Batch(NamedTuple):
 
 
 class TrainBatches:
-    """Every image of a split once per epoch, shuffled and augmented.
+    """As many images of a split per epoch as it has, drawn and augmented by chance.
 
-    Order and augmentation depend on the seed, epoch and step only: not on the device, the number of ranks,
-    the steps before, where the images are kept, or any global generator. Together, in rank order, the ranks
-    get the batch that one rank would get alone; their parts differ by at most one row.
+    Instance-balanced, every image comes once. Class-balanced, each draw takes a class, all alike, then one
+    of its images: a rare class comes as often as a frequent one, its images many times (Kang et al. 2020).
+
+    Images, order and augmentation depend on the seed, epoch and step only: not on the device, the number of
+    ranks, the steps before, where the images are kept, or any global generator. Together, in rank order, the
+    ranks get the batch that one rank would get alone; their parts differ by at most one row.
 
     Where the batch size does not divide the number of images, a rest of fewer than 2 · world_size rows joins
     the batch before it: batch norm needs two rows. A batch size above the number of images gives one batch.
@@ -79,33 +83,44 @@ class TrainBatches:
         self._images, self._labels = images_on(device, split.images), _labels_on(device, split)
         self._transform = TrainTransform(data)
         self._bounds = _train_bounds(len(split), batch_size, world_size)
+        self._rows_of_class = torch.from_numpy(np.argsort(split.labels, kind="stable"))
+        self._class_counts = torch.from_numpy(np.unique(split.labels, return_counts=True)[1])
         self._seed, self._rank, self._world_size = seed, rank, world_size
 
     def __len__(self) -> int:
         """Steps of an epoch."""
         return len(self._bounds) - 1
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, epoch: int, start_step: int = 0, sampler: Sampler = "instance-balanced"
+    ) -> Iterator[Batch]:
         """The batches of one epoch.
 
         Args:
             epoch: number of the epoch; decides order and augmentation.
             start_step: steps to leave out because they are done already; the others do not change.
+            sampler: which images are drawn.
         """
         steps = range(start_step, len(self))
         sizes = [self._bounds[step + 1] - self._bounds[step] for step in steps]
         shares = [_share(size, self._rank, self._world_size) for size in sizes]
         parts = [_behind(self._bounds[step], share) for step, share in zip(steps, shares, strict=True)]
-        stored = self._images.batches(self._order(epoch), parts)
+        stored = self._images.batches(self._drawn(epoch, sampler), parts)
         for step, size, rows, (images, indices) in zip(steps, sizes, shares, stored, strict=True):
             seed = derived_seed(self._seed, "augment", epoch, step)
             with self._images.preparing():
                 augmented = self._transform(images, seed, rows=rows, global_size=size)
             yield Batch(augmented, self._labels.index_select(0, indices), indices, size)
 
-    def _order(self, epoch: int) -> Tensor:
+    def _drawn(self, epoch: int, sampler: Sampler) -> Tensor:
+        """Places of the images of an epoch, those of all ranks."""
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "order", epoch))
-        return torch.randperm(len(self._labels), generator=generator)
+        total, counts = len(self._labels), self._class_counts
+        if sampler == "instance-balanced":
+            return torch.randperm(total, generator=generator)
+        drawn = torch.randint(len(counts), (total,), generator=generator)
+        within = torch.rand(total, generator=generator, dtype=torch.float64) * counts[drawn]
+        return self._rows_of_class[(counts.cumsum(0) - counts)[drawn] + within.long()]
 
 
 class EvalBatches:

@@ -26,8 +26,10 @@ __all__ = [
     "Focal",
     "IBFocal",
     "MethodSettings",
+    "Sampler",
 ]
 
+Sampler = Literal["instance-balanced", "class-balanced"]
 WeightScale = Literal["none", "mean", "released"]
 Beta = Annotated[Finite, Field(ge=0, lt=1)]
 ClosedFraction = Annotated[Finite, Field(ge=0, le=1)]
@@ -41,6 +43,11 @@ class _Method(Section):
     name: str
     milestones: Milestones | None = Field(
         default=None, description="this method's own learning-rate drops; null: those of the schedule"
+    )
+    sampler: Sampler = Field(
+        default="instance-balanced",
+        description="class-balanced: each draw first takes a class, all alike, then one of its images; "
+        "deferred methods do so from `start` on",
     )
 
 

@@ -211,7 +211,11 @@ class Recipe(Section):
     @property
     def identity(self) -> dict[str, Any]:
         """Every setting but those of `LOADING`, ready for JSON: recipes that agree in it are the same run."""
-        return self.model_dump(mode="json", exclude={"data": set(LOADING)})
+        found = self.model_dump(mode="json", exclude={"data": set(LOADING)})
+        # Runs from before there was a choice stay the same runs.
+        if self.method.sampler == "instance-balanced":
+            del found["method"]["sampler"]
+        return found
 
     @property
     def config_hash(self) -> str:

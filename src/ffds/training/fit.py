@@ -214,7 +214,7 @@ class Fit:
             group["lr"] = self._lr
         self.forward.train()
         began = time.monotonic()
-        for batch in self.batches.epoch(self.reached.epoch, self.reached.step):
+        for batch in self.batches.epoch(self.reached.epoch, self.reached.step, phase.stage.sampler):
             self.step(phase, batch, observed=self._observes(phase))
             self.reached.step += 1
             self.reached.images += batch.global_size
@@ -228,7 +228,7 @@ class Fit:
 
     def _stop_at(self, step: int) -> NoReturn:
         phase, lr = self._phase, self._lr
-        batch = next(self.batches.epoch(self.reached.epoch, step))
+        batch = next(self.batches.epoch(self.reached.epoch, step, phase.stage.sampler))
         found = self.step.diagnosis(phase, batch, step)
         place = {"epoch": self.reached.epoch + 1, "step": step + 1, "phase": phase.stage.name, "lr": lr}
         rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"

@@ -122,11 +122,13 @@ def histories(recipe: Recipe, class_counts: Sequence[int], phases: Sequence[Phas
     observed = False
     for phase in phases:
         # Whether the loss starts from what was observed is part of its own epochs, not of those before.
-        epoch = {
+        epoch: dict[str, object] = {
             "loss": described(phase.stage.loss),
             "with_features": phase.stage.with_features,
             "starts_from_observed": observed,
         }
+        if phase.stage.sampler != "instance-balanced":
+            epoch["sampler"] = phase.stage.sampler
         for factor in phase.lr_factors:
             found.append(_digest(found[-1], epoch | {"lr_factor": factor}))
         observed = phase.stage.observed_for is not None
