@@ -13,7 +13,7 @@ from benchmarks.result import Result
 from benchmarks.setting import Setting
 from benchmarks.timing import alternate
 
-__all__ = ["ranks"]
+__all__ = ["ranks", "seconds_per_image"]
 
 
 def ranks(setting: Setting, pairs: int) -> list[Result]:
@@ -23,7 +23,7 @@ def ranks(setting: Setting, pairs: int) -> list[Result]:
         setting: images and network; the embedded digits stand in for synthetic images.
         pairs: trainings of each side.
     """
-    found = alternate(lambda: _seconds(setting, 2), lambda: _seconds(setting, 1), pairs)
+    found = alternate(lambda: seconds_per_image(setting, 2), lambda: seconds_per_image(setting, 1), pairs)
     return [
         Result.of(
             f"an image of a training on two processes, {setting.sizes.network}",
@@ -36,7 +36,8 @@ def ranks(setting: Setting, pairs: int) -> list[Result]:
     ]
 
 
-def _seconds(setting: Setting, devices: int) -> float:
+def seconds_per_image(setting: Setting, devices: int) -> float:
+    """Of the steps of one epoch of training, eager, with so many processes of one thread each."""
     settings = {
         "method": "ce",
         "model.name": setting.sizes.network,

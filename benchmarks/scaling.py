@@ -1,9 +1,11 @@
-"""How the cost grows with classes, images and the batch: ``python -m benchmarks.scaling``."""
+"""How the cost grows with classes, images, the batch and ranks: ``python -m benchmarks.scaling``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.losses import LOSSES, cross_entropy_work, loss_work
-from benchmarks.setting import SIDE
+from benchmarks.ranks import seconds_per_image
+from benchmarks.setting import FULL, QUICK, SIDE, Setting, found_root
 from benchmarks.timing import timed
 from ffds.data.batches import TrainBatches
 from ffds.data.dataset import Split
@@ -23,7 +26,7 @@ from ffds.markdown import markdown_table
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 
-__all__ = ["TITLES", "Point", "by_batch", "by_classes", "by_images", "main", "scaling_table"]
+__all__ = ["TITLES", "Point", "by_batch", "by_classes", "by_images", "by_ranks", "main", "scaling_table"]
 
 BATCH_SIZE = 128
 RESULTS = Path(__file__).parents[1] / "results" / "scaling.json"
@@ -49,6 +52,7 @@ TITLES = {
     "classes": (f"forward and backward of a loss, batch {BATCH_SIZE}, ms", 1e3),
     "images": ("order and augmentation of an image from memory, µs", 1e6),
     "batch": ("an image of a training step of ResNet-32, eager, ms", 1e3),
+    "ranks": ("an image of a training of ResNet-32, eager, one thread a process, gloo, ms", 1e3),
 }
 """Part → what its numbers are, and what turns seconds into them."""
 
@@ -91,10 +95,30 @@ def by_batch(batch_sizes: Sequence[int], times: int = 7) -> list[Point]:
     return [Point("batch", "ms an image", size, _median(step(size), times) / size) for size in batch_sizes]
 
 
+def by_ranks(setting: Setting, ranks: Sequence[int], times: int = 3) -> list[Point]:
+    """An image of a training on several processes of this machine, one thread each."""
+    return [
+        Point(
+            "ranks",
+            "ms an image",
+            size,
+            statistics.median(seconds_per_image(setting, size) for _ in range(times)),
+        )
+        for size in ranks
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables and write the numbers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes only, to try the script")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path("../shared/data"),
+        metavar="DIR",
+        help="as of python -m benchmarks",
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: results/scaling.json, with --quick nowhere"
     )
@@ -103,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     points = by_classes((10, 100, 1000, 10_000, 100_000)[:few])
     points += by_images((10_000, 100_000, 1_000_000)[:few])
     points += by_batch((32, 128, 512)[:few])
+    setting = Setting(QUICK, None) if options.quick else Setting(FULL, found_root(options.data_root))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    points += by_ranks(setting, [size for size in (1, 2, 4, 8) if size <= cores][:few])
     for part, (title, _) in TITLES.items():
         print(f"{title}\n\n{scaling_table(points, part)}\n")
     file = options.out or (None if options.quick else RESULTS)
