@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -66,12 +67,9 @@ def by_classes(classes: Sequence[int], times: int = 7) -> list[Point]:
     ]
 
 
-def by_images(images: Sequence[int], steps: int = 50) -> list[Point]:
-    """An epoch's batches, shuffled and augmented, from arrays of random 32×32 images; of one image.
-
-    The order of the whole epoch is drawn at its start, so that its share is counted too.
-    """
-    return [Point("images", "µs an image", size, _batches(size, steps)) for size in images]
+def by_images(images: Sequence[int], times: int = 3) -> list[Point]:
+    """An epoch's batches, shuffled and augmented, from arrays of random 32×32 images; of one image."""
+    return [Point("images", "µs an image", size, _median(_epoch(size), times) / size) for size in images]
 
 
 def by_batch(batch_sizes: Sequence[int], times: int = 7) -> list[Point]:
@@ -111,6 +109,13 @@ def by_ranks(setting: Setting, ranks: Sequence[int], times: int = 3) -> list[Poi
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables and write the numbers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=TITLES,
+        metavar="PART",
+        help=f"some of {', '.join(TITLES)}; the others stay",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes only, to try the script")
     parser.add_argument(
         "--data-root",
@@ -124,18 +129,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     few = 1 if options.quick else None
-    points = by_classes((10, 100, 1000, 10_000, 100_000)[:few])
-    points += by_images((10_000, 100_000, 1_000_000)[:few])
-    points += by_batch((32, 128, 512)[:few])
     setting = Setting(QUICK, None) if options.quick else Setting(FULL, found_root(options.data_root))
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    points += by_ranks(setting, [size for size in (1, 2, 4, 8) if size <= cores][:few])
-    for part, (title, _) in TITLES.items():
-        print(f"{title}\n\n{scaling_table(points, part)}\n")
+    measures: dict[str, Callable[[], list[Point]]] = {
+        "classes": lambda: by_classes((10, 100, 1000, 10_000, 100_000)[:few]),
+        "images": lambda: by_images((10_000, 100_000, 1_000_000)[:few]),
+        "batch": lambda: by_batch((32, 128, 512)[:few]),
+        "ranks": lambda: by_ranks(setting, [size for size in (1, 2, 4, 8) if size <= cores][:few]),
+    }
     file = options.out or (None if options.quick else RESULTS)
-    if file is not None:
+    # What an earlier run measured stays, with its own provenance, until it is measured again.
+    found = json.loads(file.read_text(encoding="utf-8")) if options.only and file and file.exists() else {}
+    for part in options.only or measures:
+        points = measures[part]()
+        print(f"{TITLES[part][0]}\n\n{scaling_table(points, part)}\n", flush=True)
         provenance = {"hardware": hardware(), "versions": versions(), "commit": commit()}
-        write_json(file, provenance | {"points": [point._asdict() for point in points]})
+        found[part] = provenance | {"points": [point._asdict() for point in points]}
+        if file is not None:
+            write_json(file, found)
 
 
 def scaling_table(points: Iterable[Point], part: str) -> str:
@@ -154,21 +165,18 @@ def _works() -> dict[str, Callable[[tuple[int, int]], Callable[[], None]]]:
     return {"cross-entropy": cross_entropy_work, **ours}
 
 
-def _batches(images: int, steps: int) -> float:
+def _epoch(images: int) -> Callable[[], None]:
     generator = np.random.default_rng(0)
     pixels = generator.integers(256, size=(images, SIDE, SIDE, 3), dtype=np.uint8)
     split = Split(pixels, generator.integers(10, size=images))
     data = load_recipe("cifar10-lt-100").recipe.data
     batches = TrainBatches(split, data, batch_size=BATCH_SIZE, seed=0, device=torch.device("cpu"))
-    whole = len(batches)
-    order = _median(lambda: next(batches.epoch(0)), 3)
-    some = _median(lambda: _take(batches.epoch(0, max(whole - steps, 0))), 3)
-    return (order + (some - order) / (min(steps, whole) - 1) * whole) / images
 
+    def work() -> None:
+        for _ in batches.epoch(0):
+            pass
 
-def _take(batches: Iterable[object]) -> None:
-    for _ in batches:
-        pass
+    return work
 
 
 def _median(work: Callable[[], object], times: int) -> float:

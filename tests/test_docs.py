@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.scaling import Point, scaling_table
+from benchmarks.step_parts import Share, parts_table
 
 from ffds.cli.command import parsed
 from ffds.markdown import markdown_table
@@ -56,9 +57,16 @@ def test_links_lead_somewhere(page):
 
 def test_the_page_on_scaling_shows_what_was_measured():
     found = json.loads((ROOT / "results" / "scaling.json").read_text("utf-8"))
-    points = [Point(**point) for point in found["points"]]
     page = (ROOT / "results" / "scaling.md").read_text("utf-8")
-    for part in {point.part for point in points}:
+    for part, measured in found.items():
+        points = [Point(**point) for point in measured["points"]]
         (table,) = re.findall(rf"<!-- scaling: {part} -->\n+(.*?)\n+<!-- end -->", page, flags=re.DOTALL)
         assert table == scaling_table(points, part)
+        assert measured["commit"] in page
+
+
+def test_the_parts_of_a_step_are_those_measured():
+    found = json.loads((ROOT / "results" / "step_parts.json").read_text("utf-8"))
+    page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    assert parts_table(Share(**share) for share in found["shares"]) in page
     assert found["commit"] in page

@@ -34,7 +34,13 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     >>> cross_entropy(torch.zeros(1, 4), torch.tensor([2])).exp()
     tensor([4.])
     """
-    return _negative_log(_log_softmax(logits, target), target)
+    _check(logits, target)
+    logits = _at_least_float32(logits)
+    if torch.compiler.is_compiling():
+        # From the composed function the compiler makes a backward pass that compares each class with the
+        # label, several times as slow. That one can be differentiated twice, but no compiled function can.
+        return _SmoothedCrossEntropy.apply(logits, target, 0.0)[1]
+    return _negative_log(F.log_softmax(logits, dim=1), target)
 
 
 def label_smoothed_cross_entropy(logits: Tensor, target: Tensor, smoothing: float = 0.1) -> Tensor:
@@ -236,11 +242,6 @@ def check_classes(logits: Tensor, target: Tensor, per_class: Tensor) -> None:
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _log_softmax(logits: Tensor, target: Tensor) -> Tensor:
-    _check(logits, target)
-    return F.log_softmax(_at_least_float32(logits), dim=1)
 
 
 def _check(logits: Tensor, target: Tensor) -> None:
