@@ -39,7 +39,8 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         # From the composed function the compiler makes a backward pass that compares each class with the
         # label, several times as slow. That one can be differentiated twice, but no compiled function can.
-        return _SmoothedCrossEntropy.apply(logits, target, 0.0)[1]
+        found: tuple[Tensor, Tensor] = _SmoothedCrossEntropy.apply(logits, target, 0.0)
+        return found[1]
     return _negative_log(F.log_softmax(logits, dim=1), target)
 
 
