@@ -21,11 +21,11 @@ from benchmarks.losses import losses
 from benchmarks.memory import memory
 from benchmarks.opening import opening
 from benchmarks.ranks import ranks
-from benchmarks.result import Result, table
+from benchmarks.result import Result, page, table
 from benchmarks.setting import FULL, QUICK, Setting, found_root
 from benchmarks.step import step
 from ffds.environment import commit, hardware, versions
-from ffds.files import write_json
+from ffds.files import write_json, write_text
 
 __all__ = ["main"]
 
@@ -82,7 +82,9 @@ def _write(path: Path, kept: list[dict[str, Any]], results: list[Result], argume
     path.parent.mkdir(parents=True, exist_ok=True)
     names = {result.name for result in results}
     older = [entry for entry in kept if entry["name"] not in names]
-    write_json(path, [*older, *(result.entry() | provenance for result in results)])
+    entries = [*older, *(result.entry() | provenance for result in results)]
+    write_json(path, entries)
+    write_text(path.with_suffix(".md"), page(entries))
 
 
 def _parser() -> argparse.ArgumentParser:

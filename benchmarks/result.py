@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
 from rich.table import Table
 
 from benchmarks.timing import Pairs
+from ffds.markdown import markdown_table
 
-__all__ = ["Result", "table"]
+__all__ = ["Result", "page", "table"]
 
 Better = Literal["higher", "lower"]
 
@@ -75,6 +77,28 @@ class Result:
     def entry(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {"met": self.met}
+
+
+def page(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A results file for a person, in Markdown; each line has the commit that it was measured at.
+
+    Args:
+        entries: what `Result.entry` gives, and the provenance.
+    """
+    rows = [["benchmark", "ours", "yardstick", "ratio", "of pairs", "target", "commit"]]
+    for entry in entries:
+        result = Result(**{field.name: entry[field.name] for field in fields(Result)})
+        rows.append([*_cells(result), entry["commit"]])
+    machines = {
+        f"{entry['hardware']}; {', '.join(' '.join(item) for item in entry['versions'].items())}"
+        for entry in entries
+    }
+    measured = "\n".join(f"- {machine}" for machine in sorted(machines))
+    return (
+        "# Benchmarks, last figures\n\n"
+        "Medians; the ratio of the medians, and the lowest and highest of single pairs. What each line\n"
+        f"measures: `benchmarks/README.md`.\n\n{markdown_table(rows)}\n\nMeasured on\n\n{measured}\n"
+    )
 
 
 def table(results: list[Result]) -> Table:

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from benchmarks.result import page
 from benchmarks.scaling import Point, scaling_table
 from benchmarks.step_parts import Share, parts_table
 
@@ -70,3 +71,8 @@ def test_the_parts_of_a_step_are_those_measured():
     page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     assert parts_table(Share(**share) for share in found["shares"]) in page
     assert found["commit"] in page
+
+
+def test_the_last_figures_of_the_benchmarks_are_those_measured():
+    entries = json.loads((ROOT / "results" / "bench.json").read_text("utf-8"))
+    assert (ROOT / "results" / "bench.md").read_text("utf-8") == page(entries)

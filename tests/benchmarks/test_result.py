@@ -27,7 +27,11 @@ def test_a_written_result_holds_every_key(tmp_path: Path, capsys: pytest.Capture
 
 def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
-    older = {"name": "another benchmark", "ours": 1.0, "commit": "older"}
+    older = Result("another benchmark", "", "ms", 1.0).entry() | {
+        "commit": "older",
+        "hardware": "a machine",
+        "versions": {"torch": "2.10"},
+    }
     file.write_text(json.dumps([older]), encoding="utf-8")
     for _ in range(2):
         main(["--quick", "--only", "memory", "--out", str(file)])
