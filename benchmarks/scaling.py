@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +19,7 @@ from benchmarks.setting import FULL, QUICK, SIDE, Setting, found_root
 from benchmarks.timing import timed
 from ffds.data.batches import TrainBatches
 from ffds.data.dataset import Split
-from ffds.environment import commit, hardware, versions
+from ffds.environment import commit, hardware, usable_cores, versions
 from ffds.files import write_json
 from ffds.markdown import markdown_table
 from ffds.models.build import build_model
@@ -130,12 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     few = 1 if options.quick else None
     setting = Setting(QUICK, None) if options.quick else Setting(FULL, found_root(options.data_root))
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     measures: dict[str, Callable[[], list[Point]]] = {
         "classes": lambda: by_classes((10, 100, 1000, 10_000, 100_000)[:few]),
         "images": lambda: by_images((10_000, 100_000, 1_000_000)[:few]),
         "batch": lambda: by_batch((32, 128, 512)[:few]),
-        "ranks": lambda: by_ranks(setting, [size for size in (1, 2, 4, 8) if size <= cores][:few]),
+        "ranks": lambda: by_ranks(setting, [size for size in (1, 2, 4, 8) if size <= usable_cores()][:few]),
     }
     file = options.out or (None if options.quick else RESULTS)
     # What an earlier run measured stays, with its own provenance, until it is measured again.

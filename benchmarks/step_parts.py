@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "step_parts.json"
 PARTS = {
     "convolutions": ("convolution",),
     "batch norm": ("batch_norm",),
-    "fused kernels": ("graph_", "cpp_fused", "CompiledF", "CompiledFx"),
+    "fused kernels": ("graph_", "cpp_fused", "CompiledF"),
     "optimizer": ("sgd", "SGD", "foreach", "zero_grad"),
     "changes of layout": ("contiguous", "copy_", "to_mkldnn", "mkldnn_reorder"),
 }

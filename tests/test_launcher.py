@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffds.launcher import is_first_rank, is_rank, ranks_here
+from ffds.launcher import is_first_rank, is_rank, ranks, ranks_here
 
 TORCHRUN = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 FABRIC = {"LOCAL_RANK": "1", "WORLD_SIZE": "2"}
@@ -15,19 +15,21 @@ def nothing_told(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("told", "rank", "first", "here"),
+    ("told", "rank", "first", "here", "all_ranks"),
     [
-        pytest.param({}, False, True, 1, id="alone"),
-        pytest.param(dict.fromkeys(TORCHRUN, ""), False, True, 1, id="set to nothing"),
-        pytest.param(TORCHRUN, True, False, 4, id="a rank of torchrun"),
-        pytest.param(TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0"}, True, True, 4, id="the first of torchrun"),
+        pytest.param({}, False, True, 1, 1, id="alone"),
+        pytest.param(dict.fromkeys(TORCHRUN, ""), False, True, 1, 1, id="set to nothing"),
+        pytest.param(TORCHRUN, True, False, 4, 8, id="a rank of torchrun"),
         pytest.param(
-            TORCHRUN | {"RANK": "4", "LOCAL_RANK": "0"}, True, False, 4, id="the first of a second machine"
+            TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0"}, True, True, 4, 8, id="the first of torchrun"
         ),
-        pytest.param(FABRIC, True, False, 2, id="a process that Fabric started"),
+        pytest.param(
+            TORCHRUN | {"RANK": "4", "LOCAL_RANK": "0"}, True, False, 4, 8, id="the first of a second machine"
+        ),
+        pytest.param(FABRIC, True, False, 2, 2, id="a process that Fabric started"),
     ],
 )
-def test_what_a_launcher_told(told, rank, first, here, monkeypatch):
+def test_what_a_launcher_told(told, rank, first, here, all_ranks, monkeypatch):
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    assert (is_rank(), is_first_rank(), ranks_here()) == (rank, first, here)
+    assert (is_rank(), is_first_rank(), ranks_here(), ranks()) == (rank, first, here, all_ranks)

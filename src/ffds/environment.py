@@ -12,7 +12,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["commit", "environment", "hardware", "versions"]
+__all__ = ["commit", "environment", "hardware", "usable_cores", "versions"]
 
 _PACKAGES = ("ffds", "torch", "numpy", "torchvision", "timm", "lightning-fabric", "torchmetrics")
 
@@ -33,7 +33,7 @@ def environment(accelerator: str | None = None) -> dict[str, object]:
 
 def hardware(accelerator: str | None = None) -> str:
     """Processor, usable cores and accelerator in one line."""
-    cores = f"{_usable_cores()} cores of {_processor()}"
+    cores = f"{usable_cores()} cores of {_processor()}"
     return f"{accelerator}; {cores}" if accelerator else cores
 
 
@@ -83,7 +83,8 @@ def _git(directory: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use."""
     # sched_getaffinity sees a container's limit, cpu_count does not; it exists on Linux only.
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 

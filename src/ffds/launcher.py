@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["is_first_rank", "is_rank", "ranks_here"]
+__all__ = ["is_first_rank", "is_rank", "ranks", "ranks_here"]
 
 
 def is_rank() -> bool:
@@ -15,6 +15,11 @@ def is_rank() -> bool:
 def is_first_rank() -> bool:
     """Whether this process speaks for all: it is the first of them, or the only one."""
     return int(_told("RANK", "LOCAL_RANK") or 0) == 0
+
+
+def ranks() -> int:
+    """Processes that train together, on all machines."""
+    return int(_told("WORLD_SIZE") or 1)
 
 
 def ranks_here() -> int:

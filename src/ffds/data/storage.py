@@ -19,6 +19,7 @@ from ffds.data.images import Encoded, FileImages, attempt
 from ffds.data.progress import counted
 from ffds.data.source import Labelled
 from ffds.data.streamed import StreamedImages
+from ffds.environment import usable_cores
 from ffds.errors import InputError
 from ffds.launcher import is_first_rank, ranks_here
 from ffds.recipes.schema import Data
@@ -117,8 +118,9 @@ def _readable(split: Labelled, decoders: Decoders) -> tuple[Labelled, NDArray[np
 
 
 def _decoders(data: Data, splits: Sequence[Labelled]) -> Decoders:
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    workers = max(1, min(MOST_WORKERS, cores // ranks_here())) if data.workers is None else data.workers
+    workers = (
+        max(1, min(MOST_WORKERS, usable_cores() // ranks_here())) if data.workers is None else data.workers
+    )
     return Decoders(_files(splits[0]).stored, _shape(splits), workers)
 
 

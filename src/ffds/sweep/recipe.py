@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ffds.errors import InputError
+from ffds.launcher import ranks
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import FFDS
 from ffds.recipes.schema import Recipe
@@ -33,7 +33,7 @@ def searched_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     recipe = load_recipe(name_or_path, overrides, method="d-ffds").recipe
     searched_method(recipe)
     asked = {"trainer.devices": recipe.trainer.devices, "trainer.num_nodes": recipe.trainer.num_nodes}
-    asked["WORLD_SIZE"] = int(os.environ.get("WORLD_SIZE") or 1)
+    asked["WORLD_SIZE"] = ranks()
     if many := [f"{key}={value}" for key, value in asked.items() if value > 1]:
         raise InputError(
             "each process of a sweep trains a trial of its own on one device",
