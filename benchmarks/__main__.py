@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.arguments import add_data_root, add_only, file_of, script_parser, setting_of
 from benchmarks.augmentation import augmentation
 from benchmarks.epoch import epoch
 from benchmarks.loading import loading
@@ -22,7 +23,6 @@ from benchmarks.memory import memory
 from benchmarks.opening import opening
 from benchmarks.ranks import ranks
 from benchmarks.result import Result, page, table
-from benchmarks.setting import FULL, QUICK, Setting, found_root
 from benchmarks.step import step
 from ffds.environment import commit, hardware, versions
 from ffds.files import write_json, write_text
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
-    setting = Setting(QUICK, None) if options.quick else Setting(FULL, found_root(options.data_root))
+    setting = setting_of(options)
     measures: dict[str, Callable[[], list[Result]]] = {
         "augmentation": lambda: augmentation(setting),
         "losses": lambda: losses(setting),
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "opening": lambda: opening(setting, options.pairs),
         "epoch": lambda: epoch(setting, options.pairs),
     }
-    file = options.out or (None if options.quick else RESULTS)
+    file = file_of(options, RESULTS)
     # What an earlier run measured stays, with its own provenance, until it is measured again.
     kept = json.loads(file.read_text(encoding="utf-8")) if options.only and file and file.exists() else []
     results: list[Result] = []
@@ -88,37 +88,15 @@ def _write(path: Path, kept: list[dict[str, Any]], results: list[Result], argume
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Speed and memory beside the conventional way."
-    )
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=Path("../shared/data"),
-        metavar="DIR",
-        help="holds cifar10-if10, or the original files of CIFAR-10; synthetic images without "
-        "(default: %(default)s)",
-    )
+    parser = script_parser("benchmarks", "Speed and memory beside the conventional way.", RESULTS)
+    add_only(parser, NAMES)
+    add_data_root(parser)
     parser.add_argument(
         "--pairs",
         type=int,
         default=5,
         metavar="N",
         help="epochs of each side that count (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=NAMES,
-        metavar="NAME",
-        help=f"some of {', '.join(NAMES)}; the others stay as they were measured",
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny synthetic sizes, to try the script")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help=f"default: results/{RESULTS.name}, with --quick nowhere",
     )
     return parser
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from benchmarks.arguments import add_data_root, add_only, file_of, script_parser, setting_of
 from benchmarks.losses import LOSSES, cross_entropy_work, loss_work
 from benchmarks.ranks import seconds_per_image
-from benchmarks.setting import FULL, QUICK, SIDE, Setting, found_root
+from benchmarks.setting import SIDE, Setting
 from benchmarks.timing import timed
 from ffds.data.batches import TrainBatches
 from ffds.data.dataset import Split
@@ -106,35 +106,19 @@ def by_ranks(setting: Setting, ranks: Sequence[int], times: int = 3) -> list[Poi
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables and write the numbers."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=TITLES,
-        metavar="PART",
-        help=f"some of {', '.join(TITLES)}; the others stay",
-    )
-    parser.add_argument("--quick", action="store_true", help="small sizes only, to try the script")
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=Path("../shared/data"),
-        metavar="DIR",
-        help="as of python -m benchmarks",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: results/scaling.json, with --quick nowhere"
-    )
+    parser = script_parser("benchmarks.scaling", __doc__, RESULTS)
+    add_only(parser, TITLES)
+    add_data_root(parser)
     options = parser.parse_args(arguments)
     few = 1 if options.quick else None
-    setting = Setting(QUICK, None) if options.quick else Setting(FULL, found_root(options.data_root))
+    setting = setting_of(options)
     measures: dict[str, Callable[[], list[Point]]] = {
         "classes": lambda: by_classes((10, 100, 1000, 10_000, 100_000)[:few]),
         "images": lambda: by_images((10_000, 100_000, 1_000_000)[:few]),
         "batch": lambda: by_batch((32, 128, 512)[:few]),
         "ranks": lambda: by_ranks(setting, [size for size in (1, 2, 4, 8) if size <= usable_cores()][:few]),
     }
-    file = options.out or (None if options.quick else RESULTS)
+    file = file_of(options, RESULTS)
     # What an earlier run measured stays, with its own provenance, until it is measured again.
     found = json.loads(file.read_text(encoding="utf-8")) if options.only and file and file.exists() else {}
     for part in options.only or measures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.arguments import file_of, script_parser
 from benchmarks.setting import FULL, QUICK, RECIPE, SIDE, Sizes
 from ffds.data.augment import TrainTransform
 from ffds.environment import commit, hardware, versions
@@ -90,16 +90,11 @@ def parts_table(found: Iterable[Share]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Profile, print the table and write the numbers."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step_parts", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small network only, to try the script")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: results/step_parts.json, with --quick nowhere"
-    )
-    options = parser.parse_args(arguments)
+    options = script_parser("benchmarks.step_parts", __doc__, RESULTS).parse_args(arguments)
     keep_freed_memory()
     found = shares(QUICK, 2) if options.quick else shares(FULL, 10)
     print(parts_table(found))
-    file = options.out or (None if options.quick else RESULTS)
+    file = file_of(options, RESULTS)
     if file is not None:
         provenance = {"hardware": hardware(), "versions": versions(), "commit": commit()}
         write_json(file, provenance | {"shares": [share._asdict() for share in found]})
