@@ -140,7 +140,7 @@ class Schedule(Section):
 class Trainer(Section):
     """How the machine does it.
 
-    `batch_size` counts over all devices.
+    `batch_size` counts over all devices; batch norm takes its statistics on each device alone.
     """
 
     batch_size: Count = 128
