@@ -289,11 +289,25 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        if torch.compiler.is_compiling() and ctx.other == 0:
+            # Unlike the weight of FFDS, that of a focal loss has a gradient of its own, computed just before.
+            gradients = tuple(_materialized(gradient) for gradient in gradients)
         smoothed, plain = (gradient.unsqueeze(1) for gradient in gradients)
         log_probability, target = ctx.saved_tensors
         # d/dz of −Σ_j Q(j) log p_j is p − Q, as Q sums to 1; of −log p_y it is p − e_y.
         gradient = log_probability.exp().mul_(smoothed + plain).sub_(ctx.other * smoothed)
         return gradient.scatter_add_(1, target.unsqueeze(1), -(ctx.own * smoothed + plain)), None, None
+
+
+@torch.library.custom_op("ffds::materialized", mutates_args=())
+def _materialized(per_sample: Tensor) -> Tensor:
+    """A copy that the compiler cannot see into: it would compute a sample's factor anew for every class."""
+    return per_sample.clone()
+
+
+@_materialized.register_fake
+def _(per_sample: Tensor) -> Tensor:
+    return torch.empty_like(per_sample)
 
 
 class _MarginCrossEntropy(torch.autograd.Function):
