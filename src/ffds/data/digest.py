@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files as resources
 from pathlib import Path
 
 from PIL import features
+
+from ffds.data.threads import image_threads
 
 __all__ = ["pixels_digest"]
 
@@ -34,7 +34,7 @@ def pixels_digest(files: Sequence[Path], *choices: bytes) -> str | None:
     if not files:
         return None
     try:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        with image_threads() as threads:
             sums = list(threads.map(_sum, files))
     except OSError:
         return None

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ffds.data.digest import pixels_digest
 from ffds.data.source import Decoded, OnBad, Origin
+from ffds.data.threads import image_threads
 from ffds.errors import InputError
 
 __all__ = [
@@ -113,7 +114,7 @@ def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored,
     """
     images: NDArray[np.uint8] | None = None
     bad: dict[int, str] = {}
-    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    threads = image_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +16,7 @@ from PIL import Image
 from ffds.data.open import open_source
 from ffds.data.source import Labelled
 from ffds.data.tail import tail_ranks, tail_rows
+from ffds.data.threads import image_threads
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -78,7 +77,7 @@ def _write(
     if ranks is not None:
         columns["lt_rank"] = ranks
     schema = _schema(class_names, tuple(columns), grey=images.shape[-1] == 1)
-    with pq.ParquetWriter(file, schema) as writer, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with pq.ParquetWriter(file, schema) as writer, image_threads() as threads:
         for start in range(0, len(split), ROW_GROUP):
             rows = slice(start, start + ROW_GROUP)
             encoded = [
