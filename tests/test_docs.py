@@ -16,6 +16,7 @@ from ffds.paper.measured import read_csv, read_runs
 from ffds.paper.reproduce import reproduced
 from ffds.paper.tables import rows
 from ffds.paper.wanted import planned_table
+from ffds.recipes.source import recipe_text, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -42,6 +43,26 @@ def test_a_table_is_what_its_command_prints(command, text, monkeypatch):
 
 def test_there_are_tables():
     assert TABLES
+
+
+MEASURED = [name for name in shipped_recipes() if "\n# Measured" in recipe_text(name)]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_header_of_a_recipe_quotes_the_measured_runs(name):
+    quoted = r"# Measured +(\d+) epochs instead of \d+, seed (\d+): (.*?) \(results/runs\.csv\)"
+    ((epochs, seed, results),) = re.findall(quoted, recipe_text(name))
+    lines = read_csv(ROOT / "results" / "runs.csv")
+    # Those of the recipe's own settings: how long, and how fast, may differ.
+    found = {
+        line.method: f"{line.accuracy_last:.2f}"
+        for line in lines
+        if (line.recipe, line.seed, line.epochs) == (name, int(seed), int(epochs))
+        and "method." not in line.settings
+    }
+    for shown in results.split(", "):
+        method, accuracy = shown.split(" ")
+        assert found[method.lower()] == accuracy
 
 
 def test_every_run_kept_has_its_line():
