@@ -50,7 +50,7 @@ MEASURED = [name for name in shipped_recipes() if "\n# Measured" in recipe_text(
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_header_of_a_recipe_quotes_the_measured_runs(name):
-    quoted = r"# Measured +(\d+) epochs instead of \d+, seed (\d+): (.*?) \(results/runs\.csv\)"
+    quoted = r"# Measured +(\d+) epochs instead of \d+, seed (\d+): (.*?)\s[#\s]*\(results/runs\.csv\)"
     ((epochs, seed, results),) = re.findall(quoted, recipe_text(name))
     lines = read_csv(ROOT / "results" / "runs.csv")
     # Those of the recipe's own settings: how long, and how fast, may differ.
