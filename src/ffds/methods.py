@@ -174,6 +174,14 @@ def _influence_balanced(method: IB | IBCB | IBFocal, class_counts: Sequence[int]
 
 
 def _ffds(method: FFDS, class_counts: Sequence[int]) -> FFDSLoss:
+    if method.num_groups > len(class_counts):
+        raise InputError(
+            "more groups than classes",
+            where="method.num_groups",
+            got=method.num_groups,
+            allowed=f"1 to {len(class_counts)}, the number of classes",
+            fix=f"method.num_groups={len(class_counts)}",
+        )
     return FFDSLoss(
         class_counts,
         beta=method.beta,

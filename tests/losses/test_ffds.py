@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +9,9 @@ from torch import Tensor
 
 from ffds.errors import InputError
 from ffds.losses import FFDSLoss
+from ffds.losses.ffds import frequency_groups
 from tests.losses import naive
+from tests.losses.battery import batch
 
 COUNTS = [40, 500, 7, 120, 3, 260]
 BY_GROUP = [[1, 5], [3, 0], [2, 4]]  # three groups, most frequent classes first
@@ -201,6 +204,24 @@ def test_an_epoch_without_any_sample_changes_nothing():
     assert torch.equal(loss.group_means, before)
 
 
+def test_a_step_that_is_not_finite_and_so_not_taken_leaves_the_statistics_alone():
+    """As a loss scaler meets it: NaN in some samples of one step, or in all."""
+    good, bad = batch(32, len(COUNTS)), batch(8, len(COUNTS), seed=1)
+    found = []
+    for broken in (0, 3, 8):
+        loss = FFDSLoss(COUNTS, num_groups=3)
+        loss(good.logits, good.target)
+        logits = bad.logits.clone()
+        logits[:broken] = math.nan
+        loss(logits[:broken], bad.target[:broken])
+        loss.observe(logits[:broken], bad.target[:broken])
+        loss.end_epoch()
+        found.append(loss.group_means)
+    assert found[0].isfinite().all()
+    assert torch.equal(found[1], found[0])
+    assert torch.equal(found[2], found[0])
+
+
 def test_a_group_never_seen_is_unsmoothed_once_others_are_known():
     smoothed = FFDSLoss(COUNTS, num_groups=3, reduction="none")
     unsmoothed = FFDSLoss(COUNTS, num_groups=3, reduction="none", k=0.0)
@@ -319,6 +340,11 @@ def test_an_unusable_class_count_is_refused_and_the_class_named(count):
 def test_a_setting_out_of_range_is_refused_and_named(setting, named):
     with pytest.raises(InputError, match=named):
         FFDSLoss(COUNTS, **{"num_groups": 3, **setting})
+
+
+def test_a_number_of_groups_may_be_one_of_numpy():
+    assert torch.equal(frequency_groups(COUNTS, np.int64(3)), frequency_groups(COUNTS, 3))
+    assert FFDSLoss(COUNTS, num_groups=np.int64(3)).group_means.shape == (3,)
 
 
 def test_a_single_class_is_refused():

@@ -246,3 +246,23 @@ def test_all_tensors_it_owns_are_persistent_buffers(name):
     assert not owned
     assert not list(loss.parameters())
     assert {key for key, _ in loss.named_buffers()} == set(loss.state_dict())
+
+
+@every_state
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_that_is_cast_leaves_its_loss_in_full_precision(name, made, dtype):
+    kept, model = made(name), nn.Sequential(nn.Linear(2, 2), made(name)).to(dtype)
+    assert model[0].weight.dtype == dtype
+    for _ in range(100):
+        data = batch().to(dtype)
+        torch.testing.assert_close(data.given_to(model[1]), data.given_to(kept), rtol=0, atol=0)
+    end_epoch(model[1])
+    end_epoch(kept)
+    assert_same_state(kept, model[1])
+
+
+@every_loss
+def test_a_loss_made_under_a_default_device_is_on_it_as_a_whole(name):
+    with torch.device("meta"):
+        loss = LOSSES[name](COUNTS)
+    assert {buffer.device.type for buffer in loss.buffers()} <= {"meta"}

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from ffds.errors import InputError
 from ffds.losses import LDAMLoss, class_balanced_weights
 from tests.losses import naive
+from tests.losses.battery import Batch, batch
 
 COUNTS = [10, 200, 3, 50]
 COSINES = torch.rand(9, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2 - 1
@@ -41,6 +42,16 @@ def test_weighted_mean_is_that_of_torch():
         shifted[i, label] -= naive.margins(COUNTS, 0.5)[label]
     expected = F.cross_entropy(30 * shifted, TARGET, weight=class_balanced_weights(COUNTS).double())
     torch.testing.assert_close(loss(COSINES, TARGET), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_parts_of_a_batch_count_by_what_their_mean_divides_by(weighted):
+    loss = LDAMLoss(COUNTS, weight=class_balanced_weights(COUNTS) if weighted else None)
+    whole = batch(16, len(COUNTS))
+    parts = [Batch(*(part[rows] for part in whole)) for rows in (slice(5), slice(5, 16))]
+    shares = [loss.divisor(part.target) / loss.divisor(whole.target) for part in parts]
+    together = sum(share * part.given_to(loss) for share, part in zip(shares, parts, strict=True))
+    torch.testing.assert_close(together, whole.given_to(loss))
 
 
 def test_the_margin_makes_the_loss_larger():

@@ -119,6 +119,21 @@ def test_another_failure_of_timm_is_not_hidden(monkeypatch):
         build("timm/resnet18")
 
 
+@pytest.mark.parametrize(("name", "fits"), [("vit_tiny_patch16_224", False), ("resnet18", True)])
+def test_a_network_of_one_image_size_is_refused_for_another(name, fits):
+    def built(image_size):
+        model = Model(name=f"timm/{name}")
+        how = {"head": "linear", "num_classes": 2, "in_channels": 3, "seed": 0}
+        return build_model(model, **how, image_size=image_size)
+
+    assert built(224) is not None
+    if fits:
+        assert built(128)(torch.zeros(1, 3, 128, 128)).shape == (1, 2)
+    else:
+        with pytest.raises(InputError, match=r"128.*224(.|\n)*data\.image_size"):
+            built(128)
+
+
 @pytest.mark.filterwarnings("default")
 def test_compiles_without_a_graph_break():
     network = build("resnet20", "cosine").eval()

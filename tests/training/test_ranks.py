@@ -108,6 +108,7 @@ def train_plain(_rank, out, method, batch_size, lr, *settings):
     [
         ("d-ffds", 33, 0.05, "instance-balanced"),
         ("ib", 5, 0.001, "instance-balanced"),
+        ("ldam-drw", 13, 0.05, "instance-balanced"),
         ("ce", 7, 0.05, "class-balanced"),
     ],
 )

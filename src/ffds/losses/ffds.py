@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ffds.errors import InputError
 from ffds.losses import functional
+from ffds.losses.precision import FullPrecision
 from ffds.losses.reduction import Reduction, reduced, validated_reduction
 from ffds.losses.statistics import ClassProbabilities
 from ffds.losses.weights import WeightScale, class_balanced_weights, validated_counts
@@ -20,7 +22,7 @@ Curve = Literal["linear", "convex", "concave"]
 ColdStart = Literal["cross_entropy", "unsmoothed"]
 
 
-class FFDSLoss(nn.Module):
+class FFDSLoss(FullPrecision):
     """−w_y · (1 − p̂_y)^γ_y · Σ_j Q(j) log p_j, the loss of the FFDS paper (eq. 1).
 
     In training mode each call also gathers p_y for the mean of its class group; `end_epoch` makes those
@@ -94,7 +96,7 @@ class FFDSLoss(nn.Module):
         self.register_buffer("class_weight", class_balanced_weights(class_counts, beta, weight_scale))
         self.register_buffer("gamma", focusing_parameters(class_counts, gamma_min, gamma_max, curve))
         self.register_buffer("class_group", frequency_groups(class_counts, num_groups))
-        self.register_buffer("group_means", torch.full((num_groups,), torch.nan))
+        self.register_buffer("group_means", torch.full((int(num_groups),), torch.nan))
         self.gathered = ClassProbabilities(len(self.gamma))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -168,13 +170,18 @@ def frequency_groups(class_counts: Sequence[int] | Tensor, num_groups: int) -> T
     """
     counts = validated_counts(class_counts)
     classes = len(counts)
-    if not (isinstance(num_groups, int) and 1 <= num_groups <= classes):
-        raise InputError("num_groups is out of range", got=num_groups, allowed=f"1 to {classes} (classes)")
-    bounds = torch.tensor([i * classes // num_groups for i in range(1, num_groups)], dtype=torch.int64)
-    groups = torch.empty(classes, dtype=torch.int64)
+    if not (isinstance(num_groups, SupportsIndex) and 1 <= num_groups <= classes):
+        raise InputError(
+            "num_groups is out of range",
+            got=num_groups,
+            allowed=f"1 to {classes}, the number of classes",
+            fix=f"num_groups={min(classes, 10)}",
+        )
+    bounds = [i * classes // int(num_groups) for i in range(1, num_groups)]
+    groups = torch.empty_like(counts, dtype=torch.int64)
     order = counts.argsort(descending=True, stable=True)
-    groups[order] = torch.bucketize(torch.arange(classes), bounds, right=True)
-    return groups
+    groups[order] = torch.tensor([bisect_right(bounds, rank) for rank in range(classes)], device="cpu")
+    return groups.to(torch.get_default_device())
 
 
 def focusing_parameters(
@@ -209,4 +216,5 @@ def focusing_parameters(
     curves = {"linear": r, "convex": r**3, "concave": torch.tanh(4 * r)}
     if curve not in curves:
         raise InputError("unknown curve", got=curve, allowed=", ".join(curves))
-    return (gamma_min + (gamma_max - gamma_min) * curves[curve]).float()
+    gamma = gamma_min + (gamma_max - gamma_min) * curves[curve]
+    return gamma.float().to(torch.get_default_device())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ffds.errors import InputError
 from ffds.losses import functional
+from ffds.losses.precision import FullPrecision
 from ffds.losses.reduction import Reduction, reduced, validated_reduction
 
 __all__ = ["FocalLoss"]
 
 
-class FocalLoss(nn.Module):
+class FocalLoss(FullPrecision):
     """w_y · (1 − p_y)^γ · (−log p_y).
 
     p_y is the probability of the model, not that of the weighted loss, and ``"mean"`` divides by the batch

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from math import inf
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ffds.errors import InputError
 from ffds.losses import functional
+from ffds.losses.precision import FullPrecision
 from ffds.losses.reduction import Reduction, reduced, validated_reduction
 
 __all__ = ["InfluenceBalancedLoss"]
 
 
-class InfluenceBalancedLoss(nn.Module):
+class InfluenceBalancedLoss(FullPrecision):
     """w_y · (1 − p_y)^γ · CE · α / (‖p − e_y‖₁ · ‖h‖₁ + ε): less weight to samples that pull hard.
 
     Args:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from ffds.errors import InputError
 from ffds.losses import functional
+from ffds.losses.precision import FullPrecision
 from ffds.losses.reduction import Reduction, reduced, validated_reduction
 from ffds.losses.weights import validated_counts
 
 __all__ = ["LDAMLoss"]
 
 
-class LDAMLoss(nn.Module):
+class LDAMLoss(FullPrecision):
     """Cross-entropy of s·(x − m_y·e_y), with a larger margin m_y for a rarer class.
 
     m_c = max_margin · n_c^(−1/4) / max_j n_j^(−1/4). The logits x must be cosines, from a head that
@@ -61,7 +63,8 @@ class LDAMLoss(nn.Module):
         self.scale = scale
         self.reduction = validated_reduction(reduction)
         margin = validated_counts(class_counts) ** -0.25
-        self.register_buffer("margin", (max_margin * margin / margin.max()).float())
+        margin = (max_margin * margin / margin.max()).float()
+        self.register_buffer("margin", margin.to(torch.get_default_device()))
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -71,8 +74,12 @@ class LDAMLoss(nn.Module):
             return reduced(values, self.reduction)
         weight = functional.per_sample(self.weight, logits, target)
         if self.reduction == "mean":
-            return (weight * values).sum() / weight.sum()
+            return (weight * values).sum() / self.divisor(target)
         return reduced(weight * values, self.reduction)
+
+    def divisor(self, target: Tensor) -> Tensor:
+        """What the mean over target (N,) divides by, (): Σ w_y, or N without weights."""
+        return target.new_tensor(len(target)) if self.weight is None else self.weight[target].sum()
 
     def extra_repr(self) -> str:
         """The settings, for repr."""

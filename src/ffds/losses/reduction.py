@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ffds.errors import InputError
 
-__all__ = ["Reduction", "reduced", "validated_reduction"]
+__all__ = ["Reduction", "WeightedMean", "reduced", "validated_reduction"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -25,3 +25,14 @@ def reduced(values: Tensor, reduction: Reduction) -> Tensor:
     if reduction == "mean":
         return values.mean()
     return values.sum() if reduction == "sum" else values
+
+
+@runtime_checkable
+class WeightedMean(Protocol):
+    """A loss whose mean does not divide by the batch size; your own may say so too.
+
+    Where ranks share a batch, each one's mean counts by its part of what the mean of the batch divides by.
+    """
+
+    def divisor(self, target: Tensor) -> Tensor:
+        """What the mean over target (N,) divides by, ()."""

@@ -6,9 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from ffds.losses import functional
+from ffds.losses.precision import FullPrecision
 
 __all__ = ["ClassProbabilities", "DeferredStart", "EpochStatistics"]
 
@@ -24,7 +25,7 @@ class EpochStatistics(Protocol):
         """Turn what was gathered, over all ranks, into the reference of the next epoch."""
 
 
-class ClassProbabilities(nn.Module):
+class ClassProbabilities(FullPrecision):
     """p_y of an epoch, summed class by class: whatever the groups of a loss are, their means follow from it.
 
     So an epoch observed once serves every setting of FFDS that starts after it.
@@ -57,11 +58,12 @@ class ClassProbabilities(nn.Module):
 
     @torch.no_grad()
     def gather(self, target: Tensor, probability: Tensor) -> None:
-        """Gather p_y (N,) of target (N,)."""
+        """Gather p_y (N,) of target (N,); NaN is left out, as one step that a loss scaler skips has it."""
+        known = ~probability.isnan()
         # Batch by batch: sample by sample, float32 loses digits over the million samples of an epoch.
-        batch = torch.zeros_like(self.sums).index_add_(0, target, probability.to(self.sums.dtype))
-        self.sums += batch
-        self.counts.index_add_(0, target, torch.ones_like(target))
+        found = torch.where(known, probability, 0).to(self.sums.dtype)
+        self.sums += torch.zeros_like(self.sums).index_add_(0, target, found)
+        self.counts.index_add_(0, target, known.long())
 
     @torch.no_grad()
     def sum_over_ranks(self) -> None:

@@ -108,4 +108,4 @@ def _scaled(weights: Tensor, scale: WeightScale) -> Tensor:
         raise InputError("unknown weight scale", got=scale, allowed=", ".join(targets))
     total = targets[scale]
     scaled = weights if total is None else weights * (total / weights.sum())
-    return scaled.to(torch.float32)
+    return scaled.float().to(torch.get_default_device())

@@ -38,7 +38,13 @@ class Classifier(nn.Module):
 
 
 def build_model(
-    model: Model, *, head: Literal["linear", "cosine"], num_classes: int, in_channels: int, seed: int
+    model: Model,
+    *,
+    head: Literal["linear", "cosine"],
+    num_classes: int,
+    in_channels: int,
+    seed: int,
+    image_size: int | None = None,
 ) -> Classifier:
     """The network of a recipe, initialised from the seed alone; no global generator is touched.
 
@@ -48,9 +54,11 @@ def build_model(
         num_classes: C, at least 1.
         in_channels: of the images.
         seed: of the run.
+        image_size: side of the images that it will see; None: not known.
 
     Raises:
-        InputError: timm does not know the name, or cannot get its pretrained weights.
+        InputError: timm does not know the name, or cannot get its pretrained weights, or the network cannot
+            take images of that size.
 
     >>> network = build_model(Model(), head="linear", num_classes=10, in_channels=3, seed=0)
     >>> sum(weight.numel() for weight in network.parameters())
@@ -60,6 +68,8 @@ def build_model(
         # Not torch.manual_seed: that would also seed the generators of all accelerators.
         torch.default_generator.manual_seed(derived_seed(seed, "model"))
         backbone, num_features = _backbone(model, in_channels)
+        if image_size is not None:
+            _check_size(model, backbone, in_channels, image_size)
         return Classifier(
             backbone, {"linear": LinearHead, "cosine": CosineHead}[head](num_features, num_classes)
         )
@@ -95,3 +105,19 @@ def _timm_network(name: str, pretrained: bool, in_channels: int) -> Any:
             fix="connect to the network once so that they are cached, name a model that has weights, "
             "or set model.pretrained to false",
         ) from error
+
+
+def _check_size(model: Model, backbone: nn.Module, in_channels: int, image_size: int) -> None:
+    """Refuse images of a size that the network cannot take, before a run begins."""
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, in_channels, image_size, image_size))
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"{model.name} cannot take images of this size: {str(error).partition(chr(10))[0]}",
+            where="data.image_size",
+            got=image_size,
+            fix="set data.image_size to what it says, or choose a network that takes any size, such as "
+            "timm/resnet18",
+        ) from error
+    backbone.train()

@@ -138,12 +138,14 @@ class Fit:
 
     def _initial_state(self) -> TrainingState:
         recipe, device = self.recipe, self.fabric.device
+        height, channels = (self.dataset.train.images.shape[axis] for axis in (1, 3))
         model = build_model(
             recipe.model,
             head=recipe.head,
             num_classes=self.dataset.num_classes,
-            in_channels=self.dataset.train.images.shape[-1],
+            in_channels=channels,
             seed=recipe.trainer.seed,
+            image_size=recipe.data.image_size or height,
         )
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
