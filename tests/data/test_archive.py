@@ -2,7 +2,9 @@ import hashlib
 import os
 import sys
 import tarfile
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import ffds.data.archive
 from ffds.data.archive import Archive
 from ffds.errors import InputError
+from ffds.locks import held
 
 
 def make(path, names):
@@ -37,7 +40,11 @@ def test_it_is_unpacked_and_nothing_else_stays(packed):
     archive, root = packed
     folder = archive.unpacked(root, download=False)
     assert sorted(path.name for path in folder.rglob("*")) == ["a", "b", "c"]
-    assert sorted(path.name for path in root.iterdir()) == sorted(["set", archive.file])
+    assert sorted(path.name for path in root.iterdir()) == sorted([lock_of(archive), "set", archive.file])
+
+
+def lock_of(archive):
+    return f".{archive.file}.lock"
 
 
 def test_what_is_unpacked_already_is_taken_as_it_is(packed):
@@ -45,10 +52,12 @@ def test_what_is_unpacked_already_is_taken_as_it_is(packed):
     (root / "set").mkdir()
     (root / archive.file).write_text("not looked at")
     assert archive.unpacked(root, download=True) == root / "set"
+    assert sorted(path.name for path in root.iterdir()) == ["set", archive.file]
 
 
 def test_nothing_there_and_nothing_asked(tmp_path):
     assert Archive("http://127.0.0.1:1/set.zip", "", "set").unpacked(tmp_path, download=False) is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_archive_of_that_name_is_refused(packed):
@@ -65,7 +74,7 @@ def test_a_failure_leaves_nothing_behind(packed, monkeypatch):
     monkeypatch.setattr(ffds.data.archive.Path, "replace", full_disk)
     with pytest.raises(InputError, match=r"could not be unpacked(.*\n)+.*No space"):
         archive.unpacked(root, download=False)
-    assert [path.name for path in root.iterdir()] == [archive.file]
+    assert sorted(path.name for path in root.iterdir()) == sorted([lock_of(archive), archive.file])
 
 
 def full_disk(*_):
@@ -88,7 +97,7 @@ def test_a_member_outside_the_root_is_refused(name, version, tmp_path, monkeypat
     with pytest.raises(InputError, match="could not be unpacked"):
         Archive("http://127.0.0.1:1/set.tar.gz", sums, "set").unpacked(root, download=False)
     monkeypatch.undo()
-    assert [path.name for path in tmp_path.rglob("*")] == ["root", "set.tar.gz"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".set.tar.gz.lock", "root", "set.tar.gz"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
@@ -100,6 +109,58 @@ def test_a_root_that_cannot_be_written(packed):
             archive.unpacked(root, download=False)
     finally:
         root.chmod(0o755)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_of_two_processes_one_brings_it_and_the_other_waits(there, packed, capsys):
+    archive, root = packed
+    if not there:
+        (root / archive.file).unlink()
+    found = []
+    other = threading.Thread(target=lambda: found.append(archive.unpacked(root, download=True)))
+    with held(root / lock_of(archive)):
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        (root / "set").mkdir()
+    other.join(60)
+    assert found == [root / "set"]
+    assert not list((root / "set").iterdir()), "it was unpacked again"
+    assert capsys.readouterr().err == "waiting for another process to bring set/\n"
+
+
+def test_processes_that_unpack_at_once_all_get_it(packed):
+    archive, root = packed
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: archive.unpacked(root, download=False), range(4)))
+    assert found == [root / "set"] * 4
+
+
+def test_without_a_lock_it_is_unpacked_or_says_why_not(packed, monkeypatch):
+    archive, root = packed
+    (root / lock_of(archive)).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(ffds.data.archive.Path, "replace", full_disk)
+        with pytest.raises(InputError, match=r"could not be unpacked(.*\n)+.*or .* set data.root$"):
+            archive.unpacked(root, download=False)
+    assert archive.unpacked(root, download=False).is_dir()
+
+
+def test_a_root_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    archive = Archive("http://127.0.0.1:1/set.zip", "", "set")
+    with pytest.raises(InputError, match=r"could not be fetched(.*\n)+.*put the file at"):
+        archive.unpacked(tmp_path / "file" / "root", download=True)
+
+
+def test_a_new_root_is_locked_too(tmp_path, monkeypatch):
+    archive, root = Archive("http://127.0.0.1:1/set.zip", "", "set"), tmp_path / "new"
+    monkeypatch.setattr(ffds.data.archive, "fetch", lambda *_: seen.append(held(root / lock_of(archive))))
+    monkeypatch.setattr(ffds.data.archive, "_unpack", lambda *_: None)
+    seen = []
+    archive.unpacked(root, download=True)
+    assert seen == [None]
+    assert (root / lock_of(archive)).is_file()
 
 
 def test_it_is_fetched_when_asked_for(packed, monkeypatch):

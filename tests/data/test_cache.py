@@ -207,6 +207,15 @@ def test_what_is_left_out_is_told_again_and_named_where_it_lies(root, tmp_path, 
         open_dataset(folder(root))
 
 
+def test_what_is_left_out_is_told_by_its_new_name(root):
+    bad, data = root / "train" / "a" / "1.bmp", folder(root, on_bad_image="skip")
+    bad.write_bytes(b"nothing")
+    before = open_dataset(data).skipped
+    bad.rename(bad.with_name("1a.bmp"))
+    after = as_without(data).skipped
+    assert after == tuple(line.replace("1.bmp", "1a.bmp") for line in before) != before
+
+
 # Damage
 
 

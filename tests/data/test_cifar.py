@@ -155,13 +155,12 @@ def test_the_archive_is_unpacked_once(dataset):
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
-    archive = ffds.data.cifar.CIFAR10 if name == "cifar10" else ffds.data.cifar.CIFAR100
-    (root / "kept.tar.gz").rename(root / archive.published.archive.file)
+    cifar = ffds.data.cifar.CIFAR10 if name == "cifar10" else ffds.data.cifar.CIFAR100
+    file = cifar.published.archive.file
+    (root / "kept.tar.gz").rename(root / file)
     np.testing.assert_array_equal(opened(name, root).train.images, expected)
-    assert sorted(path.name for path in root.iterdir()) == sorted(
-        [folder.name, archive.published.archive.file]
-    )
-    (root / archive.published.archive.file).unlink()
+    assert sorted(path.name for path in root.iterdir()) == sorted([f".{file}.lock", folder.name, file])
+    (root / file).unlink()
     assert len(opened(name, root).train) == len(expected)
 
 

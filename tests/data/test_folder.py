@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -120,6 +122,50 @@ def test_classes_without_an_image_are_named(root):
         InputError, match=r"2 of 4 classes have no training image\n.*\n.*1 \(bee\), 2 \(cat\)"
     ):
         opened(root)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("below", [".", "ant", "ant/more"])
+def test_a_directory_that_cannot_be_read_is_named(split, below, root, monkeypatch):
+    fill(root / "test" / "ant" / "more", 1)
+    closed = root / split / below
+    # Permissions do not stop the superuser, whom tests may run as.
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name), closed))
+    with pytest.raises(
+        InputError, match=rf"directory cannot be read\n  where:   {closed}\n  got:     Permission denied"
+    ):
+        opened(root)
+
+
+def refusing(read, closed):
+    def listed(path):
+        if os.fspath(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    return listed
+
+
+@pytest.mark.parametrize(
+    ("names", "renamed"),
+    [
+        (("Train", "Test"), "Test/ to test/, Train/ to train/"),
+        (("Training", "Testing"), "Testing/ to test/, Training/ to train/"),
+        (("TRAIN", "Val"), "TRAIN/ to train/, Val/ to val/"),
+        (("ant", "owl", "training"), "training/ to train/"),
+    ],
+)
+def test_splits_are_not_taken_for_classes(names, renamed, tmp_path):
+    for name in names:
+        fill(tmp_path / name / "ant", 3)
+    with pytest.raises(InputError, match=rf"named as a split(.*\n)+.*rename {renamed};"):
+        opened(tmp_path)
+
+
+def test_a_class_may_be_called_like_a_split_in_train(root):
+    fill(root / "train" / "Test", 2)
+    assert opened(root).class_names == ("Test", "ant", "owl")
 
 
 def test_a_single_class(tmp_path):

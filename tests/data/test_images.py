@@ -64,6 +64,16 @@ def test_orientation_is_respected():
     )
 
 
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_pixels_under_a_broken_orientation_stay_as_they_are(form):
+    array = picture(40, 40)
+    options = {"lossless": True} if form == "WEBP" else {}
+    content = encoded(array, form, exif=b"Exif\0\0neither order of bytes", **options)
+    np.testing.assert_array_equal(decode(content, Stored()), array)
+    with pytest.raises(OSError, match=r"truncated|could not create decoder"):
+        decode(content[:2000], Stored())
+
+
 @pytest.mark.parametrize("side", [5, 20, 33])
 def test_a_square_is_resized_as_torchvision_does(side):
     array = picture(20, 20)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ffds.data import long_tail_counts, long_tail_indices
@@ -48,6 +48,15 @@ def test_counts_fall_from_the_largest_by_the_factor(max_count, num_classes, fact
     assert counts == sorted(counts, reverse=True)
     if num_classes > 1:
         assert counts[-1] == pytest.approx(max_count / factor, abs=1)
+
+
+@given(st.integers(2, 5000), st.integers(2, 200))
+@example(49, 2)
+@example(98, 200)
+def test_the_longest_tail_that_is_allowed_ends_with_one_image(max_count, num_classes):
+    counts = long_tail_counts(max_count, num_classes, max_count)
+    assert min(counts) == counts[-1] == 1
+    assert natural_tail_counts([max_count] * num_classes, max_count) == counts
 
 
 def test_factor_one_keeps_everything():

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ffds.data import open_dataset
 from ffds.data.images import Stored
+from ffds.data.open import open_source
 from ffds.data.parquet import ParquetImages
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
@@ -142,6 +143,54 @@ def test_columns(tmp_path):
         opened(tmp_path, label_column="lable")
     with pytest.raises(InputError, match=r"data.image_column=label is not"):
         opened(tmp_path, label_column="label", image_column="label")
+
+
+@pytest.mark.parametrize("shard", ["train-00001-of-00002.parquet", "test-00000-of-00001.parquet"])
+def test_every_file_has_the_image_column(shard, root):
+    for images in (None, pa.array([png(0), png(1)])):
+        columns = {"label": pa.array([0, 1])} | ({} if images is None else {"image": images})
+        pq.write_table(pa.table(columns), root / shard)
+        with pytest.raises(InputError, match=rf"data.image_column=image is not.*\n.*{shard}\n.*label .int64"):
+            opened(root)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_file_without_row_groups_is_empty(number, root):
+    shards = [root / f"train-0000{k}-of-00002.parquet" for k in range(3)]
+    schema = pq.read_schema(shards[0])
+    if number < 2:
+        shards[number].rename(shards[2])
+    pq.ParquetWriter(shards[number], schema).close()
+    assert pq.ParquetFile(shards[number]).num_row_groups == 0
+    dataset = opened(root)
+    assert sorted(values(dataset.train)) == [0, 0, 1, 1, 2, 3, 4]
+    assert dataset.class_names == ("cat", "dog")
+
+
+INDICES = {
+    "text": [pa.array(["a", "b", "c"]), pa.array(["d", "e"])],
+    "null": [pa.array([7, 8, 9]), pa.array([None, 3])],
+    "in one file only": [pa.array([7, 8, 9]), None],
+    "in the other file only": [None, pa.array([7, 8])],
+}
+
+
+@pytest.mark.parametrize("indices", INDICES)
+def test_a_column_index_of_another_meaning_is_not_looked_at(indices, tmp_path):
+    files = [tmp_path / f"train-{k}.parquet" for k in range(2)]
+    for file, labels, index in zip(files, ([0, 1, 0], [1, 1]), INDICES[indices], strict=True):
+        write(file, labels, names=["cat", "dog"], **({} if index is None else {"index": index}))
+    write(tmp_path / "test-0.parquet", [0, 1], names=["cat", "dog"])
+    source = open_source(Data(name="parquet", root=str(tmp_path)))
+    assert source.train.index.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_column_index_numbers_the_images(tmp_path):
+    for split, index in (("train", [9, 4]), ("test", [3, 0])):
+        write(tmp_path / f"{split}-0.parquet", [0, 1], index=pa.array(index))
+    source = open_source(Data(name="parquet", root=str(tmp_path)))
+    assert source.train.index.tolist() == [9, 4]
+    assert source.test.index.tolist() == [3, 0]
 
 
 def test_a_declared_class_label_goes_before_other_integers(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -171,3 +172,18 @@ def test_memory_is_that_of_the_machine_or_of_the_container(tmp_path, monkeypatch
     for text, expected in (("max\n", physical), ("4096\n", 4096), (f"{2**63}\n", physical)):
         limit.write_text(text)
         assert machine_memory() == expected
+
+
+def test_the_sum_of_the_images_does_not_depend_on_where_they_are_kept(root, tmp_path):
+    kept = opened(root, in_memory=True).train
+    streamed = opened(root, in_memory=False).train
+    assert streamed.digest == kept.digest
+    rows = np.arange(len(kept)) > 0
+    assert streamed.take(rows).digest == kept.take(rows).digest != kept.digest
+
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    assert opened(moved, in_memory=False).train.digest == kept.digest
+    changed = next((moved / "train").rglob("*.*"))
+    write_picture(changed, 99, (19, 23))
+    assert opened(moved, in_memory=False).train.digest != kept.digest

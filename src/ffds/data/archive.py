@@ -6,11 +6,14 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ffds.data.download import fetch, md5_of
 from ffds.errors import InputError
+from ffds.locks import held, waited
 
 __all__ = ["Archive"]
 
@@ -37,6 +40,8 @@ class Archive:
     def unpacked(self, root: Path, download: bool) -> Path | None:
         """The unpacked directory below `root`: as it lies there, from the archive, or downloaded.
 
+        Of several processes that need it at once, one fetches and unpacks, and the others wait for it.
+
         Args:
             root: the directory of the data; made by a download.
             download: fetch the archive if it is not there.
@@ -50,9 +55,31 @@ class Archive:
         target, archive = root / self.folder, root / self.file
         if target.is_dir():
             return target
+        if not (archive.is_file() or download):
+            return None
+        with self._turn(root):
+            if not target.is_dir():
+                self._bring(archive)
+                _unpack(archive, target)
+        return target
+
+    @contextmanager
+    def _turn(self, root: Path) -> Iterator[None]:
+        """Begin once no other process is at it; at once where there can be no lock."""
+        lock, file = root / f".{self.file}.lock", None
+        # Where nothing can be written, the step that has to write says so.
+        with suppress(OSError, InputError):
+            root.mkdir(parents=True, exist_ok=True)
+            file = held(lock)
+            if file is None:
+                print(f"waiting for another process to bring {self.folder}/", file=sys.stderr, flush=True)
+                file = waited(lock)
+        with file or nullcontext():
+            yield
+
+    def _bring(self, archive: Path) -> None:
+        """Fetch it, or check what is there."""
         if not archive.is_file():
-            if not download:
-                return None
             fetch(self.url, archive, self.md5)
         elif (found := md5_of(archive)) != self.md5:
             raise InputError(
@@ -62,8 +89,6 @@ class Archive:
                 allowed=f"md5 {self.md5}",
                 fix="remove it, then fetch it with data.download=true",
             )
-        _unpack(archive, target)
-        return target
 
 
 def _unpack(archive: Path, target: Path) -> None:

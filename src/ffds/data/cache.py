@@ -1,7 +1,8 @@
 """Decoded images kept on disk, so that the next opening of the same files decodes nothing.
 
-What is kept is found by the content of the files and by all that decodes them, never by their names or times:
-a changed file, another size or another version of Pillow is another entry.
+What is kept is found by the content of the files and by all that decodes them, never by their times, and by
+their names only where bad images are left out, which are told by name: a changed file, another size or
+another version of Pillow is another entry.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Entry:
         """Keep images, whole or not at all; where there is no room for them, say so."""
         part = self.path.with_suffix(".part")
         about = {
-            "directory": str(origin.directory),
+            "directory": str(Path(os.path.commonpath({file.parent for file in origin.files}))),
             "shape": decoded.images.shape,
             "bad": decoded.bad,
         }
@@ -171,9 +172,9 @@ def clear() -> int:
 
 def _entry(origin: Origin, on_bad: OnBad) -> Entry | None:
     """The entry that belongs to images, whether or not it is there; None where there is no place for it."""
-    # The message of an image that is left out names its file; other entries serve every copy of the files.
-    place = str(origin.directory) if on_bad == "skip" else ""
-    key = hashlib.sha256(json.dumps([FORMAT, origin.digest, on_bad, place]).encode()).hexdigest()
+    # The messages of images that are left out name their files; other entries serve every copy of the files.
+    names = map(str, origin.files) if on_bad == "skip" else ()
+    key = hashlib.sha256(json.dumps([FORMAT, origin.digest, on_bad, *names]).encode()).hexdigest()
     try:
         return Entry(cache_directory() / f"{key}.npz")
     except InputError as error:

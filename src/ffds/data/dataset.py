@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +15,20 @@ from ffds.data.streamed import StreamedImages
 
 __all__ = ["Dataset", "Split"]
 
+PART = 1000
+"""Images summed up at a time."""
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (N, H, W, C) with C = 1 or 3, in memory or in their files, and labels int64 (N,)."""
+    """Images uint8 (N, H, W, C) with C = 1 or 3, in memory or in their files, and labels int64 (N,).
+
+    Where each image has a file of its own, `files` are those of all N, wherever the pixels are.
+    """
 
     images: NDArray[np.uint8] | StreamedImages
     labels: NDArray[np.int64]
+    files: tuple[Path, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -26,7 +37,24 @@ class Split:
         """The images at `indices`, in that order; those in files stay there."""
         images = self.images
         taken = images.take(indices) if isinstance(images, StreamedImages) else images[indices]
-        return Split(taken, self.labels[indices])
+        files = None if self.files is None else tuple(self.files[k] for k in np.arange(len(self))[indices])
+        return Split(taken, self.labels[indices], files)
+
+    @cached_property
+    def digest(self) -> str:
+        """Sum of images and labels, 16 hex digits.
+
+        Files count by name and size, the same in memory and out of it: reading them may take an epoch.
+        """
+        digest = hashlib.sha256(f"{self.images.shape}".encode())
+        if self.files is not None:
+            for file in self.files:
+                digest.update(f"{file.name}/{file.stat().st_size}/".encode())
+        else:
+            for start in range(0, len(self), PART):
+                digest.update(np.ascontiguousarray(self.images[start : start + PART]).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -61,6 +89,12 @@ class Dataset:
         """Training images of each class, in label order."""
         counts: list[int] = np.bincount(self.train.labels, minlength=self.num_classes).tolist()
         return counts
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a network trained on it must not be mixed up with, ready for JSON."""
+        names = list(self.class_names)
+        return {"class_counts": self.class_counts, "class_names": names, "images": self.train.digest}
 
     @property
     def imbalance_factor(self) -> float:

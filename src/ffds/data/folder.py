@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -17,6 +18,8 @@ __all__ = ["LAYOUT", "images_below", "open_folder"]
 LAYOUT = "train/CLASS/* with test/CLASS/* (or val/), or CLASS/* to be split by data.test_fraction"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_NAMES = ("test", "val", "valid", "validation")
+SPLIT_OF = {"train": "train", "training": "train", "testing": "test"} | {name: name for name in TEST_NAMES}
+"""By a directory's name in small letters, the split it was most likely meant for."""
 
 
 def open_folder(data: Data) -> Source:
@@ -27,7 +30,8 @@ def open_folder(data: Data) -> Source:
     test, val, valid, validation counts. Without one the test set is cut from each class.
 
     Raises:
-        InputError: there is no such layout, or a test class has no training directory.
+        InputError: there is no such layout, a directory cannot be read, a class is named as a split, or a
+            test class has no training directory.
     """
     root = existing_root(data, LAYOUT)
     stored = Stored(data.eval_resize or data.image_size)
@@ -38,6 +42,8 @@ def open_folder(data: Data) -> Source:
     names = _directories(train_directory)
     if not names:
         raise InputError("no class directories", where=train_directory, allowed=LAYOUT)
+    if train_directory == root:
+        _check_no_split(root, names)
     train = _labelled(train_directory, names, stored)
     return Source(
         description=f"image folder {root}",
@@ -49,9 +55,13 @@ def open_folder(data: Data) -> Source:
 
 
 def images_below(directory: Path) -> list[Path]:
-    """The image files in and below a directory, in torchvision's order: by directory, then by name."""
+    """The image files in and below a directory, in torchvision's order: by directory, then by name.
+
+    Raises:
+        InputError: it or a directory below it cannot be read.
+    """
     found = []
-    for folder, _, files in sorted(os.walk(directory, followlinks=True)):
+    for folder, _, files in sorted(os.walk(directory, onerror=_unreadable, followlinks=True)):
         found += [
             Path(folder, name)
             for name in sorted(files)
@@ -61,9 +71,34 @@ def images_below(directory: Path) -> list[Path]:
 
 
 def _directories(parent: Path) -> tuple[str, ...]:
-    return tuple(
-        sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-    )
+    try:
+        return tuple(
+            sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+        )
+    except OSError as error:
+        _unreadable(error)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise InputError(
+        "a directory cannot be read",
+        where=error.filename,
+        got=error.strerror,
+        fix="give the right to read it, or move it out of data.root",
+    ) from error
+
+
+def _check_no_split(root: Path, names: tuple[str, ...]) -> None:
+    meant = {name: SPLIT_OF[name.casefold()] for name in names if name.casefold() in SPLIT_OF}
+    if meant:
+        renamed = ", ".join(f"{name}/ to {split}/" for name, split in meant.items())
+        raise InputError(
+            "a directory named as a split stands where classes are looked for",
+            where=root,
+            got=", ".join(names[:20]),
+            allowed=LAYOUT,
+            fix=f"rename {renamed}; if it is a class, move all classes into train/",
+        )
 
 
 def _labelled(split: Path, names: tuple[str, ...], stored: Stored) -> Labelled:

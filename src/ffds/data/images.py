@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ffds.data.digest import pixels_digest
 from ffds.data.source import Decoded, OnBad, Origin
@@ -69,7 +68,7 @@ class Encoded(NamedTuple):
 
 
 def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
-    """The pixels of one image, upright (EXIF orientation applied).
+    """The pixels of one image, upright (EXIF orientation applied, where it can be read).
 
     Args:
         content: the bytes of the image file, or its path.
@@ -88,7 +87,7 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
         if stored.size is not None and stored.fit == "crop":
             # A JPEG so large is decoded at 1/2, 1/4 or 1/8 of its size, and still is twice what is needed.
             image.draft(None, (2 * stored.size, 2 * stored.size))
-        ImageOps.exif_transpose(image, in_place=True)
+        _turn_upright(image)
         whole = image if image.mode == stored.mode else image.convert(stored.mode)
         whole.load()
     if stored.size is not None:
@@ -149,10 +148,10 @@ class FileImages:
         return decode_all(batches, len(items), self.stored, on_bad)
 
     def origin(self, rows: NDArray[np.int64]) -> Origin | None:
-        """The directory that holds these files, and the sum of their content; None if one is not readable."""
-        paths = [self.paths[row] for row in rows.tolist()]
+        """These files, and the sum of their content; None if one is not readable."""
+        paths = tuple(self.paths[row] for row in rows.tolist())
         digest = pixels_digest(paths, str(self.stored).encode())
-        return None if digest is None else Origin(Path(os.path.commonpath({p.parent for p in paths})), digest)
+        return None if digest is None else Origin(paths, digest)
 
     def place(self, row: int) -> str:
         """The path of a row."""
@@ -176,6 +175,15 @@ def _attempts(
 
 def _part(stored: Stored, items: Sequence[Encoded]) -> list[Attempt]:
     return [attempt(stored, item) for item in items]
+
+
+def _turn_upright(image: Image.Image) -> None:
+    image.load()
+    try:
+        image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises nearly anything on broken EXIF
+        return
+    ImageOps.exif_transpose(image, in_place=True)
 
 
 def _cropped(image: Image.Image, side: int) -> Image.Image:

@@ -132,7 +132,9 @@ def _curve(max_count: int, num_classes: int, imbalance_factor: float, profile: P
         head = max(num_classes // 2, 1)
         return [max_count] * head + [int(max_count / imbalance_factor)] * (num_classes - head)
     last = max(num_classes - 1, 1)
-    return [int(max_count * imbalance_factor ** (-c / last)) for c in range(num_classes)]
+    # Where one image is due, rounding may make 0.999… of it.
+    least = int(max_count >= imbalance_factor)
+    return [max(least, int(max_count * imbalance_factor ** (-c / last))) for c in range(num_classes)]
 
 
 def _members(labels: NDArray[np.int64], counts: NDArray[np.int64]) -> list[NDArray[np.int64]]:

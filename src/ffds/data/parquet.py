@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,9 @@ class ParquetImages:
         return decode_all(self._encoded(rows), len(rows), self.stored, on_bad)
 
     def origin(self, rows: NDArray[np.int64]) -> Origin | None:
-        """The directory of the files, and the sum of their content; None if one is not readable."""
+        """The files, and the sum of their content; None if one is not readable."""
         digest = pixels_digest(self.files, f"{self.stored} {self.column}".encode(), rows.tobytes())
-        return None if digest is None else Origin(self.files[0].parent, digest)
+        return None if digest is None else Origin(self.files, digest)
 
     def _encoded(self, rows: NDArray[np.int64]) -> Iterator[Sequence[Encoded]]:
         positions = np.argsort(rows, kind="stable")
@@ -109,8 +109,8 @@ def _batches(
 ) -> Iterator[tuple[int, pa.Array]]:
     """The batches of the row groups that hold a wanted row, each with its first row."""
     sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-    for group, first in enumerate(accumulate(sizes[:-1], initial=0)):
-        low, high = np.searchsorted(wanted, [first, first + sizes[group]])
+    for group, (first, stop) in enumerate(pairwise(accumulate(sizes, initial=0))):
+        low, high = np.searchsorted(wanted, [first, stop])
         if low == high:
             continue
         start = first
@@ -126,11 +126,22 @@ def _encoded(position: int, file: Path, row: int, image: dict[str, Any] | None) 
 
 
 def _labelled(files: tuple[Path, ...], images: str, label: str, stored: Stored) -> Labelled:
+    for file in files:
+        image_column(_schema(file), images, file)
     pixels = ParquetImages(files, images, stored)
     labelled = Labelled.all_of(pixels, _integers(files, label), _Place(files, label))
-    if "index" in _schema(files[0]).names and label != "index":
+    if label != "index" and all(map(_numbered, files)):
         return replace(labelled, index=_integers(files, "index"))
     return labelled
+
+
+def _numbered(file: Path) -> bool:
+    """Whether its column `index` can be the original order: a user's own may hold anything."""
+    with _reading(file) as parquet:
+        if "index" not in parquet.schema_arrow.names:
+            return False
+        values = parquet.read(columns=["index"]).column(0)
+    return bool(pa.types.is_integer(values.type)) and not values.null_count
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ffds.data.archive import Archive
-from ffds.data.source import Source, existing_root
+from ffds.data.source import Source, existing_root, root_path
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -52,7 +52,7 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
         # Only now: who has the original files needs no pyarrow.
         from ffds.data.parquet import open_parquet, split_files
 
-        if data.root is not None and split_files(Path(data.root).expanduser(), "train"):
+        if data.root is not None and split_files(root_path(data.root), "train"):
             return _as_published(open_parquet(_column_of(data, published)), data, published)
         original = _unpacked(data, published)
     return _as_published(read_original(original), data, published)
@@ -61,7 +61,7 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
 def _original_folder(data: Data, published: Published) -> Path | None:
     if data.root is None:
         return None
-    root = Path(data.root).expanduser()
+    root = root_path(data.root)
     folders = (root / published.archive.folder, root)
     return next((folder for folder in folders if (folder / published.marker).is_file()), None)
 
@@ -77,7 +77,7 @@ def _unpacked(data: Data, published: Published) -> Path:
     fix = f"give the directory of any of these: data.root=DIR; {fetch}"
     if data.root is None or not data.download:
         existing_root(data, published.accepted, fix)
-    root = Path(data.root or "").expanduser()
+    root = root_path(data.root or "")
     folder = published.archive.unpacked(root, data.download)
     if folder is None:
         raise InputError(f"no {published.title}", where=root, allowed=published.accepted, fix=fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
@@ -13,7 +14,17 @@ from numpy.typing import NDArray
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "OnBad", "Origin", "Source", "existing_root"]
+__all__ = [
+    "ArrayImages",
+    "Decoded",
+    "Images",
+    "Labelled",
+    "OnBad",
+    "Origin",
+    "Source",
+    "existing_root",
+    "root_path",
+]
 
 OnBad = Literal["stop", "skip"]
 
@@ -26,9 +37,9 @@ class Decoded(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What decoded images were made of: where their files lie, and the sum of all that decides the pixels."""
+    """What decoded images were made of: their files, and the sum of all that decides the pixels."""
 
-    directory: Path
+    files: tuple[Path, ...]
     digest: str
 
 
@@ -156,6 +167,23 @@ class Source:
         )
 
 
+def root_path(root: str) -> Path:
+    """`data.root` as a path, whether or not anything lies there; ``~`` is the user's home.
+
+    Raises:
+        InputError: nothing can lie there: no such user, or a character that no path holds.
+    """
+    try:
+        path = Path(root).expanduser()
+        with suppress(OSError):
+            path.stat()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            "data.root is no path", got=f"{root!r}: {error}", fix="give a directory: data.root=DIR"
+        ) from error
+    return path
+
+
 def existing_root(data: Data, accepted: str, fix: str = "give its directory: data.root=DIR") -> Path:
     """The directory of the data.
 
@@ -165,11 +193,11 @@ def existing_root(data: Data, accepted: str, fix: str = "give its directory: dat
         fix: what to do where there is none.
 
     Raises:
-        InputError: `data.root` is not given, missing, not a directory, or not readable.
+        InputError: `data.root` is not given, no path, missing, not a directory, or not readable.
     """
     if data.root is None:
         raise InputError(f"{data.name} needs data.root", got="null", allowed=accepted, fix=fix)
-    root = Path(data.root).expanduser()
+    root = root_path(data.root)
     try:
         next(root.iterdir(), None)
     except OSError as error:

@@ -70,11 +70,13 @@ def kept(data: Data, splits: Sequence[Labelled], description: str) -> Callable[[
         InputError: see `stay_in_files`.
     """
     if not stay_in_files(data, splits):
-        return lambda split: Split(split.read(), split.labels)
+        return lambda split: Split(split.read(), split.labels, _own_files(split))
     decoders = _decoders(data, splits)
     if is_first_rank():
         print(_told(data, splits, description, decoders.workers), file=sys.stderr, flush=True)
-    return lambda split: Split(StreamedImages(_files(split), split.rows, decoders), split.labels)
+    return lambda split: Split(
+        StreamedImages(_files(split), split.rows, decoders), split.labels, _own_files(split)
+    )
 
 
 def without_unreadable(
@@ -147,6 +149,12 @@ def _files(split: Labelled) -> FileImages:
     if not isinstance(split.images, FileImages):
         raise TypeError(f"images in files of their own are wanted, not {type(split.images).__name__}")
     return split.images
+
+
+def _own_files(split: Labelled) -> tuple[Path, ...] | None:
+    if not isinstance(split.images, FileImages):
+        return None
+    return tuple(split.images.paths[row] for row in split.rows.tolist())
 
 
 def _told(data: Data, splits: Sequence[Labelled], description: str, workers: int) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ffds.data.ictext.layout import INDEX, LAYOUT
 from ffds.data.ictext.reading import read_layout
-from ffds.data.source import Source, existing_root
+from ffds.data.source import Source, existing_root, root_path
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -36,7 +36,7 @@ def open_ictext(data: Data) -> Source:
         )
     from ffds.data.ictext.sample import rendered_sample
 
-    return read_layout(rendered_sample(Path(data.root).expanduser(), data.seed), data)
+    return read_layout(rendered_sample(root_path(data.root), data.seed), data)
 
 
 def _photographs(root: Path) -> Path:
