@@ -27,9 +27,10 @@ from ffds.drawing.style import style
 from matplotlib.figure import Figure
 
 runs, target = sys.argv[1:]
-request = Request("cifar100-lt-100", ("schedule.epochs=3", "data.root=nowhere"), out=runs, train=False)
 for name in ("1", "2a", "2b", "4", "5a", "5b"):
-    one = drawn(name, request)
+    recipe = "ictext-lt-18" if name == "4" else "cifar100-lt-100"
+    overrides = () if name == "2a" else ("schedule.epochs=3", "data.root=nowhere")
+    one = drawn(name, Request(recipe, overrides, out=runs, train=False))
     save_figure(one.figure, one.rows, target, f"figure-{name}", one.description)
 random = np.random.default_rng(0)
 group, means = random.integers(0, 10, 3000), np.full(10, 0.8)
@@ -62,7 +63,10 @@ def files(runs, tmp_path_factory):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone}
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)
         command = [sys.executable, "-c", DRAW, str(runs), "drawn"]
-        subprocess.run(command, check=True, env=environment, cwd=home, capture_output=True)
+        process = subprocess.run(
+            command, env=environment, cwd=home, capture_output=True, text=True, check=False
+        )
+        assert process.returncode == 0, process.stderr
         found.append({path.name: path.read_bytes() for path in sorted((home / "drawn").iterdir())})
     return found
 

@@ -111,7 +111,7 @@ def ictext(monkeypatch, source):
 
 def test_figure_4_shows_the_sharpest_beside_the_dullest(monkeypatch):
     images = ictext(monkeypatch, "ICText-LT of somebody")
-    drawing = drawn("4", Request("cifar100-lt-100", train=False))
+    drawing = drawn("4", Request("ictext-lt-18", train=False))
     pairs = [ax for ax in drawing.figure.findobj(match=Axes) if ax.images]
     assert [ax.get_title() for ax in pairs] == list("048CGKOSW")
     for ax, label in zip(pairs, range(0, 36, 4), strict=True):
@@ -124,7 +124,7 @@ def test_figure_4_shows_the_sharpest_beside_the_dullest(monkeypatch):
 
 def test_figure_4_tells_a_rendered_sample(monkeypatch):
     ictext(monkeypatch, "seed 0, rendered sample, not ICText, below there")
-    drawing = drawn("4", Request("cifar100-lt-100", train=False))
+    drawing = drawn("4", Request("ictext-lt-18", train=False))
     assert "sharpest and dullest image of a class (rendered sample, not ICText)" in texts(drawing.figure)
     assert drawing.description.endswith("images: rendered sample, not ICText.")
 
@@ -134,6 +134,30 @@ def test_figure_4_without_data_has_the_bars_alone_and_says_so(tmp_path):
     assert len(drawing.figure.axes) == 1
     assert len(drawing.rows) == 36
     assert drawing.remark.startswith("bars alone, without images: ")
+
+
+def test_figure_4_of_another_dataset(tmp_path):
+    with pytest.raises(InputError, match="figure 4 shows ICText-LT"):
+        drawn("4", Request("digits", out=tmp_path, train=False))
+
+
+def test_figure_4_with_a_slip_in_a_setting(tmp_path):
+    with pytest.raises(InputError, match=r"data\.rot"):
+        drawn("4", Request("ictext-lt-18", ("data.rot=there",), out=tmp_path, train=False))
+
+
+def test_figure_2a_with_a_setting(tmp_path):
+    with pytest.raises(InputError, match="no setting changes it"):
+        drawn("2a", Request("digits", ("method.k=0.5",), out=tmp_path, train=False))
+
+
+def test_figure_1_without_three_groups(tmp_path):
+    for method in ("cb-fl", "ffds"):
+        run = made.run(tmp_path, made.recipe(SHORT, method=method))
+        lines = [line | {"test": line["test"] | {"middle": None}} for line in run.metrics]
+        run.take_epochs(lines)
+    with pytest.raises(InputError, match=r"no accuracy of middle"):
+        drawn("1", Request("cifar100-lt-100", (SHORT,), out=tmp_path, train=False))
 
 
 def test_an_unknown_figure():
@@ -165,6 +189,31 @@ def test_missing_runs_are_trained_first(monkeypatch, tmp_path):
     ]
 
 
+def test_figure_2b_trains_the_curves_that_are_missing(monkeypatch, tmp_path):
+    asked = []
+
+    def train_all(recipes, *, out, jobs):
+        asked.extend(recipes)
+        for one in recipes:
+            made.run(out, one)
+        return {}
+
+    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
+    made.run(tmp_path, made.recipe(SHORT, "trainer.seed=2"))
+    drawing = drawn("2b", Request("cifar100-lt-100", (SHORT,), seed=2, out=tmp_path))
+    assert [(one.method.curve, one.trainer.seed, one.schedule.epochs) for one in asked] == [
+        *(("convex", 2, 3), ("linear", 2, 3))
+    ]
+    assert drawing.remark == ""
+
+
+@pytest.mark.parametrize("name", ["1", "2b", "3", "5a", "5b"])
+@pytest.mark.parametrize("setting", ["method=ffds", "trainer.seed=3"])
+def test_method_and_seed_are_no_settings_of_a_figure(name, setting, request_):
+    with pytest.raises(InputError, match="a figure decides the"):
+        drawn(name, replace(request_, overrides=(SHORT, setting)))
+
+
 def test_a_failed_training_is_told(monkeypatch, tmp_path):
     def train_all(recipes, *, out, jobs):
         return {Run.of(recipes[0], out).path: NonFiniteLossError("nan in epoch 1")}
@@ -176,11 +225,12 @@ def test_a_failed_training_is_told(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if name != "3"])
 def test_drawing_needs_no_torch(name, out):
-    settings = (SHORT, "data.root=nowhere")
+    recipe = "ictext-lt-18" if name == "4" else "cifar100-lt-100"
+    settings = () if name == "2a" else (SHORT, "data.root=nowhere")
     code = (
         "import sys\nsys.modules['torch'] = None\n"
         "from ffds.paper.drawn import Request, drawn\n"
-        f"request = Request('cifar100-lt-100', {settings!r}, out={str(out)!r}, train=False)\n"
+        f"request = Request({recipe!r}, {settings!r}, out={str(out)!r}, train=False)\n"
         f"print(len(drawn({name!r}, request).rows))"
     )
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffds.paper.identity import changed_settings, identity, protocol
+from ffds.paper.identity import changed_settings, deciding, identity, protocol
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Recipe
@@ -65,6 +65,16 @@ def test_a_recipe_that_is_not_shipped_is_compared_with_the_defaults(tmp_path):
     one = load_recipe(str(file), method="d-ffds").recipe
     assert changed_settings(one) == ("data.imbalance_factor=20.0", "optimizer.lr=0.3")
     assert protocol(one) == "full"
+
+
+@pytest.mark.parametrize("source", ["folder", "parquet"])
+def test_images_of_ones_own_are_told_apart_by_their_directory(source, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"data: {{name: {source}, root: flowers}}\n")
+    flowers, birds = (load_recipe(str(file), more, method="ce").recipe for more in ([], ["data.root=birds"]))
+    assert identity(flowers) != identity(birds)
+    assert changed_settings(birds) == ("data.root=birds",)
+    assert deciding(changed_settings(birds)) == identity(birds).settings
 
 
 def test_a_loss_of_your_own_is_a_setting():

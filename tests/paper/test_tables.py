@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,12 @@ def test_a_gain_has_a_sign(tmp_path):
 
 def test_the_caption_says_what_the_numbers_are(table):
     text = caption(table)
-    assert "Protocol 2-epochs: not the recipes' length" in text
+    assert "Protocol 2-epochs: not the published length" in text
     assert "chosen on the test set" in text
     assert "there" not in text
     assert "Settings" not in text
     changed = filled(planned_table("1c", overrides=["optimizer.lr=0.2", "trainer.compile=true"]), [])
-    assert "Protocol full: as many epochs as the recipes have" in caption(changed)
+    assert "Protocol full: as many epochs as published" in caption(changed)
     assert "Settings on top of the recipes: optimizer.lr=0.2." in caption(changed)
     assert "Label smoothing stays in all rows" in caption(changed)
 
@@ -103,6 +104,15 @@ def test_latex(table):
     assert printed[-2:] == [r"\bottomrule", r"\end{tabular}"]
     assert all(character.isascii() for line in printed for character in line)
     assert lines[0].startswith("% Table 1a")
+
+
+def test_latex_takes_no_name_for_a_command(tmp_path):
+    file = tmp_path / "my_50%_tail.yaml"
+    file.write_text("name: my_tail\ndata: {name: digits}\n")
+    plan = planned_table("1a", columns=[str(file)], methods=["ce"])
+    lines = [line for line in latex(filled(plan, [])).splitlines() if not line.startswith("%")]
+    assert any(r"my\_50\%\_tail" in line for line in lines)
+    assert not re.search(r"(?<!\\)[_%#]", "\n".join(lines))
 
 
 def test_csv_is_the_records(table):

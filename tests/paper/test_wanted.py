@@ -86,8 +86,9 @@ def test_every_table_has_a_plan():
         ("1b", {"methods": ["ce"]}, ["every row of table 1b is D-FFDS", "ce"]),
         ("1a", {"columns": ["cifar100"]}, ["unknown recipe 'cifar100'"]),
         ("1a", {"methods": ["ce", "dffds"], "columns": ["digits"]}, ["unknown method", "d-ffds"]),
-        ("1a", {"overrides": ["method=ce"], "columns": ["digits"]}, ["decide the method", "--methods"]),
-        ("1c", {"overrides": ["method=ce"]}, ["method"]),
+        ("1a", {"overrides": ["method=ce"], "columns": ["digits"]}, ["decides the method", "--methods"]),
+        ("1c", {"overrides": ["method=ce"]}, ["decides the method"]),
+        ("1a", {"overrides": ["trainer.seed=3"], "columns": ["digits"]}, ["decides the seed", "--seeds"]),
         ("1c", {"overrides": ["schedule.epocs=4"]}, ["did you mean epochs"]),
     ],
 )

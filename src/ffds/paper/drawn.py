@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from ffds.paper import figure_data, figures
 from ffds.paper.cells import Cell, filled
 from ffds.paper.measured import measured, provenance, read_runs
 from ffds.paper.numbers import COLUMN_TITLES, LARGEST_CLASS
-from ffds.paper.reproduce import find_run, train_missing
+from ffds.paper.reproduce import find_run, train_missing, with_seed
 from ffds.paper.wanted import planned_table
-from ffds.recipes.load import load_recipe
+from ffds.recipes.load import load_recipe, planned_recipe
 from ffds.recipes.method_settings import FFDS
-from ffds.recipes.schema import RENDERED, Recipe
+from ffds.recipes.schema import RENDERED, Data, Recipe
 from ffds.runs import Run
 from ffds.training.jobs import ALONE, Jobs
 
@@ -28,6 +28,8 @@ __all__ = ["FIGURES", "Drawing", "Request", "drawn"]
 
 PAIRS = 9
 """Classes of which Figure 4 shows two images."""
+_ICTEXT = ("ictext", "ictext-sample")
+"""Sources of the images of figure 4."""
 
 
 class Drawing(NamedTuple):
@@ -61,8 +63,7 @@ class Request:
 
     def resolved(self, method: str) -> Recipe:
         """The recipe with one method."""
-        overrides = [*self.overrides, f"trainer.seed={self.seed}"]
-        return load_recipe(self.recipe, overrides, method=method).recipe
+        return planned_recipe(self.recipe, self.overrides, method=method, seed=self.seed)
 
     def runs(self, *methods: str) -> list[Run]:
         """The finished run of each method, trained first if it is missing.
@@ -72,10 +73,18 @@ class Request:
             FfdsError: a training failed.
         """
         recipes = [self.resolved(method) for method in methods]
-        if self.train:
-            for failure in train_missing(recipes, self.out, self.jobs):
-                raise failure.error
+        self.train_missing(recipes)
         return [find_run(recipe, self.out) for recipe in recipes]
+
+    def train_missing(self, recipes: Iterable[Recipe]) -> None:
+        """Train those recipes that no finished run measures, if training is allowed.
+
+        Raises:
+            FfdsError: a training failed.
+        """
+        if self.train:
+            for failure in train_missing(list(recipes), self.out, self.jobs):
+                raise failure.error
 
 
 def drawn(name: str, request: Request) -> Drawing:
@@ -108,6 +117,9 @@ def _figure_1(request: Request) -> Drawing:
 
 
 def _figure_2a(request: Request) -> Drawing:
+    if request.overrides:
+        what = "figure 2a is drawn from formulas: no setting changes it"
+        raise InputError(what, where="command line", got=" ".join(request.overrides))
     rows = figure_data.loss_curves()
     figure = Figure(figsize=(COLUMN, 2.3))
     figures.losses(rows, figure.subplots())
@@ -128,6 +140,7 @@ def _figure_2b(request: Request) -> Drawing:
         int(most / factor), most, recipe.method.gamma_min, recipe.method.gamma_max
     )
     plan = planned_table("2b", columns=[request.recipe], overrides=request.overrides)
+    request.train_missing(with_seed(cell.recipe, request.seed) for cell in plan.cells)
     table = filled(plan, read_runs(request.out))
     figure = Figure(figsize=(COLUMN, 2.5))
     figures.focusing(rows, figure.subplots(), {cell.row: _accuracies(cell) for cell in table.cells})
@@ -154,9 +167,14 @@ def _figure_3(request: Request) -> Drawing:
 
 
 def _figure_4(request: Request) -> Drawing:
+    data = load_recipe(request.recipe, request.overrides).recipe.data
+    if data.name not in _ICTEXT:
+        raise InputError(
+            "figure 4 shows ICText-LT", got=request.recipe, allowed="a recipe of " + " or ".join(_ICTEXT)
+        )
     rows = figure_data.class_counts()
     try:
-        train, names, source = _images(request)
+        train, names, source = _images(data)
     except InputError as error:
         figure = Figure(figsize=(PAGE, 2.4))
         figures.class_count_bars(rows, figure.subplots())
@@ -212,12 +230,11 @@ def _accuracies(cell: Cell) -> str:
     return f"{cell.row}: {paper}{cell.last} measured" + (f" (n = {len(cell.seeds)})" if cell.seeds else "")
 
 
-def _images(request: Request) -> tuple[Split, tuple[str, ...], str]:
+def _images(data: Data) -> tuple[Split, tuple[str, ...], str]:
     """Training images of ICText-LT, the names of their classes, and whether they are real."""
-    recipe = load_recipe(request.recipe, request.overrides).recipe
     from ffds.data.open import open_dataset
 
-    dataset = open_dataset(recipe.data)
+    dataset = open_dataset(data)
     return dataset.train, dataset.class_names, RENDERED if RENDERED in dataset.source else "ICText-LT"
 
 

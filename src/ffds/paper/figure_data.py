@@ -112,14 +112,22 @@ def accuracies_by_epoch(runs: Iterable[Run]) -> list[EpochAccuracy]:
     """Figure 1: training and test accuracy of head, middle and tail in every epoch that was scored.
 
     The training accuracy is that of the epoch's own steps, on augmented images.
+
+    Raises:
+        InputError: there are too few classes for three groups.
     """
-    return [
+    rows = [
         EpochAccuracy(run.recipe.method.name, group, line["epoch"], line["train"][group], line["test"][group])
         for run in runs
         for group in GROUPS
         for line in run.metrics
         if line["test"] is not None
     ]
+    if empty := sorted({row.group for row in rows if row.train is None or row.test is None}):
+        got = f"no accuracy of {', '.join(empty)}"
+        fix = "give each group classes with data.cut"
+        raise InputError("figure 1 shows head, middle and tail", got=got, fix=fix)
+    return rows
 
 
 def area(rows: Sequence[EpochAccuracy]) -> float:

@@ -15,8 +15,10 @@ from ffds.recipes.source import shipped_recipes
 __all__ = ["Identity", "changed_settings", "deciding", "identity", "protocol"]
 
 _OWN_COLUMN = ("name", "method.name", "trainer.seed", "schedule.epochs")
-_PLACE = ("data.root", "data.download", *(f"data.{key}" for key in LOADING))
-"""Where the images lie, and how they come from there."""
+_LOADING = ("data.download", *(f"data.{key}" for key in LOADING))
+"""How the images come from where they lie."""
+_OWN_IMAGES = ("folder", "parquet")
+"""Sources whose directory says which images they are; those of the others are the same everywhere."""
 _MACHINE = (
     *("trainer.compile", "trainer.channels_last", "trainer.devices", "trainer.num_nodes"),
     *("trainer.accelerator", "trainer.deterministic", "trainer.eval_every"),
@@ -47,27 +49,28 @@ def identity(recipe: Recipe) -> Identity:
 def changed_settings(recipe: Recipe) -> tuple[str, ...]:
     """``key=value`` of each setting that differs from the shipped recipe's for the same method.
 
-    Seed and epochs are told apart, and where the data lie is no setting. A recipe that is not shipped is
-    compared with the defaults.
+    Seed and epochs are told apart. Where a published dataset lies is no setting; the directory of images of
+    one's own is. A recipe that is not shipped is compared with the defaults.
 
     >>> changed_settings(load_recipe("digits", ["method.k=0.5", "data.root=here"]).recipe)
     ('method.k=0.5',)
     """
     usual = dict(leaves(_usual(recipe)))
+    aside = (*_OWN_COLUMN, *_LOADING, *(() if recipe.data.name in _OWN_IMAGES else ("data.root",)))
     return tuple(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in leaves(recipe)
-        if key not in (*_OWN_COLUMN, *_PLACE) and value != usual[key]
+        if key not in aside and value != usual[key]
     )
 
 
 def deciding(settings: Iterable[str]) -> frozenset[str]:
     """Those of ``key=value`` that say what is measured beside recipe, method, seed and length.
 
-    >>> deciding(["method.k=0.5", "data.root=here", "trainer.compile=true"])
+    >>> deciding(["method.k=0.5", "data.download=true", "trainer.compile=true"])
     frozenset({'method.k=0.5'})
     """
-    aside = (*_OWN_COLUMN, *_PLACE, *_MACHINE)
+    aside = (*_OWN_COLUMN, *_LOADING, *_MACHINE)
     return frozenset(text for text in settings if text.partition("=")[0] not in aside)
 
 

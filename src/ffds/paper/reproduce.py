@@ -14,7 +14,7 @@ from ffds.recipes.schema import Recipe
 from ffds.runs import Run
 from ffds.training.jobs import ALONE, Jobs
 
-__all__ = ["find_run", "reproduced", "train_missing"]
+__all__ = ["find_run", "reproduced", "train_missing", "with_seed"]
 
 
 def reproduced(
@@ -45,7 +45,7 @@ def reproduced(
     if not train:
         return filled(plan, read_runs(out), seeds=seeds)
     seeds = (0,) if seeds is None else seeds
-    recipes = [_with_seed(cell.recipe, seed) for cell in plan.cells for seed in seeds]
+    recipes = [with_seed(cell.recipe, seed) for cell in plan.cells for seed in seeds]
     failures = train_missing(recipes, out, jobs)
     return filled(plan, read_runs(out), seeds=seeds, failures=failures)
 
@@ -100,6 +100,13 @@ def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
     )
 
 
-def _with_seed(recipe: Recipe, seed: int) -> Recipe:
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe with another seed.
+
+    Raises:
+        InputError: the seed is negative.
+    """
+    if seed < 0:
+        raise InputError("a seed must not be negative", where="--seeds", got=seed, allowed="0, 1, 2, …")
     trainer = recipe.trainer.model_copy(update={"seed": seed})
     return recipe.model_copy(update={"trainer": trainer})

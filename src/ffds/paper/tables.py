@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,11 @@ def caption(table: Filled) -> str:
     """What the numbers are."""
     plan = table.plan
     length = (
-        "as many epochs as the recipes have"
+        "as many epochs as published"
         if plan.protocol == "full"
-        else "not the recipes' length; every schedule is scaled to it"
+        else "not the published length; every schedule is scaled to it"
     )
-    kept = deciding(plan.overrides)
+    kept = deciding(text for text in plan.overrides if not text.startswith("data.root="))
     settings = ", ".join(text for text in plan.overrides if text in kept)
     changed = f" Settings on top of the recipes: {settings}." if settings else ""
     return (
@@ -90,7 +91,7 @@ def latex(table: Filled) -> str:
         *(f"% {note}" for note in footnotes(table)),
         rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
-        _latex_line(table.plan.rows, columns),
+        _latex_line(table.plan.rows, map(_latex_words, columns)),
         r"\midrule",
     ]
     for cells in zip(*columns.values(), strict=True):
@@ -167,7 +168,7 @@ def _latex_row(cells: Sequence[Cell]) -> Iterator[str]:
         f"{_latex_spread(cell.last)} ({len(cell.seeds)})" if cell.seeds else _latex_text(cell.shown)
         for cell in cells
     )
-    yield _latex_line(cells[0].row, measured)
+    yield _latex_line(_latex_words(cells[0].row), measured)
     yield _latex_line(r"\quad paper", (_latex_text(_number(cell.paper)) for cell in cells))
     yield _latex_line(r"\quad difference", (_latex_text(_signed(cell.difference)) for cell in cells))
     yield _latex_line(r"\quad best on test", (_latex_spread(cell.best) for cell in cells))
@@ -175,6 +176,11 @@ def _latex_row(cells: Sequence[Cell]) -> Iterator[str]:
 
 def _latex_line(title: str, columns: Iterable[str]) -> str:
     return f"{' & '.join([title, *columns])} \\\\"
+
+
+def _latex_words(text: str) -> str:
+    """A title as it stands; a recipe's own name may hold what LaTeX takes for a command."""
+    return re.sub(r"[&%$#_{}]", r"\\\g<0>", text)
 
 
 def _latex_spread(spread: Spread) -> str:

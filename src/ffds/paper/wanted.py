@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ffds.errors import InputError
 from ffds.paper.identity import protocol
 from ffds.paper.numbers import COLUMN_TITLES, METHOD_TITLES, TABLE_1A, TABLE_1B, TABLE_1C, TABLE_2B
-from ffds.recipes.load import load_recipe
+from ffds.recipes.load import planned_recipe
 from ffds.recipes.schema import Recipe
 
 __all__ = ["TABLES", "Plan", "Wanted", "planned_table"]
@@ -142,18 +142,20 @@ def planned_table(
 
 def _methods(columns: Iterable[str], methods: Sequence[str], overrides: Sequence[str]) -> tuple[Wanted, ...]:
     return tuple(
-        _wanted(METHOD_TITLES.get(method, method), column, _recipe(column, method, overrides), paper)
+        _wanted(METHOD_TITLES.get(method, method), column, recipe, paper)
         for column in dict.fromkeys(columns)
         for method in dict.fromkeys(methods)
+        for recipe in [planned_recipe(column, overrides, method=method)]
         for paper in [TABLE_1A.get(column, {}).get(method)]
     )
 
 
 def _variants(ablation: _Ablation, columns: Iterable[str], overrides: Sequence[str]) -> tuple[Wanted, ...]:
     return tuple(
-        _wanted(row, column, _recipe(column, "d-ffds", [*overrides, *settings]), paper)
+        _wanted(row, column, recipe, paper)
         for column in dict.fromkeys(columns)
         for row, settings in ablation.variants.items()
+        for recipe in [planned_recipe(column, [*overrides, *settings], method="d-ffds")]
         for paper in [ablation.paper.get(column, {}).get(row)]
     )
 
@@ -163,18 +165,6 @@ def _wanted(row: str, column: str, recipe: Recipe, paper: float | None) -> Wante
     titled = recipe.titled(title)
     # The paper has no number for images that only look like its own.
     return Wanted(row, titled, recipe, paper if titled == title else None)
-
-
-def _recipe(column: str, method: str, overrides: Sequence[str]) -> Recipe:
-    recipe = load_recipe(column, overrides, method=method).recipe
-    if recipe.method.name != method:
-        raise InputError(
-            "the rows of a table decide the method",
-            where="command line",
-            got=f"method={recipe.method.name}",
-            fix="name the rows of table 1a with --methods",
-        )
-    return recipe
 
 
 def _one_protocol(cells: Iterable[Wanted]) -> str:
