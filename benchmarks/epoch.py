@@ -110,7 +110,7 @@ def our_epochs(laps: Laps, setting: Setting, epochs: int) -> None:
         with run.locked():
             run.start(recipe, environment())
             plan = phases(recipe, dataset.class_counts)
-            trajectory = Trajectory.of(recipe, dataset.class_counts, plan, directory)
+            trajectory = Trajectory.of(recipe, dataset, plan, directory)
             fit = Fit(
                 launched(recipe.trainer), recipe, dataset, plan, run, trajectory, Interruption(), shown=False
             )

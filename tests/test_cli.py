@@ -1,6 +1,7 @@
 """The command line as a user types it: real processes for start-up and exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from ffds.cli import main
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+from tests.paper import made
 
 VERBS = [
     ["train"],
@@ -60,6 +62,12 @@ def test_help_names_everything_without_torch(verb: list[str], capsys: pytest.Cap
         (["train", "digits", "--epochs", "3"], ["--epochs"]),
         (["recipes", "schedule.epochs=3"], ["unrecognized"]),
         (["eval", "nowhere"], ["not a run directory", "nowhere"]),
+        (["compare", "digits", "--methods", "ce,d-ffds", "method=ffds"], ["the method", "--methods"]),
+        (["compare", "digits", "--methods", "ce", "trainer.seed=1"], ["the seed", "--seeds"]),
+        (["train", "digits", "data.root=pics #2"], ["data.root", "pics #2", "in quotes"]),
+        (["data", "pack", "digits", "data.imbalance_factor=2"], ["before the settings"]),
+        (["data", "pack", "digits", "data.imbalance_factor=2", "pack"], ["before the settings"]),
+        (["data", "pack", "digits", "method=ce"], ["before the settings"]),
     ],
 )
 def test_bad_input_is_told_and_ends_with_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
@@ -105,12 +113,44 @@ def test_compare_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     lines = (tmp_path / "digits" / "compare.csv").read_text().splitlines()
     assert len(lines) == 1 + 4
     path = next((tmp_path / "digits" / "d-ffds").glob("seed1-*"))
-    table = tmp_path / "again.parquet"
+    table = tmp_path / "new" / "again.parquet"
     assert main(["eval", str(path), "--json", "--predictions", str(table)]) == 0
     scores = json.loads(capsys.readouterr().out)
     summary = json.loads((path / "summary.json").read_text())
     assert scores["accuracy"] == summary["accuracy"]["last"]
+    assert scores["images"] == pq.read_metadata(table).num_rows
     assert pq.read_table(table).equals(pq.read_table(path / "predictions.parquet"))
+
+
+@pytest.mark.parametrize("place", ["a-file/x.parquet", "a-directory"])
+def test_predictions_that_cannot_be_written_are_told_before_scoring(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ffds.training.saved.evaluate_run", lambda *_: pytest.fail("scores"))
+    (tmp_path / "a-file").touch()
+    (tmp_path / "a-directory").mkdir()
+    done = made.run(tmp_path / "runs", made.recipe("schedule.epochs=2"), checkpoint=False)
+    assert main(["eval", str(done.path), "--predictions", str(tmp_path / place)]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path / Path(place).parts[0]) in message
+    assert "--predictions FILE" in message
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_runs_that_cannot_be_written_are_told_before_training(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ffds.comparison.train_all", lambda *_, **__: pytest.fail("trains"))
+    (tmp_path / "file").touch()
+    arguments = ["compare", "digits", "--methods", "ce", "--out", str(tmp_path / "file" / below)]
+    assert main(arguments) == 2
+    assert f"{tmp_path / 'file'} is no directory" in capsys.readouterr().err
+    (tmp_path / "file").unlink()
+    # Root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda place, mode: mode == os.F_OK and Path(place).exists())
+    assert main(arguments) == 2
+    assert f"no permission to write in {tmp_path}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_show_names_the_origin_of_each_value(capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,3 +225,33 @@ def test_the_first_rank_speaks_for_all(
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert main(["recipes"]) == other
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--help"], ["show", "digits", "--json"], ["recipes"]], ids=" ".join)
+def test_a_reader_who_leaves_ends_it_quietly(arguments: list[str], buffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ffds", *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_another_pipe_that_breaks_is_no_quiet_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("ffds.recipes.shipped_recipes", fail)
+    with pytest.raises(BrokenPipeError):
+        main(["recipes"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["show", "digits"]], ids=" ".join)
+def test_a_terminal_that_is_not_utf_8_shows_what_it_can(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "ffds", *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout

@@ -111,6 +111,9 @@ def test_a_table_is_saved(out, tmp_path, capsys):
         (["table", "1b", "--seeds", "a"], ["whole numbers"]),
         (["figure", "1", "--no-train"], ["not there", "cb-fl"]),
         (["figure", "2b", "--recipe", "digits"], ["published tail"]),
+        (["figure", "5a", "method=ffds"], ["decides the method"]),
+        (["figure", "5a", "trainer.seed=1"], ["decides the seed", "--seed "]),
+        (["table", "1a", "trainer.seed=1"], ["decides the seed", "--seeds"]),
     ],
 )
 def test_bad_input_is_told_and_ends_with_2(arguments, words, tmp_path):
@@ -121,6 +124,19 @@ def test_bad_input_is_told_and_ends_with_2(arguments, words, tmp_path):
     for word in words:
         assert word in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["table", "1a", "--columns", "digits"], ["table", "runs"], ["figure", "5a"], ["figure", "2a"]],
+)
+def test_what_cannot_be_saved_is_told_before_training(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ffds.training.several.train_all", lambda *_, **__: pytest.fail("trains"))
+    (tmp_path / "file").touch()
+    assert main([*arguments, "--out", str(tmp_path), "--save", str(tmp_path / "file")]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path / "file") in message
+    assert "--save DIR" in message
 
 
 def test_a_figure_names_its_files(out, tmp_path, capsys):

@@ -1,8 +1,10 @@
 """Methods × seeds: the arithmetic, the text, and what an interruption or a failure leaves."""
 
 import csv
+import errno
 import io
 import math
+import os
 
 import pytest
 
@@ -154,6 +156,16 @@ def test_nothing_done_yet(tmp_path):
     assert comparison.table(("accuracy",)) == [["method", "n", "accuracy"], ["ce", "0", "—"]]
 
 
+def test_done_on_other_images_is_no_result(tmp_path):
+    """As the plan tells it: in `failures`, with a summary on the disk."""
+    runs = (made(tmp_path / "0", summary("ce", 0)), made(tmp_path / "1", summary("ce", 1), {}))
+    failures = {runs[1].path: InputError("the run is done, but on other images")}
+    found = Comparison("digits", "digits", (0, 1), {"ce": runs}, failures)
+    assert found.table(("accuracy",))[1] == ["ce", "1", "40.00"]
+    assert [row["seed"] for row in csv.DictReader(io.StringIO(found.csv()))] == ["0"]
+    assert "Failed: " in found.markdown()
+
+
 # Training
 
 
@@ -229,6 +241,37 @@ def test_a_failed_run_leaves_a_gap_and_its_reason(tmp_path, monkeypatch, capsys)
     assert not compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False).failures
 
 
+@pytest.mark.usefixtures("tiny_digits")
+def test_a_full_disk_leaves_a_gap(tmp_path, monkeypatch):
+    add_epoch = Run.add_epoch
+
+    def full_for_fl(run, entry):
+        with pytest.MonkeyPatch.context() as patch:
+            if "/fl/" in str(run.path):
+                patch.setattr("ffds.runs.os.fsync", fail)
+            add_epoch(run, entry)
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Run, "add_epoch", full_for_fl)
+    found = compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False)
+    assert [row[:2] for row in found.table(("accuracy",))[1:]] == [["fl", "0"], ["ce", "1"]]
+    assert "disk full while saving the metrics" in str(*found.failures.values())
+    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use(patch)
+        again = compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False)
+    assert not again.failures
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("ffds.comparison.train_all", lambda *_, **__: pytest.fail("trains"))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write there"):
+        compare("digits", methods=["ce"], out=tmp_path / "file", overrides=OVERRIDES)
+
+
 def recipe(method):
     return load_recipe("digits", TEXTS, method=method).recipe
 
@@ -266,6 +309,8 @@ def test_named_twice_is_trained_and_told_once(tmp_path):
         (TEXTS, ["ce"], [0, -1]),
         (TEXTS, [], [0]),
         (TEXTS, ["ce"], []),
+        ((*TEXTS, "method=ffds"), ["ce", "d-ffds"], [0]),
+        ((*TEXTS, "trainer.seed=3"), ["ce"], [0]),
     ],
 )
 def test_a_slip_is_told_before_anything_is_trained(overrides, methods, seeds, tmp_path, monkeypatch):

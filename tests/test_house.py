@@ -22,6 +22,7 @@ FLOORS = {
     "losses": 1,
     "evaluation": 1,
     "recipes": 1,
+    "saving": 1,
     "methods": 2,
     "data": 2,
     "models": 2,

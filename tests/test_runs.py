@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from ffds.errors import InputError
+from ffds.errors import FfdsError, InputError
 from ffds.recipes.load import load_recipe
 from ffds.runs import Run, open_run
 from tests.training import processes
@@ -66,6 +66,23 @@ def test_start(run):
     assert open_run(run.path) == run == open_run(str(run.path))
 
 
+def test_a_session_elsewhere_hides_none_before_it(run):
+    places = [
+        {"hardware": hardware, "versions": {"torch": torch}, "commit": None, "command": command}
+        for hardware, torch, command in [("a", "1", "x"), ("a", "1", "y"), ("a", "2", "y"), ("b", "2", "y")]
+    ]
+    told = [run.start(RECIPE, place) for place in places]
+    assert told == [[], [], ['versions: {"torch": "1"} → {"torch": "2"}'], ["hardware: a → b"]]
+    assert run.environment == {**places[3], "earlier": [places[1], places[2]]}
+
+
+def test_an_environment_that_cannot_be_read_holds_up_nobody(run):
+    run.start(RECIPE, {"hardware": "a"})
+    (run.path / "environment.json").write_text("{")
+    assert run.start(RECIPE, {"hardware": "b"}) == []
+    assert run.environment == {"hardware": "b"}
+
+
 def test_done_with_the_summary(run):
     assert not run.done
     with pytest.raises(InputError, match="not done") as caught:
@@ -83,10 +100,42 @@ def test_metrics(run):
     assert run.metrics == [{"epoch": epoch, "test": None} for epoch in (1, 2, 3)]
     run.keep_epochs(2)
     assert [line["epoch"] for line in run.metrics] == [1, 2]
-    run.keep_epochs(9)
-    assert [line["epoch"] for line in run.metrics] == [1, 2]
     run.keep_epochs(0)
     assert run.metrics == []
+
+
+@pytest.mark.parametrize("lost", ["a line", "the file"])
+def test_metrics_that_are_lost(lost, run):
+    for epoch in (1, 2):
+        run.add_epoch({"epoch": epoch})
+    file = run.path / "metrics.jsonl"
+    if lost == "a line":
+        file.write_text(file.read_text().partition("\n")[2])
+    else:
+        file.unlink()
+    with pytest.raises(InputError, match="missing or damaged") as caught:
+        run.keep_epochs(2)
+    assert "metrics.jsonl" in str(caught.value)
+    assert "checkpoint after 2" in str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["start", "add_epoch", "finish"])
+def test_disk_full(call, run, monkeypatch):
+    run.start(RECIPE, {"hardware": "a machine"})
+    run.add_epoch({"epoch": 1})
+    before = {path: path.read_bytes() for path in run.path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    arguments = {"start": (RECIPE, {}), "add_epoch": ({"epoch": 2},), "finish": ({},)}[call]
+    with pytest.raises(FfdsError, match=r"disk full .* [\d,]+ bytes needed, [\d,]+ free") as caught:
+        getattr(run, call)(*arguments)
+    assert caught.value.exit_code == 1
+    monkeypatch.undo()
+    run.keep_epochs(1)
+    assert {path: path.read_bytes() for path in run.path.iterdir()} == before
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
@@ -96,9 +145,28 @@ def test_a_line_cut_short_is_left_out(cut, run):
     file = run.path / "metrics.jsonl"
     file.write_text(file.read_text()[:-cut])
     assert [line["epoch"] for line in run.metrics] == [1]
-    run.keep_epochs(5)
+    run.keep_epochs(1)
     run.add_epoch({"epoch": 2, "lr": 0.2})
     assert [(line["epoch"], line["lr"]) for line in run.metrics] == [(1, 0.1), (2, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", b'{"accuracy": '),
+        ("summary.json", b"\xff"),
+        ("environment.json", b""),
+        ("environment.json", None),
+        ("metrics.jsonl", b'{"epoch": 1}\n\n{"epoch": 2}\n'),
+    ],
+)
+def test_a_damaged_file_is_named(name, content, run):
+    if content is not None:
+        (run.path / name).write_bytes(content)
+    with pytest.raises(InputError, match="missing or damaged") as caught:
+        getattr(run, name.partition(".")[0])
+    assert str(run.path / name) in str(caught.value)
+    assert "delete the run directory" in str(caught.value)
 
 
 def test_metrics_are_strict_json(run):

@@ -12,10 +12,12 @@ from typing import Any
 
 from ffds.errors import FfdsError, InputError
 from ffds.files import write_text
+from ffds.locks import made_directory
 from ffds.markdown import markdown_table
-from ffds.recipes.load import load_recipe
+from ffds.recipes.load import override_texts, planned_recipe
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
+from ffds.saving import check_directory
 from ffds.spread import Spread
 from ffds.training.jobs import ALONE, Jobs
 from ffds.training.several import train_all
@@ -64,7 +66,7 @@ class Comparison:
             method: a method of the comparison.
             column: a title of `COLUMNS`.
         """
-        values = (_value(run.summary, COLUMNS[column]) for run in self.runs[method] if run.done)
+        values = (_value(run.summary, COLUMNS[column]) for run in self._finished(method))
         return Spread(tuple(value for value in values if value is not None))
 
     def table(self, columns: Iterable[str] = COLUMNS) -> list[list[str]]:
@@ -88,7 +90,7 @@ class Comparison:
 
     def csv(self) -> str:
         """One line a run, all numbers of its summary."""
-        lines = [_flat(run.summary) for runs in self.runs.values() for run in runs if run.done]
+        lines = [_flat(run.summary) for method in self.runs for run in self._finished(method)]
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else ["recipe"], lineterminator="\n")
         writer.writeheader()
@@ -97,20 +99,24 @@ class Comparison:
 
     def write(self, directory: Path) -> None:
         """Write ``compare.md`` and ``compare.csv``."""
-        directory.mkdir(parents=True, exist_ok=True)
+        made_directory(directory, "the comparison")
         write_text(directory / "compare.md", self.markdown())
         write_text(directory / "compare.csv", self.csv())
 
+    def _finished(self, method: str) -> list[Run]:
+        """The runs with a result; one of other images than are there now is done, and has none."""
+        return [run for run in self.runs[method] if run.done and run.path not in self.failures]
+
     def _row(self, method: str, columns: Iterable[str]) -> list[str]:
-        done = sum(run.done for run in self.runs[method])
-        return [method, str(done), *(str(self.cell(method, column)) for column in columns)]
+        finished = len(self._finished(method))
+        return [method, str(finished), *(str(self.cell(method, column)) for column in columns)]
 
     def _provenance(self) -> str:
         """Hardware, versions, commit and command of the runs, each different one once."""
         kinds = {
             (e["hardware"], json.dumps(e["versions"]), e["commit"], e["command"])
-            for runs in self.runs.values()
-            for e in (run.environment for run in runs if run.done)
+            for method in self.runs
+            for e in (run.environment for run in self._finished(method))
         }
         return "".join(
             f"Measured on {hardware}; "
@@ -151,7 +157,7 @@ def compare(
         InputError: a recipe cannot be resolved, or the jobs cannot be had; nothing has been trained then.
         Interrupted: SIGTERM or SIGINT; run it again to go on.
     """
-    texts = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
+    texts = override_texts(overrides or {})
     at_once = Jobs.asked(jobs, devices)
     return compare_recipes(recipe, texts, methods, seeds, out=out, jobs=at_once, shown=shown)
 
@@ -171,19 +177,17 @@ def compare_recipes(
         raise InputError("a comparison needs at least one method and one seed")
     plan = {method: _recipes(recipe, overrides, method, seeds) for method in dict.fromkeys(methods)}
     wanted = [one for recipes in plan.values() for one in recipes]
+    first = wanted[0]
+    check_directory(Path(out) / first.name, "--out DIR")
     failures = train_all(wanted, out=out, shown=shown, jobs=jobs)
     runs = {method: tuple(Run.of(one, out) for one in recipes) for method, recipes in plan.items()}
-    first = next(iter(plan.values()))[0]
     comparison = Comparison(first.name, first.title, tuple(dict.fromkeys(seeds)), runs, failures)
     comparison.write(Path(out) / first.name)
     return comparison
 
 
 def _recipes(recipe: str, overrides: Sequence[str], method: str, seeds: Sequence[int]) -> tuple[Recipe, ...]:
-    return tuple(
-        load_recipe(recipe, [*overrides, f"trainer.seed={seed}"], method=method).recipe
-        for seed in dict.fromkeys(seeds)
-    )
+    return tuple(planned_recipe(recipe, overrides, method=method, seed=seed) for seed in dict.fromkeys(seeds))
 
 
 def _value(summary: Mapping[str, Any], place: Sequence[str]) -> float | None:

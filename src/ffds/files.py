@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-__all__ = ["flush_directory", "write_bytes", "write_json", "write_text"]
+__all__ = ["flush_directory", "json_text", "write_bytes", "write_json", "write_text"]
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -30,7 +30,12 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """As `write_bytes`, as JSON; NaN and infinity are refused because JSON has no word for them."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: object) -> str:
+    """What `write_json` writes."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def flush_directory(directory: Path) -> None:

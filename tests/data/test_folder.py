@@ -163,9 +163,38 @@ def test_splits_are_not_taken_for_classes(names, renamed, tmp_path):
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["Test", "VAL", "Validation"])
+def test_no_test_set_is_passed_over_for_its_spelling(name, tmp_path):
+    for split in ("train", name):
+        fill(tmp_path / split / "ant", 3)
+        fill(tmp_path / split / "owl", 3)
+    with pytest.raises(InputError, match=rf"named as a split(.*\n)+.*rename {name}/ to {name.lower()}/$"):
+        opened(tmp_path)
+
+
 def test_a_class_may_be_called_like_a_split_in_train(root):
     fill(root / "train" / "Test", 2)
     assert opened(root).class_names == ("Test", "ant", "owl")
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../deeper"])
+def test_no_link_makes_images_count_twice(target, root):
+    """A link to a directory above would otherwise be followed until the system refuses."""
+    for name in ("a", "b"):
+        (root / "train" / "ant" / name).mkdir()
+    (root / "train" / "ant" / "deeper").mkdir()
+    (root / "train" / "ant" / "a" / "link").symlink_to(target)
+    (root / "train" / "ant" / "b" / "link").symlink_to(target)
+    with pytest.raises(InputError, match=r"count twice(.*\n)+.*where:.*link"):
+        opened(root)
+
+
+def test_a_link_to_images_elsewhere_is_followed(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    fill(elsewhere / "cow", 3)
+    before = len(opened(root).train.labels)
+    (root / "train" / "owl" / "more").symlink_to(elsewhere / "cow")
+    assert len(opened(root).train.labels) == before + 3
 
 
 def test_a_single_class(tmp_path):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ffds.errors import InputError
 from ffds.recipes.describe import leaves
-from ffds.recipes.load import Resolved, dump_recipe, load_recipe
+from ffds.recipes.load import Resolved, dump_recipe, load_recipe, override_texts, planned_recipe
 from ffds.recipes.method_settings import METHODS, Custom
+from ffds.recipes.overrides import parse_overrides
 from ffds.recipes.schema import Data, Recipe
 from ffds.recipes.source import recipe_text, shipped_recipes
 from ffds.recipes.yaml_text import dump_yaml
@@ -293,3 +294,57 @@ def test_neither_loading_nor_a_broken_recipe_imports_torch(tmp_path: Path) -> No
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["unknown key schedule.epocs", "[]"]
+
+
+# One run of many
+
+
+def test_a_planned_recipe_is_the_recipe_with_method_and_seed() -> None:
+    found = planned_recipe("digits", ["schedule.epochs=2"], method="ce", seed=3)
+    assert found == load_recipe("digits", ["schedule.epochs=2", "trainer.seed=3"], method="ce").recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method=ffds", ["the method", "method.name=ffds", "--methods"]),
+        ("method={name: ffds}", ["the method", "method.name=ffds", "--methods"]),
+        ("trainer.seed=3", ["the seed", "trainer.seed=3", "--seeds", "--seed "]),
+        ("trainer={seed: 3}", ["the seed", "trainer.seed=3", "--seeds", "--seed "]),
+    ],
+)
+def test_a_plan_decides_method_and_seed(override: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        planned_recipe("digits", [override], method="ce", seed=0)
+    for word in words:
+        assert word in str(caught.value)
+
+
+# Settings from Python
+
+plain = st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False)
+texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(["pics #2", "wait...", "1e-3"])
+settings_of_python = st.recursive(
+    plain | texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+).filter(lambda value: "<<" not in repr(value))
+
+
+@settings(deadline=None)
+@given(settings_of_python)
+def test_a_value_from_python_is_read_back_equal_with_its_type(value: Any) -> None:
+    tree, problems = parse_overrides(override_texts({"data.root": value}))
+    assert problems == []
+    assert repr(tree.plain()["data"]["root"]) == repr(value)
+
+
+def test_a_path_is_its_text_and_a_tuple_a_list() -> None:
+    overrides = override_texts({"data.root": Path("pics 😀 #2"), "data.cut": (3, 4, 3)})
+    data = load_recipe("digits", overrides).recipe.data
+    assert (data.root, data.cut) == ("pics 😀 #2", (3, 4, 3))
+
+
+@pytest.mark.parametrize("value", [object(), b"pics", {1, 2}, [Path], 1j])
+def test_what_no_recipe_holds_is_refused_with_its_key(value: object) -> None:
+    with pytest.raises(InputError, match="cannot have this value") as caught:
+        override_texts({"data.root": value})
+    assert f"data.root cannot have this value\n  got:     {value!r}\n" in str(caught.value)

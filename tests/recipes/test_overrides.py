@@ -39,6 +39,11 @@ def test_of_two_the_later_counts() -> None:
     assert tree.plain() == {"method": {"name": "ffds"}, "trainer": {"seed": 2}}
 
 
+@pytest.mark.parametrize("text", ["a#b", "'pics #2'", '"#2"', "😀#"])
+def test_a_value_may_hold_a_hash_where_it_begins_no_comment(text: str) -> None:
+    assert parse_overrides([f"data.root={text}"])[0].plain() == {"data": {"root": text.strip("'\"")}}
+
+
 def test_a_value_may_hold_an_equals_sign() -> None:
     assert parse_overrides(["data.root=/x/a=b"])[0].plain() == {"data": {"root": "/x/a=b"}}
 
@@ -52,6 +57,10 @@ def test_a_value_may_hold_an_equals_sign() -> None:
         ("--seed", "--seed is no override"),
         ("data.root=@x", "cannot read the value of data.root"),
         ("data.cut=[1,2", "cannot read the value of data.cut"),
+        ("data.root=pics #2", "cannot read the value of data.root"),
+        ("data.root=#2", "cannot read the value of data.root"),
+        ("data.root='😀' # x", "cannot read the value of data.root"),
+        ("data.cut=[3,4,3] # x", "cannot read the value of data.cut"),
         ("data.root=\udcff", "cannot read the value of data.root"),
         ("data.root=!!python/name:os.system x", "tag !!python/name:os.system is refused"),
         ("data={a: 1, a: 2}", "key data.a is given twice"),

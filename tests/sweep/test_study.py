@@ -1,9 +1,11 @@
 """The study: who may go on with it, which trials count, who begins which."""
 
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import TrialState
 
 from ffds.errors import InputError
@@ -52,6 +54,19 @@ def test_killed_while_it_was_made(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             opened(tmp_path)
     assert [trial.state for trial in counted(opened(tmp_path))] == [TrialState.WAITING]
+
+
+def test_a_lock_left_in_a_relative_directory_leads_to_the_study(tmp_path, monkeypatch):
+    """For optuna takes over only a lock whose file it can look at; for one that dangles it waits for ever."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFileSymlinkLock, "release", killing)
+        with pytest.raises(KeyboardInterrupt):
+            opened(Path("runs"))
+    lock = tmp_path / "runs" / "mine.log.lock"
+    assert lock.is_symlink()
+    assert lock.resolve() == tmp_path / "runs" / "mine.log"
 
 
 def test_the_study_of_another_search_is_refused(storage, tmp_path):

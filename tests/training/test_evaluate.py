@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ffds.data.dataset import Split
+from ffds.errors import FfdsError
 from ffds.recipes.schema import Data, Trainer
 from ffds.training.evaluate import BATCH_SIZE, Predictions, evaluate
 from ffds.training.launch import launched
@@ -129,7 +130,7 @@ def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ffds.files.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(FfdsError, match=r"disk full while saving predictions.parquet .* bytes needed"):
         predictions([2, 3]).write(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["predictions.parquet"]

@@ -1,5 +1,6 @@
 """A finished run, put to work again."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -58,10 +59,42 @@ def test_the_run_is_left_as_it_was(ldam):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_other_data_of_the_same_classes(ldam):
-    scores, predictions = evaluate_run(ldam, ["data.seed=5"])
-    assert len(predictions.index) == 500
+def test_other_data_of_the_same_classes(ldam, monkeypatch):
+    tiny.use(monkeypatch, tiny.dataset([4] * 10, of_test=3))
+    scores, predictions = evaluate_run(ldam, ["data.root=elsewhere"])
+    assert len(predictions.index) == 30
     assert scores.accuracy != ldam.summary["accuracy"]["last"]
+
+
+@pytest.mark.parametrize("redrawn", ["data.seed=5", "data.test_fraction=0.5", "data.validation=0.1"])
+def test_another_split_of_the_same_images_is_refused(ldam, redrawn):
+    """Images that were trained on would be among those it tests."""
+    with pytest.raises(InputError, match=f"trained on(.|\n)*{redrawn}"):
+        evaluate_run(ldam, [redrawn])
+
+
+def test_images_that_have_changed_since_are_refused(ldam, monkeypatch):
+    tiny.use(monkeypatch, tiny.dataset([4] * 10))
+    with pytest.raises(InputError, match="changed since"):
+        evaluate_run(ldam)
+
+
+def test_other_class_names_are_refused_unless_they_are_mere_numbers(d_ffds, monkeypatch):
+    _, run = d_ffds
+    images = tiny.dataset()
+    names = tuple("abcdefghij"[: images.num_classes])
+    tiny.use(monkeypatch, replace(images, class_names=names))
+    assert evaluate_run(run, ["data.root=elsewhere"])[0].accuracy == run.summary["accuracy"]["last"]
+    (manifest,) = run.checkpoints.glob(f"epoch-{tiny.EPOCHS:04d}/manifest.json")
+    content = manifest.read_text()
+    named = json.loads(content)
+    named["identity"]["class_names"] = list(reversed(names))
+    try:
+        manifest.write_text(json.dumps(named))
+        with pytest.raises(InputError, match=r"other class names(.|\n)*a, b"):
+            evaluate_run(run, ["data.root=elsewhere"])
+    finally:
+        manifest.write_text(content)
 
 
 def test_groups_are_those_of_the_training_data(ldam):

@@ -84,15 +84,21 @@ def test_two_jobs_give_the_same_bits_and_train_each_epoch_once(tmp_path, one_aft
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_killed_process_leaves_a_gap_and_the_same_call_goes_on(tmp_path, one_after_the_other):
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGKILL, "was ended by SIGKILL"), (signal.SIGTERM, "was stopped by a signal")],
+)
+def test_a_process_that_is_ended_leaves_a_gap_and_the_same_call_goes_on(
+    number, told, tmp_path, one_after_the_other
+):
     """The other process trains the common epochs instead, and D-FFDS to its end."""
     ce, deferred = (Run.of(one, tmp_path) for one in (CE, DEFERRED))
     command = processes.forked(work, tmp_path, log=tmp_path / "log")
     processes.wait_for(begun(ce), command)
-    os.kill(holder(ce), signal.SIGKILL)
+    os.kill(holder(ce), number)
     assert processes.exit_code(command) == 1
     text = (tmp_path / "log").read_text()
-    assert f"failed: {ce.path}: the process that trained it was ended by SIGKILL" in text
+    assert f"failed: {ce.path}: the process that trained it {told}; {several._GOES_ON}" in text
     assert deferred.done
     assert not ce.done
     assert train_all([CE, DEFERRED], out=tmp_path, shown=False) == {}

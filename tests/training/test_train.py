@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ffds.errors import InputError, Interrupted
 from ffds.losses import FFDSLoss, FocalLoss
 from ffds.runs import Run
 from ffds.training.train import train, train_recipe
+from ffds.training.trajectory import described
 from tests.training import tiny
 
 OVERRIDES = {"schedule.epochs": 2, "trainer.batch_size": 32, "model.name": "resnet20"}
@@ -203,6 +205,35 @@ def test_the_settings_of_a_loss_are_part_of_its_identity(tmp_path):
     paths = [trained(tmp_path, loss=loss, overrides=once).path for loss in losses]
     assert len(set(paths)) == len(losses)
     assert trained(tmp_path, loss=FFDSLoss(counts, num_groups=3), overrides=once).path == paths[3]
+
+
+def test_a_setting_outside_the_repr_is_part_of_the_identity():
+    class Mixed(nn.Module):
+        def __init__(self, margin, kinds=("a", 1.0)):
+            super().__init__()
+            self.inner = nn.MultiMarginLoss(margin=margin)
+            self.kinds = kinds
+
+    makers = [
+        nn.CrossEntropyLoss,
+        partial(nn.CrossEntropyLoss, label_smoothing=0.9),
+        partial(nn.CrossEntropyLoss, reduction="sum"),
+        partial(nn.MultiMarginLoss, margin=1.0),
+        partial(nn.MultiMarginLoss, margin=5.0),
+        partial(Mixed, 1.0),
+        partial(Mixed, 5.0),
+        partial(Mixed, 5.0, ("a", 2.0)),
+        partial(Mixed, 5.0, None),
+    ]
+    assert len({described(make()) for make in makers}) == len(makers)
+    assert [described(make()) for make in makers] == [described(make().eval()) for make in makers]
+
+
+def test_what_a_loss_of_the_package_keeps_beside_its_repr_is_no_setting():
+    loss = FocalLoss(1.0)
+    before = described(loss)
+    loss.steps = 3
+    assert described(loss) == before
 
 
 class Plain:

@@ -1,10 +1,12 @@
 """Runs that share a history: where it ends, and that sharing changes no bit."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
+from ffds.data.dataset import Split
 from ffds.errors import Interrupted, NonFiniteLossError
 from ffds.methods import phases
 from ffds.recipes.load import load_recipe
@@ -38,7 +40,7 @@ def one(method, *overrides):
 
 
 def history(recipe):
-    return histories(recipe, tiny.COUNTS, phases(recipe, tiny.COUNTS))
+    return histories(recipe, tiny.dataset(), phases(recipe, tiny.COUNTS))
 
 
 def shared(first, second):
@@ -153,7 +155,16 @@ def test_how_images_are_loaded_is_no_part_of_the_history(setting):
 def test_class_counts_are_a_part_of_the_history():
     recipe = one("ce")
     other = [*tiny.COUNTS[:-1], 1]
-    assert histories(recipe, other, phases(recipe, other))[0] != history(recipe)[0]
+    assert histories(recipe, tiny.dataset(other), phases(recipe, other))[0] != history(recipe)[0]
+
+
+def test_images_are_a_part_of_the_history_those_of_the_test_are_not():
+    recipe, images = one("ce"), tiny.dataset()
+    changed = replace(images, train=Split(255 - images.train.images, images.train.labels))
+    elsewhere = replace(images, test=Split(255 - images.test.images, images.test.labels))
+    parts = phases(recipe, tiny.COUNTS)
+    assert not {*histories(recipe, changed, parts)} & {*history(recipe)}
+    assert histories(recipe, elsewhere, parts) == history(recipe)
 
 
 CHANGES = {

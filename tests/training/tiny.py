@@ -105,7 +105,7 @@ def fit(
     images = images or dataset()
     plan = phases(one, images.class_counts, loss)
     stop: Any = StopAfter(polls)
-    trajectory = Trajectory.of(one, images.class_counts, plan, path, branches)
+    trajectory = Trajectory.of(one, images, plan, path, branches)
     return Fit(launched(one.trainer), one, images, plan, Run(path), trajectory, stop, shown=False)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from io import StringIO
+from io import StringIO, TextIOWrapper
 
 from ffds.cli import data, paper, recipes, sweep, training
 from ffds.cli.arguments import EPILOG
@@ -18,6 +20,8 @@ __all__ = ["main", "parsed", "parser"]
 _EXTRAS = {"optuna": "sweep"}
 """Packages that the extra `train` does not bring."""
 
+_STDOUT = 1
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
@@ -25,6 +29,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None takes those of the process.
     """
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for ±
+    code = 0
+    try:
+        try:
+            code = _ended(arguments)
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+    return code
+
+
+def _ended(arguments: Sequence[str] | None) -> int:
+    """The exit code of one command."""
     options = parsed(arguments)
     if not is_first_rank():
         return _follow(options)
@@ -41,6 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error.name} is not installed: pip install 'ffds[{extra}]'", file=sys.stderr)
         return InputError.exit_code
     return 0
+
+
+def _reader_left() -> bool:
+    """Whether it is standard output that broke, and not the pipe to another process."""
+    broken = select.poll()
+    broken.register(_STDOUT, 0)
+    return bool(broken.poll(0))
 
 
 def _follow(options: argparse.Namespace) -> int:

@@ -43,6 +43,7 @@ def info(options: argparse.Namespace) -> None:
 
 def pack(options: argparse.Namespace) -> None:
     """Write a recipe's data as a Parquet pack."""
+    _check_pack_directory(options.directory)
     data = resolved_recipe(options).recipe.data
     from ffds.data.pack import write_pack
 
@@ -137,6 +138,17 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "bytes": entry.bytes,
         "last_used": datetime.fromtimestamp(entry.used).isoformat(timespec="minutes"),
     }
+
+
+def _check_pack_directory(directory: str) -> None:
+    """Refuse a setting in its place."""
+    from ffds.errors import InputError
+    from ffds.recipes.schema import Recipe
+
+    key, equals, _ = directory.partition("=")
+    if equals and key.partition(".")[0] in Recipe.model_fields:
+        what = "the directory of the pack is missing"
+        raise InputError(what, got=directory, fix="name the directory before the settings")
 
 
 def _mebibytes(size: int) -> str:

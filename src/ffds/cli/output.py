@@ -38,4 +38,7 @@ def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
         table.add_column(name, overflow="fold")
     for row in body:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    console = Console()
+    with console.capture() as printed:
+        console.print(table)
+    print(printed.get(), end="")  # rich itself would end the process where the reader has left

@@ -10,8 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ffds.cli.arguments import add_jobs, add_out, add_overrides, add_verb, names, numbers, wanted_jobs
+from ffds.cli.arguments import (
+    add_jobs,
+    add_out,
+    add_overrides,
+    add_verb,
+    names,
+    numbers,
+    wanted_jobs,
+)
 from ffds.cli.output import print_json, print_table
+from ffds.saving import check_directory
 
 __all__ = ["FIGURES", "TABLES", "add_verbs", "figure", "table"]
 
@@ -21,6 +30,8 @@ FIGURES = ("1", "2a", "2b", "3", "4", "5a", "5b")
 
 def table(options: argparse.Namespace) -> None:
     """Put measured runs beside the paper's numbers, training first what is missing."""
+    if options.save is not None:
+        check_directory(options.save, "--save DIR")
     if options.table == "runs":
         _runs(options)
         return
@@ -65,6 +76,7 @@ def figure(options: argparse.Namespace) -> None:
         train=not options.no_train,
         jobs=wanted_jobs(options),
     )
+    check_directory(options.save, "--save DIR")
     drawing = drawn(options.figure, request)
     if drawing.remark:
         print(f"note: {drawing.remark}", file=sys.stderr)

@@ -18,6 +18,7 @@ from ffds.cli.arguments import (
     wanted_jobs,
 )
 from ffds.cli.output import cell, print_json, print_table
+from ffds.saving import check_directory, check_file
 
 __all__ = ["add_verbs", "compare", "evaluate", "train"]
 
@@ -43,10 +44,11 @@ def train(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> None:
     """Train methods × seeds and print one table."""
     # Every recipe is resolved before torch is imported, so that a slip is told at once.
-    from ffds.recipes.load import load_recipe
+    from ffds.recipes.load import planned_recipe
 
     for method in options.methods:
-        load_recipe(options.recipe, options.overrides, method=method)
+        planned_recipe(options.recipe, options.overrides, method=method)
+    check_directory(options.out, "--out DIR")
     jobs = wanted_jobs(options)
     from ffds.comparison import SHORT, compare_recipes
 
@@ -67,17 +69,20 @@ def evaluate(options: argparse.Namespace) -> None:
     from ffds.runs import open_run
 
     run = open_run(options.run)
+    if options.predictions is not None:
+        check_file(options.predictions, "--predictions FILE")
     from ffds.training.saved import evaluate_run
 
     scores, predictions = evaluate_run(run, options.overrides)
     if options.predictions is not None:
+        Path(options.predictions).parent.mkdir(parents=True, exist_ok=True)
         predictions.write(Path(options.predictions))
-    summary = scores.summary()
+    summary, images = scores.summary(), len(predictions.index)
     if options.json:
-        print_json(summary | {"per_class": scores.per_class})
+        print_json(summary | {"images": images, "per_class": scores.per_class})
     else:
         rows = [["measure", "percent"], *([name, cell(value)] for name, value in summary.items())]
-        print_table(f"{options.run}, test set", rows)
+        print_table(f"{options.run}, test set of {images:,} images", rows)
 
 
 def add_verbs(verbs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,7 +44,9 @@ def open_folder(data: Data) -> Source:
     if not names:
         raise InputError("no class directories", where=train_directory, allowed=LAYOUT)
     if train_directory == root:
-        _check_no_split(root, names)
+        _check_no_split(root, names, "; if it is a class, move all classes into train/")
+    elif test is None:
+        _check_no_split(root, [name for name in _directories(root) if name.casefold() in TEST_NAMES])
     train = _labelled(train_directory, names, stored)
     return Source(
         description=f"image folder {root}",
@@ -58,16 +61,20 @@ def images_below(directory: Path) -> list[Path]:
     """The image files in and below a directory, in torchvision's order: by directory, then by name.
 
     Raises:
-        InputError: it or a directory below it cannot be read.
+        InputError: it or a directory below it cannot be read, or a link leads to one that was met already.
     """
+    met: set[str] = set()
     found = []
-    for folder, _, files in sorted(os.walk(directory, onerror=_unreadable, followlinks=True)):
-        found += [
-            Path(folder, name)
-            for name in sorted(files)
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
-    return found
+    for folder, _, files in os.walk(directory, onerror=_unreadable, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in met:
+            raise InputError(
+                "a link makes a directory count twice", where=folder, got=place, fix="remove the link"
+            )
+        met.add(place)
+        images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
+        found.append((folder, sorted(images)))
+    return [Path(folder, name) for folder, images in sorted(found) for name in images]
 
 
 def _directories(parent: Path) -> tuple[str, ...]:
@@ -88,16 +95,16 @@ def _unreadable(error: OSError) -> NoReturn:
     ) from error
 
 
-def _check_no_split(root: Path, names: tuple[str, ...]) -> None:
+def _check_no_split(root: Path, names: Sequence[str], otherwise: str = "") -> None:
     meant = {name: SPLIT_OF[name.casefold()] for name in names if name.casefold() in SPLIT_OF}
     if meant:
         renamed = ", ".join(f"{name}/ to {split}/" for name, split in meant.items())
         raise InputError(
-            "a directory named as a split stands where classes are looked for",
+            "a directory named as a split is not spelled like one",
             where=root,
             got=", ".join(names[:20]),
             allowed=LAYOUT,
-            fix=f"rename {renamed}; if it is a class, move all classes into train/",
+            fix=f"rename {renamed}{otherwise}",
         )
 
 

@@ -67,12 +67,16 @@ def parse_yaml(text: str, source: str) -> Document:
 
 
 def parse_value(text: str, key: str) -> Document:
-    """The value of one override, by the same rules as in a file.
+    """The value of one override, by the same rules as in a file, but for comments: they are refused.
 
     >>> parse_value("[3, 4, 3]", "data.cut").root.plain()
     [3, 4, 3]
     """
-    return _Composer(text, lambda mark: COMMAND_LINE).document(key, COMMAND_LINE)
+    document = _Composer(text, lambda mark: COMMAND_LINE).document(key, COMMAND_LINE)
+    if document.root is not None and "#" in text[_end_of_value(text) :]:
+        comment = InputError("# begins a comment", where=COMMAND_LINE, fix="put the value in quotes")
+        return Document(None, (*document.problems, comment))
+    return document
 
 
 def dump_yaml(value: Any) -> str:
@@ -213,6 +217,13 @@ class _Composer:
     @staticmethod
     def _read(text: str) -> Iterator[Event]:
         return iter(yaml.parse(text, Loader=_SAFE_LOADER))
+
+
+def _end_of_value(text: str) -> int:
+    """Where the last value of a document ends, which is known to be valid; behind it are comments only."""
+    events = yaml.parse(text, Loader=_SAFE_LOADER)
+    ends: Any = (yaml.ScalarEvent, yaml.CollectionEndEvent)
+    return max((event.end_mark.index for event in events if isinstance(event, ends)), default=0)
 
 
 def _scalar(event: Event) -> Scalar:

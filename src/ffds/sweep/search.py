@@ -217,9 +217,10 @@ class Search:
 
     def _shared_epochs(self, interruption: Interruption) -> IO[str] | None:
         """Wait until the epochs that all trials share are there, or hold the right to train them."""
-        counts = self.dataset.class_counts
         start = start_epoch(self.recipe.method, self.recipe.schedule.epochs)
-        trajectory = Trajectory.of(self.recipe, counts, phases(self.recipe, counts), self.out)
+        trajectory = Trajectory.of(
+            self.recipe, self.dataset, phases(self.recipe, self.dataset.class_counts), self.out
+        )
         waiting = False
         while not trajectory.has(start):
             right = trajectory.right(start)

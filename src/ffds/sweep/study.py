@@ -80,7 +80,9 @@ def checked_name(name: str) -> str:
 
 def _opened(storage: str | None, journal: Path) -> BaseStorage:
     if storage is None:
-        return JournalStorage(JournalFileBackend(str(journal)))
+        # Its lock is a link to this path as given: a relative one leads nowhere, and optuna would wait
+        # for ever for the lock of a process that was killed.
+        return JournalStorage(JournalFileBackend(str(journal.resolve())))
     try:
         return RDBStorage(storage)
     except ImportError as error:

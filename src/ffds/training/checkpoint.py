@@ -7,7 +7,6 @@ and, written last, ``manifest.json`` with size and sha256 of each. Nothing is ev
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ffds.environment import versions
-from ffds.errors import FfdsError, InputError
+from ffds.errors import InputError
 from ffds.files import flush_directory
+from ffds.saving import saving
 
 __all__ = ["FORMAT", "Checkpoint", "Checkpoints"]
 
@@ -62,7 +63,7 @@ class Checkpoints:
 
     Attributes:
         directory: where they lie.
-        identity: what the run is (recipe, class counts); a checkpoint of another identity is refused.
+        identity: what the run is (recipe, class counts, images); a checkpoint of another identity is refused.
             None reads whatever is there.
         skipped: broken checkpoints that `latest` passed over, with the reason; the next `save` drops them.
     """
@@ -87,17 +88,18 @@ class Checkpoints:
         for leftover in self.directory.glob("*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         contents = self._contents(checkpoint)
-        try:
-            temporary.mkdir(parents=True)
-            for name, content in contents.items():
-                _write(temporary / name, content)
-            flush_directory(temporary)
-            shutil.rmtree(target, ignore_errors=True)
-            temporary.rename(target)
-            flush_directory(self.directory)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise self._unwritable(error, contents) from error
+        with saving("a checkpoint", self.directory, sum(map(len, contents.values()))):
+            try:
+                temporary.mkdir(parents=True)
+                for name, content in contents.items():
+                    _write(temporary / name, content)
+                flush_directory(temporary)
+                shutil.rmtree(target, ignore_errors=True)
+                temporary.rename(target)
+                flush_directory(self.directory)
+            except OSError:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
         # Broken ones must not take the place of sound ones among those kept.
         broken = [path for path in self.skipped if path != target]
         sound = [path for path in self._found() if path not in broken]
@@ -111,6 +113,13 @@ class Checkpoints:
         return max(
             (int(found[1]) for path in self._found() if (found := _NAME.fullmatch(path.name))), default=0
         )
+
+    def newest_images(self) -> str | None:
+        """Sum of the training images at the newest checkpoint, None where it is not known."""
+        for path in self._found()[:1]:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                return str(json.loads((path / "manifest.json").read_bytes())["identity"]["images"])
+        return None
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies, None if there is none at all.
@@ -161,17 +170,6 @@ class Checkpoints:
             },
         }
         return contents | {"manifest.json": json.dumps(manifest, indent=1).encode()}
-
-    def _unwritable(self, error: OSError, contents: Mapping[str, bytes]) -> FfdsError:
-        needed = sum(map(len, contents.values()))
-        if error.errno == errno.ENOSPC:
-            there = next(path for path in (self.directory, *self.directory.parents) if path.exists())
-            free = shutil.disk_usage(there).free
-            return FfdsError(
-                f"disk full while saving below {self.directory}: {needed:,} bytes needed, {free:,} free; "
-                "older checkpoints are kept, free some space and run again"
-            )
-        return FfdsError(f"cannot save a checkpoint below {self.directory}: {error.strerror}")
 
     def _check_identity(self, path: Path, manifest: Mapping[str, Any]) -> None:
         if self.identity is None:

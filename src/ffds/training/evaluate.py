@@ -19,6 +19,7 @@ from ffds.data.dataset import Split
 from ffds.evaluation.metrics import Evaluation, Scores
 from ffds.files import write_bytes
 from ffds.recipes.schema import Data
+from ffds.saving import saving
 
 __all__ = ["Predictions", "evaluate"]
 
@@ -45,12 +46,18 @@ class Predictions:
     label_probability: NDArray[np.float32]
 
     def write(self, path: Path) -> None:
-        """Write a Parquet file in place of what was there."""
+        """Write a Parquet file in place of what was there.
+
+        Raises:
+            FfdsError: the disk is full, or the place cannot be written.
+        """
         order = np.argsort(self.index)
         columns = {name: pa.array(getattr(self, name)[order]) for name in self.__dataclass_fields__}
         content = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), content)
-        write_bytes(path, content.getvalue().to_pybytes())
+        file = content.getvalue().to_pybytes()
+        with saving(path.name, path.parent, len(file)):
+            write_bytes(path, file)
 
 
 def evaluate(

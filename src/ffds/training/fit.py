@@ -96,9 +96,7 @@ class Fit:
             world_size=fabric.world_size,
         )
         self.state = self._initial_state()
-        self.checkpoints = Checkpoints(
-            run.checkpoints, {"recipe": recipe.identity, "class_counts": self.counts}
-        )
+        self.checkpoints = Checkpoints(run.checkpoints, {"recipe": recipe.identity, **dataset.identity})
         self.progress = TrainingProgress(
             f"{recipe.name} {recipe.method.name} seed {recipe.trainer.seed}",
             recipe.schedule.epochs,
@@ -188,7 +186,7 @@ class Fit:
             "test": test and test[0].brief(),
             "validation": validation and validation[0].brief(),
             "seconds": self.reached.seconds - seconds,
-            "images_per_second": images / train_seconds if train_seconds else 0.0,
+            "images_per_second": images / train_seconds if train_seconds else None,
         }
         if self.fabric.is_global_zero:
             self.run.add_epoch(entry)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
-from ffds.errors import FfdsError
+from ffds.errors import FfdsError, InputError
 from ffds.methods import phases
 from ffds.recipes.schema import Data, Recipe
 from ffds.runs import Run
 from ffds.training.checkpoint import Checkpoints
+from ffds.training.images import refuse_other_images
 from ffds.training.trajectory import Trajectory
 
 __all__ = ["OpenData", "Plan", "Planned", "plan"]
@@ -89,6 +90,10 @@ class OpenData:
     def __init__(self) -> None:
         self._newest: tuple[Data, Dataset] | None = None
 
+    def newest(self, data: Data) -> Dataset | None:
+        """The dataset of a recipe, if it is open."""
+        return self._newest[1] if self._newest is not None and self._newest[0] == data else None
+
     def open(self, data: Data) -> Dataset:
         """The dataset of a recipe."""
         if self._newest is None or self._newest[0] != data:
@@ -113,6 +118,13 @@ def plan(recipes: Sequence[Recipe], out: str | Path = "runs", data: OpenData | N
             runs.append(_alone(recipe, run, out, data))
         except FfdsError as error:
             failures[run.path] = error
+    for one in list(runs):
+        try:
+            if (dataset := data.newest(one.recipe.data)) is not None:
+                refuse_other_images(one.run, dataset)
+        except InputError as error:
+            failures[one.run.path] = error
+            runs.remove(one)
     _share(runs)
     return Plan(tuple(runs), failures)
 
@@ -121,8 +133,9 @@ def _alone(recipe: Recipe, run: Run, out: str | Path, data: OpenData) -> Planned
     """A run without the others."""
     if run.done:
         return Planned(recipe, run, done=recipe.schedule.epochs)
-    counts = data.open(recipe.data).class_counts
-    planned = Planned(recipe, run, 0, trajectory=Trajectory.of(recipe, counts, phases(recipe, counts), out))
+    dataset = data.open(recipe.data)
+    trajectory = Trajectory.of(recipe, dataset, phases(recipe, dataset.class_counts), out)
+    planned = Planned(recipe, run, 0, trajectory=trajectory)
     planned.done = planned.newest_epoch()
     return planned
 

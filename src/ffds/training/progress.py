@@ -102,7 +102,8 @@ def epoch_line(entry: dict[str, Any], epochs: int) -> str:
     if (test := entry["test"]) is not None:
         groups = ", ".join(f"{group} {_percent(test[group])}" for group in ("head", "middle", "tail"))
         text += f"test {_percent(test['accuracy'])} ({groups}), "
-    return text + f"{entry['images_per_second']:.0f} images/s"
+    rate = entry["images_per_second"]
+    return text + ("rate not measured" if rate is None else f"{rate:.0f} images/s")
 
 
 class _Rate(ProgressColumn):

@@ -26,6 +26,8 @@ from ffds.training.launch import launched
 
 __all__ = ["TrainProbabilities", "evaluate_run", "train_probabilities"]
 
+_REDRAWS = ("data.seed=", "data.test_fraction=", "data.validation=")
+
 
 @dataclass(frozen=True)
 class TrainProbabilities:
@@ -51,8 +53,8 @@ def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> tuple[Scores, Predi
             classes must be the same ones.
 
     Raises:
-        InputError: the run has no sound checkpoint, an override of what was trained, or data with
-            another number of classes.
+        InputError: the run has no sound checkpoint, an override of what was trained, data with other
+            classes, or a test set that may hold images that were trained on.
     """
     trained = [text for text in overrides if not text.startswith(("data.", "trainer."))]
     if trained:
@@ -61,9 +63,24 @@ def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> tuple[Scores, Predi
             got=", ".join(trained),
             allowed="data.KEY=value, trainer.KEY=value",
         )
+    elsewhere = any(text.startswith(("data.root=", "data.name=")) for text in overrides)
+    redrawn = [text for text in overrides if text.startswith(_REDRAWS)]
+    if redrawn and not elsewhere:
+        raise InputError(
+            "another split of the same images would test on images that were trained on",
+            got=", ".join(redrawn),
+            fix="leave it out, or name other images: data.root=DIR",
+        )
     recipe = load_recipe(str(run.path / "recipe.yaml"), overrides).recipe
     checkpoint, dataset = _newest(run), open_dataset(recipe.data)
     fabric, network = _network(recipe, checkpoint, dataset)
+    changed = any(text.startswith("data.") for text in overrides)
+    if not changed and dataset.train.digest != checkpoint.identity.get("images", dataset.train.digest):
+        raise InputError(
+            "the images have changed since the run was trained: some may now be tested on that were not then",
+            where=recipe.data.root or recipe.data.name,
+            fix="put them back, or name the images to score: data.root=DIR",
+        )
     return evaluate(fabric, network, dataset.test, recipe.data, checkpoint.identity["class_counts"])
 
 
@@ -108,6 +125,15 @@ def _network(recipe: Recipe, checkpoint: Checkpoint, dataset: Dataset) -> tuple[
             got=f"{dataset.num_classes} classes",
             allowed=f"{classes} classes",
         )
+    trained = checkpoint.identity.get("class_names", list(dataset.class_names))
+    if list(dataset.class_names) != trained and not _are_numbers(trained, dataset.class_names):
+        differing = [pair for pair in zip(dataset.class_names, trained, strict=True) if pair[0] != pair[1]]
+        raise InputError(
+            "the data have other class names than the run was trained on, or in another order",
+            where=recipe.data.root or recipe.data.name,
+            got=", ".join(own for own, _ in differing[:10]),
+            allowed=", ".join(theirs for _, theirs in differing[:10]),
+        )
     fabric = launched(recipe.trainer)
     model = build_model(
         recipe.model.model_copy(update={"pretrained": False}),
@@ -120,6 +146,11 @@ def _network(recipe: Recipe, checkpoint: Checkpoint, dataset: Dataset) -> tuple[
     if recipe.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
     return fabric, fabric.setup_module(model)
+
+
+def _are_numbers(*names: Sequence[str]) -> bool:
+    """Whether one side has no names of its own, as Parquet files may not."""
+    return any(list(side) == [str(label) for label in range(len(side))] for side in names)
 
 
 def _loss_buffer(run: Run, checkpoint: Checkpoint, name: str) -> NDArray[Any]:

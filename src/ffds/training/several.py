@@ -95,7 +95,7 @@ def _train_at_once(
 def _worked(
     share: Share, planned: Plan, jobs: Jobs, journal: Path, interruption: Interruption
 ) -> Sequence[int]:
-    """Have the processes train, and note what one leaves that is killed; their exit codes."""
+    """Have the processes train, and note what one leaves that is killed or stopped; their exit codes."""
     recipes = [one.recipe.model_dump_json() for one in share.unfinished(planned.runs)]
     order = {"recipes": recipes, "out": str(share.out), "shown": share.shown, "journal": str(journal)}
     environments = jobs.environments(min(jobs.count, len(recipes)))
@@ -104,8 +104,10 @@ def _worked(
     with Workers("ffds.training.worker", orders, environments, journal.parent) as workers:
         for place, code in workers.ended(interruption):
             codes.append(code)
-            if code not in (0, Interrupted.exit_code) and interruption.requested is None:
-                end = FfdsError(f"the process that trained it {how_it_ended(code)}; {_GOES_ON}")
+            if code != 0 and interruption.requested is None:
+                stopped = code == Interrupted.exit_code
+                how = "was stopped by a signal" if stopped else how_it_ended(code)
+                end = FfdsError(f"the process that trained it {how}; {_GOES_ON}")
                 begun = share.journal.newest(place)
                 share.fail(
                     {one.run.path: end for one in share.unfinished(planned.runs) if one.run.path == begun}

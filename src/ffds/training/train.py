@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +19,12 @@ from ffds.data.open import open_dataset
 from ffds.environment import environment
 from ffds.errors import InputError
 from ffds.methods import phases
-from ffds.recipes.load import load_recipe
+from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.method_settings import Custom
 from ffds.recipes.schema import Recipe, Trainer
 from ffds.runs import Run
 from ffds.training.fit import Fit, Outcome
+from ffds.training.images import refuse_other_images
 from ffds.training.interruption import Interruption
 from ffds.training.launch import launched
 from ffds.training.trajectory import Trajectory, described
@@ -50,23 +51,23 @@ def train(
         out: directory of all runs.
         overrides: recipe keys and values, e.g. ``{"schedule.epochs": 30}``.
         loss: a loss of your own, (logits (N, C), target (N,)) → (); a copy of it trains in one phase with the
-            recipe's schedule. One with `observe` and `end_epoch` has `end_epoch` called after each epoch. Its
-            repr and its buffers are its identity: settings that stand in neither belong into `extra_repr`.
+            recipe's schedule. One with `observe` and `end_epoch` has `end_epoch` called after each epoch; one
+            whose mean does not divide by the batch size has a method `divisor`, as `ffds.losses.LDAMLoss`
+            does. Its repr, its buffers and its plain public attributes are its identity.
         shown: whether to report progress on standard error.
 
     Returns:
         The run: `run.summary` holds the results in percent, `run.path` everything else.
 
     Raises:
-        InputError: recipe, data or run directory cannot be used.
+        InputError: recipe, data or run directory cannot be used, or the run began on other images.
         NonFiniteLossError: loss or gradient became NaN or infinite.
         Interrupted: SIGTERM or SIGINT; the state is saved.
     """
     if loss is not None and method is not None:
         raise InputError("a method and a loss of your own exclude each other", got=f"method={method!r}")
     given = dict(overrides or {}) | ({} if seed is None else {"trainer.seed": seed})
-    texts = [f"{key}={json.dumps(value)}" for key, value in given.items()]
-    resolved = load_recipe(recipe, texts, method=method if loss is None else "custom").recipe
+    resolved = load_recipe(recipe, override_texts(given), method=method if loss is None else "custom").recipe
     if loss is not None:
         resolved = resolved.model_copy(update={"method": Custom(loss=described(loss))})
     # A copy: training would change the buffers, and with them the identity of the next call.
@@ -96,6 +97,8 @@ def train_recipe(
     """
     run = Run.of(recipe, out)
     if run.done:
+        if dataset is not None:
+            refuse_other_images(run, dataset)
         return run
     with Interruption() as interruption, _determinism(recipe.trainer):
         fabric = launched(recipe.trainer)
@@ -104,10 +107,9 @@ def train_recipe(
                 dataset = dataset or open_dataset(recipe.data)
             plan = phases(recipe, dataset.class_counts, loss)
             if fabric.is_global_zero:
-                run.start(recipe, environment(_accelerator(fabric)))
-            trajectory = Trajectory.of(
-                recipe, dataset.class_counts, plan, out, fabric.broadcast(sorted(branches))
-            )
+                for change in run.start(recipe, environment(_accelerator(fabric))):
+                    print(f"note: {run.path} goes on elsewhere than it began, {change}", file=sys.stderr)
+            trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
             fit = Fit(fabric, recipe, dataset, plan, run, trajectory, interruption, after_epoch, shown=shown)
             outcome = fit.train()
             if fabric.is_global_zero:

@@ -10,13 +10,14 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from torch import nn
 
+from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.locks import held, made_directory
 from ffds.methods import Phase
@@ -44,14 +45,14 @@ class Trajectory:
     def of(
         cls,
         recipe: Recipe,
-        class_counts: Sequence[int],
+        dataset: Dataset,
         phases: Sequence[Phase],
         out: str | Path,
         branches: Collection[int] = (),
     ) -> Trajectory:
         """The trajectory of a recipe; all runs of a recipe's name below `out` share one directory."""
         directory = Path(out) / recipe.name / "trajectories"
-        return cls(directory, histories(recipe, class_counts, phases), frozenset(branches))
+        return cls(directory, histories(recipe, dataset, phases), frozenset(branches))
 
     @property
     def epochs(self) -> int:
@@ -106,19 +107,20 @@ class Trajectory:
         return Checkpoints(self._place(epoch), {"history": self.histories[epoch]})
 
 
-def histories(recipe: Recipe, class_counts: Sequence[int], phases: Sequence[Phase]) -> tuple[str, ...]:
+def histories(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) -> tuple[str, ...]:
     """Hash of everything that decides the state after each epoch.
 
     Args:
         recipe: the resolved recipe.
-        class_counts: training images of each class, in label order.
+        dataset: its images.
         phases: of its method, before anything is trained.
 
     Returns:
         One hash before the first epoch and one after each.
     """
     start = {part: recipe.identity[part] for part in ("data", "model", "optimizer", "trainer")}
-    found = [_digest("", start | {"class_counts": list(class_counts), "head": recipe.head})]
+    images = {"class_counts": dataset.class_counts, "images": dataset.train.digest}
+    found = [_digest("", start | images | {"head": recipe.head})]
     observed = False
     for phase in phases:
         # Whether the loss starts from what was observed is part of its own epochs, not of those before.
@@ -136,12 +138,29 @@ def histories(recipe: Recipe, class_counts: Sequence[int], phases: Sequence[Phas
 
 
 def described(loss: nn.Module) -> str:
-    """What tells one loss from another, in every process alike: its repr and the hash of its buffers."""
+    """What tells one loss from another, in every process alike: its repr and the hash of what it holds."""
     digest = hashlib.sha256()
     for name, tensor in loss.state_dict().items():
         digest.update(f"{name}={tensor.tolist()};".encode())
+    for name, value in _settings(loss):
+        digest.update(f"{name}={value!r};".encode())
     # An address in a repr differs from process to process.
     return f"{re.sub(r' at 0x[0-9a-f]+', '', repr(loss))}, state {digest.hexdigest()[:16]}"
+
+
+def _settings(loss: nn.Module) -> Iterator[tuple[str, object]]:
+    """Plain public attributes of a loss and its parts; this package's own have theirs in the repr."""
+    for place, module in loss.named_modules():
+        if not type(module).__module__.startswith("ffds."):
+            for name, value in sorted(vars(module).items()):
+                if name != "training" and not name.startswith("_") and _is_plain(value):
+                    yield f"{place}.{name}", value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, int | float | str)
 
 
 def _digest(before: str, content: object) -> str:
