@@ -23,7 +23,9 @@ def test_compiled_without_a_graph_break_it_equals_itself(name):
     for epoch in range(3):
         for step, samples in enumerate([8, 5, 1]):
             data = batch(samples, seed=10 * epoch + step)
-            torch.testing.assert_close(data.gradient(compiled), data.gradient(eager), rtol=1e-5, atol=1e-8)
+            # LDAM's scale times the label's p − 1, which is as exact as 1 is.
+            rounding = 30 * torch.finfo(data.logits.dtype).eps
+            torch.testing.assert_close(data.gradient(compiled), data.gradient(eager), rtol=1e-5, atol=rounding)
             assert_same_state(compiled, eager)
         ours, theirs = (batch().given_to(loss.eval()) for loss in (compiled, eager))
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)

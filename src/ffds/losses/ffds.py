@@ -106,7 +106,7 @@ class FFDSLoss(FullPrecision):
             target,
             class_weight=self.class_weight,
             gamma=self.gamma,
-            group_mean=self.group_means[self.class_group],
+            group_mean=self.group_means.index_select(0, self.class_group),
             k=self.k,
             smoothing=self.label_smoothing,
         )
