@@ -16,6 +16,7 @@ from benchmarks.timing import alternate, timed
 from ffds.data.batches import EvalBatches
 from ffds.data.dataset import Dataset
 from ffds.models.build import build_model
+from ffds.training.compiled import compiled
 from ffds.training.evaluate import BATCH_SIZE, evaluate
 from ffds.training.launch import launched
 
@@ -105,7 +106,7 @@ def our_evaluations(laps: Laps, setting: Setting, times: int) -> None:
     recipe, dataset = setting.recipe(epochs=1), setting.dataset()
     fabric = launched(recipe.trainer)
     model = _network(setting, dataset).to(memory_format=torch.channels_last)
-    forward = torch.compile(model, dynamic=False) if setting.sizes.compiled else model
+    forward = compiled(model, torch.device("cpu")) if setting.sizes.compiled else model
 
     def work() -> None:
         evaluate(fabric, forward, dataset.test, recipe.data, dataset.class_counts)

@@ -25,7 +25,9 @@ def test_compiled_without_a_graph_break_it_equals_itself(name):
             data = batch(samples, seed=10 * epoch + step)
             # LDAM's scale times the label's p − 1, which is as exact as 1 is.
             rounding = 30 * torch.finfo(data.logits.dtype).eps
-            torch.testing.assert_close(data.gradient(compiled), data.gradient(eager), rtol=1e-5, atol=rounding)
+            torch.testing.assert_close(
+                data.gradient(compiled), data.gradient(eager), rtol=1e-5, atol=rounding
+            )
             assert_same_state(compiled, eager)
         ours, theirs = (batch().given_to(loss.eval()) for loss in (compiled, eager))
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ffds.training.folding import folding_compiler
+
 __all__ = ["compiled"]
 
 
@@ -32,7 +34,7 @@ def compiled(model: nn.Module, device: torch.device) -> nn.Module:
             flush=True,
         )
         return model
-    found: Any = torch.compile(model, dynamic=False)
+    found: Any = torch.compile(model, dynamic=False, backend=folding_compiler)
     network: nn.Module = found
     return network
 
