@@ -49,7 +49,7 @@ def test_there_are_tables_and_quotes():
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_header_of_a_recipe_quotes_the_measured_runs(name):
-    quoted = r"# Measured +(\d+) epochs instead of \d+, seed (\d+): (.*?)\s[#\s]*\(results/runs\.csv\)"
+    quoted = r"# Measured +(\d+) epochs[^:]*, seed (\d+): (.*?)\s[#\s]*\(results/runs\.csv\)"
     ((epochs, seed, results),) = re.findall(quoted, recipe_text(name))
     lines = read_csv(ROOT / "results" / "runs.csv")
     # Those of the recipe's own settings: how long, and how fast, may differ.
@@ -57,7 +57,7 @@ def test_the_header_of_a_recipe_quotes_the_measured_runs(name):
         line.method: f"{line.accuracy_last:.2f}"
         for line in lines
         if (line.recipe, line.seed, line.epochs) == (name, int(seed), int(epochs))
-        and "method." not in line.settings
+        and not line.identity.settings
     }
     for shown in results.split(", "):
         method, accuracy = shown.split(" ")
