@@ -12,10 +12,12 @@ from benchmarks.step_parts import Share, parts_table
 
 from ffds.cli.command import parsed
 from ffds.markdown import markdown_table
+from ffds.paper.identity import identity
 from ffds.paper.measured import read_csv, read_runs
 from ffds.paper.reproduce import reproduced
 from ffds.paper.tables import rows
 from ffds.paper.wanted import planned_table
+from ffds.recipes.load import load_recipe
 from ffds.recipes.source import recipe_text, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +27,14 @@ TABLES = [
     for page in PAGES
     for command, text in re.findall(
         r"<!-- (ffds table [^\n]*?) -->\n+(.*?)\n+<!-- end -->", page.read_text("utf-8"), flags=re.DOTALL
+    )
+]
+SCALES = [
+    pytest.param(*found, id=found[0])
+    for found in re.findall(
+        r"<!-- weight scales: ([^\n]*?) -->\n+(.*?)\n+<!-- end -->",
+        (ROOT / "docs" / "reproduction.md").read_text("utf-8"),
+        flags=re.DOTALL,
     )
 ]
 MEASURED = [name for name in shipped_recipes() if "\n# Measured" in recipe_text(name)]
@@ -42,8 +52,27 @@ def test_a_table_is_what_its_command_prints(command, text, monkeypatch):
     assert text == markdown_table(rows(table, column))
 
 
+@pytest.mark.parametrize(("settings", "text"), SCALES)
+def test_the_weight_scales_are_those_measured(settings, text):
+    recipe, *overrides = settings.split()
+    found = {line.identity: line for line in read_csv(ROOT / "results" / "runs.csv") if line.seed == 0}
+    rows = [["`method.weight_scale`", "accuracy", "head", "middle", "tail", "train", "best on test"]]
+    for title, method, *scale in (
+        ("`mean`", "d-ffds"),
+        ("`none`", "d-ffds", "method.weight_scale=none"),
+        ("`released`", "d-ffds", "method.weight_scale=released"),
+        ("cross-entropy to the end", "ce"),
+    ):
+        line = found[identity(load_recipe(recipe, [*overrides, *scale], method=method).recipe)]
+        groups = (line.head, line.middle, line.tail)
+        numbers = (line.accuracy_last, *groups, line.train_accuracy, line.best_on_test)
+        rows.append([title, *(f"{number:.2f}" for number in numbers)])
+    assert text == markdown_table(rows)
+
+
 def test_there_are_tables_and_quotes():
     assert TABLES
+    assert SCALES
     assert MEASURED
 
 
