@@ -13,6 +13,7 @@ import ffds.data.archive
 from ffds.data.archive import Archive
 from ffds.errors import InputError
 from ffds.locks import held
+from tests.said import heard
 
 
 def make(path, names):
@@ -112,21 +113,21 @@ def test_a_root_that_cannot_be_written(packed):
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_of_two_processes_one_brings_it_and_the_other_waits(there, packed, capsys):
+def test_of_two_processes_one_brings_it_and_the_other_waits(there, packed):
     archive, root = packed
     if not there:
         (root / archive.file).unlink()
     found = []
     other = threading.Thread(target=lambda: found.append(archive.unpacked(root, download=True)))
-    with held(root / lock_of(archive)):
-        other.start()
-        other.join(0.2)
-        assert other.is_alive()
-        (root / "set").mkdir()
-    other.join(60)
+    with heard() as said:
+        with held(root / lock_of(archive)):
+            other.start()
+            said.wait_for("waiting", other.is_alive)
+            (root / "set").mkdir()
+        other.join(60)
     assert found == [root / "set"]
     assert not list((root / "set").iterdir()), "it was unpacked again"
-    assert capsys.readouterr().err == "waiting for another process to bring set/\n"
+    assert said.getvalue() == "waiting for another process to bring set/\n"
 
 
 def test_processes_that_unpack_at_once_all_get_it(packed):

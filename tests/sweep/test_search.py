@@ -14,6 +14,7 @@ from ffds.sweep.claims import claim
 from ffds.sweep.recipe import searched_recipe, with_validation
 from ffds.sweep.search import sweep
 from ffds.sweep.space import Space
+from tests.said import heard
 from tests.sweep import made
 
 
@@ -199,23 +200,22 @@ def test_a_living_process_takes_the_trial_of_a_dead_one(tmp_path, monkeypatch):
 # The epochs in common
 
 
-def test_a_second_process_waits_for_the_common_epochs(tmp_path, monkeypatch, capsys):
+def test_a_second_process_waits_for_the_common_epochs(tmp_path, monkeypatch):
     made.use(monkeypatch)
     prepared = search.Search.prepared(searched_recipe("digits", made.SETTINGS), None, None, tmp_path)
     other = prepared._shared_epochs(None)
     assert other is not None
-    capsys.readouterr()
+    waiting = "waiting for another process to train the first 4 epochs"
     thread = threading.Thread(target=prepared.work, args=[1])
-    thread.start()
-    thread.join(0.2)
-    assert thread.is_alive()
-    assert prepared.found().having("waiting"), "it has not begun a trial"
-    other.close()
-    thread.join(60)
+    with heard() as said:
+        thread.start()
+        said.wait_for(waiting, thread.is_alive)
+        assert prepared.found().having("waiting"), "it has not begun a trial"
+        other.close()
+        thread.join(60)
     assert not thread.is_alive()
     assert prepared.found().best is not None
-    told = capsys.readouterr().err
-    assert told.count("waiting for another process to train the first 4 epochs") == 1
+    assert said.getvalue().count(waiting) == 1
 
 
 def test_with_one_phase_nothing_is_waited_for(tmp_path, monkeypatch, capsys):

@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +18,7 @@ from ffds.training.several import train_all
 from ffds.training.share import Share
 from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory
+from tests.said import heard
 from tests.training import processes, tiny
 
 METHODS = ("ce", "ib", "d-ffds", "fl")
@@ -223,16 +223,22 @@ def fails(out):
     return 3 if work(out, pause=fail) == {"ce": "not finite"} else 1
 
 
-def test_a_signal_while_it_waits_ends_it(tmp_path, capsys):
+WAITING = "waiting for what other processes train: digits/ce/seed0-"
+
+
+def test_a_signal_while_it_waits_ends_it(tmp_path):
     (ce,) = plan(recipes("ce"), tmp_path).runs
-    sender = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
-    with claimed(ce) as claim:
+
+    def send():
+        said.wait_for(WAITING)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with heard() as said, claimed(ce) as claim:
         assert claim is not None
-        sender.start()
+        threading.Thread(target=send).start()
         with pytest.raises(Interrupted, match="SIGTERM"):
             train_all(recipes("ce"), out=tmp_path)
-    told = capsys.readouterr().err
-    assert told.count("waiting for what other processes train: digits/ce/seed0-") == 1
+    assert said.getvalue().count(WAITING) == 1
 
 
 def test_a_signal_too_late_for_one_run_ends_the_work(tmp_path, monkeypatch):
@@ -261,21 +267,19 @@ def test_a_request_is_heard_by_all_that_are_entered():
         assert later.requested is None
 
 
-def test_a_run_that_another_process_trains_alone_is_waited_for(tmp_path, alone, capsys):
+def test_a_run_that_another_process_trains_alone_is_waited_for(tmp_path, alone):
     """Such as by `ffds train`, which claims nothing."""
     ce, fl = recipes("ce", "fl")
     found = []
     thread = threading.Thread(target=lambda: found.append(train_all([ce, fl], out=tmp_path)))
-    with Run.of(ce, tmp_path).locked():
+    with heard() as said, Run.of(ce, tmp_path).locked():
         thread.start()
-        while not Run.of(fl, tmp_path).done:
-            thread.join(0.05)
-            assert thread.is_alive()
-        assert not Path(Run.of(ce, tmp_path).path / "metrics.jsonl").exists()
+        said.wait_for(WAITING, thread.is_alive)
+        assert Run.of(fl, tmp_path).done
+        assert not (Run.of(ce, tmp_path).path / "metrics.jsonl").exists()
     thread.join(processes.LIMIT)
     assert found == [{}]
     assert traces(tmp_path, [ce, fl]) == [alone[0], alone[3]]
-    assert "waiting for what other processes train: digits/ce/" in capsys.readouterr().err
 
 
 def test_a_run_that_killed_a_process_of_the_command_kills_no_other(tmp_path):
