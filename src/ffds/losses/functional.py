@@ -327,7 +327,9 @@ class _MarginCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, shift: Tensor, scale: float) -> Tensor:
         scaled = logits * scale
         scaled.scatter_add_(1, target.unsqueeze(1), shift.to(scaled.dtype).unsqueeze(1))
-        log_probability = F.log_softmax(scaled, dim=1)
+        # In its own place: a row is read for its maximum and sum before the first value of it is written.
+        place = None if torch.compiler.is_compiling() else scaled
+        log_probability = torch.log_softmax(scaled, dim=1, out=place)
         ctx.save_for_backward(log_probability, target)
         ctx.scale = scale
         return _negative_log(log_probability, target)

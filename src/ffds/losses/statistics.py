@@ -59,11 +59,11 @@ class ClassProbabilities(FullPrecision):
     @torch.no_grad()
     def gather(self, target: Tensor, probability: Tensor) -> None:
         """Gather p_y (N,) of target (N,); NaN is left out, as one step that a loss scaler skips has it."""
-        known = ~probability.isnan()
+        found = probability.nan_to_num(0).to(self.sums.dtype)
         # Batch by batch: sample by sample, float32 loses digits over the million samples of an epoch.
-        found = torch.where(known, probability, 0).to(self.sums.dtype)
         self.sums += torch.zeros_like(self.sums).index_add_(0, target, found)
-        self.counts.index_add_(0, target, known.long())
+        # NaN alone differs from itself.
+        self.counts.index_add_(0, target, (probability == probability).long())
 
     @torch.no_grad()
     def sum_over_ranks(self) -> None:
