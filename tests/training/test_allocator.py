@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,32 @@ def page_faults(call):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_is_not_faulted_in_again():
     assert page_faults("assert keep_freed_memory()") < 1000 < page_faults("")
+
+
+HEAP = r"""
+import re, torch
+from pathlib import Path
+from ffds.training.allocator import keep_freed_memory
+def resident():
+    return int(re.search(r"VmRSS:\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1]) // 1024
+before = resident()
+assert keep_freed_memory()
+assert resident() - before < 16, "address space became memory"
+tensor = torch.zeros(64 * 2**20)
+for area in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()):
+    start, end = (int(place, 16) for place in re.match("([0-9a-f]+)-([0-9a-f]+)", area).groups())
+    if start < tensor.data_ptr() + tensor.nbytes <= end:
+        print(re.search("VmFlags:(.*)", area)[1].split())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without huge pages"
+)
+def test_tensors_lie_where_huge_pages_were_asked_for():
+    done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
+    assert "'hg'" in done.stdout
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

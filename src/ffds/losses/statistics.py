@@ -62,8 +62,7 @@ class ClassProbabilities(FullPrecision):
         found = probability.nan_to_num(0).to(self.sums.dtype)
         # Batch by batch: sample by sample, float32 loses digits over the million samples of an epoch.
         self.sums += torch.zeros_like(self.sums).index_add_(0, target, found)
-        # NaN alone differs from itself.
-        self.counts.index_add_(0, target, (probability == probability).long())
+        self.counts.index_add_(0, target, (~probability.isnan()).long())
 
     @torch.no_grad()
     def sum_over_ranks(self) -> None:
