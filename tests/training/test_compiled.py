@@ -32,10 +32,17 @@ def test_no_compiler_is_a_warning(tmp_path):
 
 
 def test_with_a_compiler_the_network_computes_the_same(monkeypatch, capfd):
-    # Without code generation, which takes a while and is torch's own to test.
-    monkeypatch.setattr("torch._dynamo.lookup_backend", lambda name: lambda graph, inputs: graph.forward)
+    given = []
+
+    def without_code_generation(graph, inputs, options):
+        """Which takes a while and is torch's own to test."""
+        given.append(options)
+        return graph.forward
+
+    monkeypatch.setattr("torch._inductor.compile", without_code_generation)
     model, images = nn.Linear(3, 2), torch.randn(4, 3)
     found = compiled(model, torch.device("cpu"))
     assert found is not model
     assert torch.equal(found(images), model(images))
+    assert given == [{"cpp.enable_tiling_heuristics": False}], "an option that this torch knows"
     assert "warning" not in capfd.readouterr().err

@@ -6,14 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from ffds.models.resnet_cifar import ResNetCifar
-from ffds.training.folding import fold_batch_norms, folding_compiler
+from ffds.training.compiled import backend as compile_graph
+from ffds.training.folding import fold_batch_norms
 
 
 @pytest.fixture(autouse=True)
 def _fresh_compiler(monkeypatch):
     torch.compiler.reset()
     # Without code generation, which takes a while and is torch's own to test.
-    monkeypatch.setattr("torch._dynamo.lookup_backend", lambda name: lambda graph, inputs: graph.forward)
+    monkeypatch.setattr("torch._inductor.compile", lambda graph, inputs, options: graph.forward)
     yield
     torch.compiler.reset()
 
@@ -37,7 +38,7 @@ def watched(model):
 
     def backend(graph, inputs):
         before = norms(graph)
-        found = folding_compiler(graph, inputs)
+        found = compile_graph(graph, inputs)
         folded.append(before - norms(graph))
         return found
 

@@ -52,7 +52,8 @@ class ResNetCifar(nn.Module):
             (N, 64), not negative.
         """
         maps: Tensor = self.blocks(F.relu(self.norm(self.conv(images))))
-        return maps.mean((2, 3))
+        # Not `mean((2, 3))`, for which the compiler makes code several times as slow on a CPU.
+        return F.avg_pool2d(maps, maps.shape[2:]).flatten(1)
 
 
 class _Block(nn.Module):

@@ -7,29 +7,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import fx
 
-__all__ = ["fold_batch_norms", "folding_compiler"]
+__all__ = ["fold_batch_norms"]
 
 _CONVOLUTIONS = (torch.conv2d, F.conv2d)
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-
-
-def folding_compiler(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-    """A backend for `torch.compile`: its usual one, given fewer operations where there are no gradients.
-
-    Args:
-        graph: what Dynamo saw.
-        inputs: examples.
-    """
-    # Takes a second to import, and is imported already where something is compiled.
-    from torch._dynamo import lookup_backend
-
-    if not torch.is_grad_enabled():
-        fold_batch_norms(graph)
-    found: Callable[..., Any] = lookup_backend("inductor")(graph, inputs)
-    return found
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> int:
