@@ -30,9 +30,13 @@ class Laps:
         self._connection.send(None)
         self._wait()
 
-    def done(self) -> None:
-        """A lap is done; report it and wait for leave to begin the next."""
-        self._connection.send((time.perf_counter() - self._began, _peak_memory()))
+    def done(self, part: float = 0.0) -> None:
+        """A lap is done; report it and wait for leave to begin the next.
+
+        Args:
+            part: seconds of the lap that the outside wants to know apart.
+        """
+        self._connection.send((time.perf_counter() - self._began, part, _peak_memory()))
         self._wait()
 
     def _wait(self) -> None:
@@ -48,12 +52,13 @@ class Side:
         arguments: handed to it.
 
     Attributes:
+        part: of the last lap, the seconds that its process told apart.
         peak_memory: largest resident memory of the process so far, in MiB; its children not counted.
     """
 
     def __init__(self, work: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        self.peak_memory = 0.0
+        self.part = self.peak_memory = 0.0
         self._connection, theirs = context.Pipe()
         # A spawned process would spawn its loader workers too, which costs the yardstick seconds an epoch.
         platform_default = multiprocessing.get_start_method()
@@ -69,7 +74,7 @@ class Side:
             Seconds.
         """
         self._connection.send(None)
-        seconds, self.peak_memory = self._connection.recv()
+        seconds, self.part, self.peak_memory = self._connection.recv()
         return float(seconds)
 
     def __enter__(self) -> Self:
