@@ -249,6 +249,19 @@ def test_ldam_without_margin_is_cross_entropy_of_the_scaled_logits():
     torch.testing.assert_close(ours, F.cross_entropy(7 * logits, target, reduction="none"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 17, 1000, 1025, 8142])
+def test_ldam_may_write_its_softmax_in_place_at_any_width(classes, dtype):
+    """torch does not promise it: each row has to be read before it is written."""
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randn(37, classes, generator=generator, dtype=dtype).requires_grad_()
+    target = torch.randint(classes, (37,), generator=generator)
+    ours = functional.ldam(logits, target, torch.zeros(classes), 3.0)
+    theirs = F.cross_entropy(3 * logits, target, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(gradient(ours, logits), gradient(theirs, logits))
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("alpha", "epsilon"), [(1000.0, 1e-3), (1.0, 0.5)])
 def test_influence_balanced_equals_its_twin_also_in_both_gradients(alpha, epsilon, gamma):
