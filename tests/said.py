@@ -5,9 +5,9 @@ import io
 import time
 from collections.abc import Callable
 
-__all__ = ["Said", "heard"]
+from tests.training.processes import LIMIT
 
-LIMIT = 60
+__all__ = ["Said", "heard"]
 
 
 class Said(io.StringIO):

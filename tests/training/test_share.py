@@ -230,8 +230,11 @@ def test_a_signal_while_it_waits_ends_it(tmp_path):
     (ce,) = plan(recipes("ce"), tmp_path).runs
 
     def send():
-        said.wait_for(WAITING)
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            said.wait_for(WAITING)
+        finally:
+            # Also where it was never said: nothing else ends the waiting.
+            os.kill(os.getpid(), signal.SIGTERM)
 
     with heard() as said, claimed(ce) as claim:
         assert claim is not None
