@@ -12,8 +12,10 @@ __all__ = ["keep_freed_memory"]
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 LARGEST = 2**31 - 1
 
-_AHEAD = 2**30 - 2**20
-"""Bytes of address space, below the threshold from which malloc would map memory of its own."""
+_MAPPED = 2**30
+"""Bytes from which malloc maps memory of its own, instead of taking them from the heap."""
+_AHEAD = _MAPPED - 2**20
+"""Bytes of address space by which the heap grows in advance."""
 
 
 def keep_freed_memory() -> bool:
@@ -31,7 +33,7 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    wanted = {TRIM_THRESHOLD: LARGEST, MMAP_THRESHOLD: 2**30, TOP_PAD: 2**26}
+    wanted = {TRIM_THRESHOLD: LARGEST, MMAP_THRESHOLD: _MAPPED, TOP_PAD: 2**26}
     kept = all(libc.mallopt(name, value) == 1 for name, value in wanted.items())
     if kept:
         _ask_for_huge_pages(libc)
