@@ -88,7 +88,7 @@ every_state = pytest.mark.parametrize(
 )
 
 
-def assert_same_state(one: nn.Module, other: nn.Module) -> None:
+def assert_same_state(one: nn.Module, other: nn.Module, rtol: float = 0.0) -> None:
     assert one.state_dict().keys() == other.state_dict().keys()
     for key, buffer in one.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[key], buffer, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(other.state_dict()[key], buffer, rtol=rtol, atol=0, equal_nan=True)

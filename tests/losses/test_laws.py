@@ -240,12 +240,15 @@ def test_a_deep_copy_goes_on_alike_and_apart(name, made):
 
 
 @every_loss
-def test_all_tensors_it_owns_are_persistent_buffers(name):
-    loss = warm(name)
+def test_all_tensors_it_owns_are_buffers_that_its_state_restores(name):
+    loss, loaded = warm(name), cold(name)
     owned = {key for key, value in vars(loss).items() if isinstance(value, Tensor)}
     assert not owned
     assert not list(loss.parameters())
-    assert {key for key, _ in loss.named_buffers()} == set(loss.state_dict())
+    loaded.load_state_dict(loss.state_dict())
+    for (key, buffer), (same, restored) in zip(loss.named_buffers(), loaded.named_buffers(), strict=True):
+        assert key == same
+        torch.testing.assert_close(restored, buffer, rtol=0, atol=0, equal_nan=True)
 
 
 @every_state

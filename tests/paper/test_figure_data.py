@@ -44,7 +44,7 @@ def test_focal_curves_are_the_focal_loss(gamma):
 @pytest.mark.parametrize("mean", [0.3, 0.5, 0.7, 0.9])
 def test_ffds_curves_are_the_ffds_loss(mean):
     p, values, at_one = points("D-FFDS", mean)
-    expected, _, _ = functional.ffds(
+    expected, _ = functional.ffds(
         logits(p),
         torch.zeros(len(p), dtype=torch.int64),
         class_weight=torch.ones(2, dtype=torch.float64),

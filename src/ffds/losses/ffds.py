@@ -45,7 +45,8 @@ class FFDSLoss(FullPrecision):
         reduction: ``"mean"`` (over the batch size), ``"sum"`` or ``"none"``.
 
     Attributes:
-        group_means: p̄ of each group (M,), NaN until the first epoch that has a sample of the group ends.
+        group_means: p̄ of each group (M,), NaN until the first epoch that has a sample of the group ends;
+            set by `end_epoch`, `start_from` and `load_state_dict`.
         class_group: group of each class (C,), 0 for the most frequent classes.
         gamma: focusing parameter of each class (C,).
         class_weight: w of each class (C,).
@@ -68,6 +69,7 @@ class FFDSLoss(FullPrecision):
     class_group: Tensor
     gamma: Tensor
     class_weight: Tensor
+    _terms: Tensor
 
     def __init__(
         self,
@@ -98,22 +100,17 @@ class FFDSLoss(FullPrecision):
         self.register_buffer("class_group", frequency_groups(class_counts, num_groups))
         self.register_buffer("group_means", torch.full((int(num_groups),), torch.nan))
         self.gathered = ClassProbabilities(len(self.gamma))
+        self.register_buffer("_terms", self.gamma.new_zeros(5, len(self.gamma)), persistent=False)
+        self._look_up()
+        self.register_load_state_dict_post_hook(_look_up)  # type: ignore[no-untyped-call]
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits (N, C), target (N,) → () or (N,); gathers group statistics in training mode."""
-        values, ce, probability = functional.ffds(
-            logits,
-            target,
-            class_weight=self.class_weight,
-            gamma=self.gamma,
-            group_mean=self.group_means.index_select(0, self.class_group),
-            k=self.k,
-            smoothing=self.label_smoothing,
+        values, probability = functional.ffds_of_terms(
+            logits, target, self._terms, self.k, self.label_smoothing
         )
         if self.training:
             self.gathered.gather(target, probability)
-        if self.cold_start == "cross_entropy":
-            values = torch.where(self.group_means.isnan().all(), ce, values)
         return reduced(values, self.reduction)
 
     def observe(self, logits: Tensor, target: Tensor) -> None:
@@ -144,6 +141,14 @@ class FFDSLoss(FullPrecision):
         sums = torch.zeros_like(self.group_means).index_add_(0, self.class_group, observed.sums)
         counts = torch.zeros_like(sums, dtype=torch.int64).index_add_(0, self.class_group, observed.counts)
         self.group_means.copy_(torch.where(counts > 0, sums / counts, self.group_means))
+        self._look_up()
+
+    def _look_up(self) -> None:
+        """Prepare what all steps up to the next change of the group means have in common."""
+        means = self.group_means
+        cold = means.isnan().all() if self.cold_start == "cross_entropy" else None
+        group_mean = means.index_select(0, self.class_group)
+        self._terms.copy_(functional.ffds_terms(self.class_weight, self.gamma, group_mean, cold))
 
     def extra_repr(self) -> str:
         """The settings, for repr."""
@@ -152,6 +157,10 @@ class FFDSLoss(FullPrecision):
             f"label_smoothing={self.label_smoothing}, cold_start={self.cold_start!r}, "
             f"reduction={self.reduction!r}"
         )
+
+
+def _look_up(loss: FFDSLoss, _: object) -> None:
+    loss._look_up()
 
 
 def frequency_groups(class_counts: Sequence[int] | Tensor, num_groups: int) -> Tensor:

@@ -6,6 +6,7 @@ better, and stays finite for logits of ±1e4. Time and memory are O(N·C); nothi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ __all__ = [
     "cross_entropy",
     "dynamic_smoothing",
     "ffds",
+    "ffds_of_terms",
+    "ffds_terms",
     "focal",
     "influence_balanced",
     "label_smoothed_cross_entropy",
@@ -39,8 +42,8 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         # From the composed function the compiler makes a backward pass that compares each class with the
         # label, several times as slow. That one can be differentiated twice, but no compiled function can.
-        found: tuple[Tensor, Tensor] = _SmoothedCrossEntropy.apply(logits, target, 0.0)
-        return found[1]
+        own, kept = _softmax(logits.detach(), target)
+        return _differentiable(-own, logits, target, 1.0, None, kept)
     return _negative_log(F.log_softmax(logits, dim=1), target)
 
 
@@ -62,7 +65,14 @@ def label_smoothed_cross_entropy(logits: Tensor, target: Tensor, smoothing: floa
     >>> label_smoothed_cross_entropy(torch.tensor([[20.0, 0.0, 0.0]]), torch.tensor([0]))
     tensor([2.])
     """
-    return _smoothed(logits, target, smoothing)[0]
+    if smoothing == 0:
+        return cross_entropy(logits, target)
+    _check(logits, target)
+    logits = _at_least_float32(logits)
+    own, total, kept = _summed_softmax(logits.detach(), target)
+    other, classes = smoothing / (logits.shape[1] - 1), logits.shape[1]
+    value = -torch.add(own, torch.sub(total, own, alpha=classes), alpha=other)
+    return _differentiable(value, logits, target, 1.0, torch.full_like(own, other), kept)
 
 
 def dynamic_smoothing(probability: Tensor, group_mean: Tensor, k: float = 0.9) -> Tensor:
@@ -81,8 +91,35 @@ def dynamic_smoothing(probability: Tensor, group_mean: Tensor, k: float = 0.9) -
     >>> dynamic_smoothing(torch.tensor([1.0, 0.25]), torch.tensor([0.25, 0.25]), k=1.0)
     tensor([0.8125, 0.2500])
     """
-    fraction = (k * (probability.sqrt() - group_mean.sqrt())).square()
-    return probability - fraction * (probability - group_mean)
+    root = k * (probability.sqrt() - group_mean.sqrt())
+    return torch.addcmul(probability, root * root, group_mean - probability)
+
+
+def ffds_terms(class_weight: Tensor, gamma: Tensor, group_mean: Tensor, cold: Tensor | None = None) -> Tensor:
+    """What FFDS looks up for each sample, for `ffds_of_terms`: the same for many batches.
+
+    Args:
+        class_weight: w, (C,).
+        gamma: focusing parameter of each class, (C,), ≥ 0.
+        group_mean: p̄ of each class's group, (C,), in [0, 1]; NaN where it is not known: there p̂ = p.
+        cold: () bool; where it holds, the loss is the plain cross-entropy instead.
+
+    Returns:
+        (5, C): w, γ, p̄, 1 where p̄ is known, 1 where it is not cold.
+
+    >>> one = torch.ones(2)
+    >>> ffds_terms(3 * one, 2 * one, torch.tensor([0.5, torch.nan]))
+    tensor([[3.0000, 3.0000],
+            [2.0000, 2.0000],
+            [0.5000, 0.0000],
+            [1.0000, 0.0000],
+            [1.0000, 1.0000]])
+    """
+    known, warm = (~group_mean.isnan()).to(group_mean.dtype), torch.ones_like(group_mean)
+    if cold is not None:
+        class_weight, gamma = class_weight.masked_fill(cold, 1.0), gamma.masked_fill(cold, 0.0)
+        warm = warm.masked_fill(cold, 0.0)
+    return torch.stack((class_weight, gamma, group_mean.nan_to_num(0), known, warm))
 
 
 def ffds(
@@ -94,7 +131,7 @@ def ffds(
     group_mean: Tensor,
     k: float = 0.9,
     smoothing: float = 0.1,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """FFDS: −w_y · (1 − p̂_y)^γ_y · Σ_j Q(j) log p_j.
 
     The weight w_y·(1 − p̂_y)^γ_y is a constant for the gradient, as in the authors' released code.
@@ -102,27 +139,40 @@ def ffds(
     Args:
         logits: (N, C).
         target: (N,).
-        class_weight: w, (C,).
-        gamma: focusing parameter of each class, (C,), ≥ 0.
-        group_mean: p̄ of each class's group, (C,), in [0, 1]; NaN where it is not known: there p̂ = p.
-        k: strength of DynaSmooth, 0 ≤ k ≤ 1.
-        smoothing: ε of the label smoothing, 0 ≤ ε < 1.
+        class_weight: see `ffds_terms`, as all below.
+        gamma: (C,).
+        group_mean: (C,).
+        k: 0 ≤ k ≤ 1.
+        smoothing: 0 ≤ ε < 1.
 
     Returns:
-        The loss (N,), the plain cross-entropy (N,), and p_y (N,) without gradient: what a caller needs for
-        a cold start and for the group means, at no further cost. Both losses can be differentiated once.
+        The loss (N,), which can be differentiated once, and p_y (N,) without gradient: what a caller needs
+        for the group means, at no further cost.
 
     Source: FFDS paper, eq. 1 to 3.
     """
-    smoothed_ce, ce = _smoothed(logits, target, smoothing)
-    with torch.no_grad():
-        probability = torch.exp(-ce)
-        mean = per_sample(group_mean, logits, target)
-        mean = torch.where(mean.isnan(), probability, mean)
-        difficulty = (1 - dynamic_smoothing(probability, mean, k)).clamp_min(0)
-        weight = per_sample(class_weight, logits, target)
-        weight = weight * difficulty.pow(per_sample(gamma, logits, target))
-    return weight * smoothed_ce, ce, probability
+    terms = ffds_terms(class_weight, gamma, group_mean)
+    return ffds_of_terms(logits, target, terms, k, smoothing)
+
+
+def ffds_of_terms(
+    logits: Tensor, target: Tensor, terms: Tensor, k: float, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """As `ffds`, from what `ffds_terms` found, (5, C)."""
+    check_classes(logits, target, terms)
+    logits = _at_least_float32(logits)
+    classes = logits.shape[1]
+    other = smoothing / (classes - 1) if smoothing else 0.0
+    # Small operations of many kinds would take longer than all classes do: these are few and alike.
+    own, total, kept = _summed_softmax(logits.detach(), target)
+    class_weight, gamma, mean, known, warm = terms.index_select(1, target).unbind()
+    probability = own.exp()
+    root = known * (probability.sqrt() - mean.sqrt())
+    difficulty = -torch.addcmul(own.expm1(), root * root, mean - probability, value=k * k)
+    weight = class_weight * difficulty.clamp_min(0).pow(gamma)
+    spread = weight * warm
+    value = torch.addcmul(weight * own, torch.sub(total, own, alpha=classes), spread, value=other)
+    return _differentiable(-value, logits, target, weight, spread * other, kept), probability
 
 
 def focal(logits: Tensor, target: Tensor, gamma: float = 1.0) -> Tensor:
@@ -161,8 +211,9 @@ def ldam(logits: Tensor, target: Tensor, margin: Tensor, scale: float = 30.0) ->
     Source: Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss", eq. 13.
     """
     shift = -scale * per_sample(margin, logits, target)
-    found: Tensor = _MarginCrossEntropy.apply(_at_least_float32(logits), target, shift, scale)
-    return found
+    logits = _at_least_float32(logits)
+    own, kept = _softmax(logits.detach() * scale, target, shift.to(logits.dtype))
+    return _differentiable(-own, logits, target, scale, None, kept)
 
 
 def influence_balanced(
@@ -227,13 +278,13 @@ def per_sample(per_class: Tensor, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def check_classes(logits: Tensor, target: Tensor, per_class: Tensor) -> None:
-    """Refuse logits (N, C) and target (N,) that do not fit together, or not one value for each class (C,).
+    """Refuse logits (N, C) and target (N,) that do not fit together, or not one value for each class (…, C).
 
     Raises:
         InputError: see `per_sample`.
     """
     _check(logits, target)
-    if per_class.shape != logits.shape[1:]:
+    if per_class.shape[-1:] != logits.shape[1:]:
         raise InputError(
             "logits have another number of classes than the loss",
             got=f"logits {tuple(logits.shape)}, loss {tuple(per_class.shape)}",
@@ -260,86 +311,125 @@ def _negative_log(log_probability: Tensor, target: Tensor) -> Tensor:
     return F.nll_loss(log_probability, target, ignore_index=-(2**31), reduction="none")
 
 
-def _smoothed(logits: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Smoothed and plain cross-entropy, both (N,)."""
-    if smoothing == 0:
-        ce = cross_entropy(logits, target)
-        return ce, ce
-    _check(logits, target)
-    found: tuple[Tensor, Tensor] = _SmoothedCrossEntropy.apply(_at_least_float32(logits), target, smoothing)
+def _softmax(
+    logits: Tensor, target: Tensor, shift: Tensor | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The labels' log p_y, (N,), and what `_given_to_logits` needs; their shift (N,) ≤ 0 comes first."""
+    label = target.unsqueeze(1)
+    if torch.compiler.is_compiling():
+        return _compiled_softmax(logits, label, shift)
+    if shift is None:
+        log_probability = F.log_softmax(logits, dim=1)
+    else:
+        logits.scatter_add_(1, label, shift.unsqueeze(1))
+        # In its own place: a row is read for its maximum and sum before the first value of it is written.
+        log_probability = torch.log_softmax(logits, dim=1, out=logits)
+    return log_probability.gather(1, label).squeeze(1), (log_probability,)
+
+
+def _compiled_softmax(
+    logits: Tensor, label: Tensor, shift: Tensor | None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """With one exp for each logit: what is kept is e_j = exp(z_j − max z), and not log p_j."""
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    own, powers = shifted.gather(1, label).squeeze(1), shifted.exp()
+    # The label has its own place in the gradient. And a scattered tensor is kept for the backward pass,
+    # where the compiler would rather have computed an exp anew.
+    others = powers.scatter(1, label, 0.0)
+    if shift is None:
+        log_whole = powers.sum(dim=1).log()
+        rest = -torch.expm1(own - log_whole) * log_whole.exp()
+    else:
+        own, rest = own + shift, others.sum(dim=1)
+        log_whole = (rest + own.exp()).log()
+    return own - log_whole, (others, rest, log_whole)
+
+
+def _summed_softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """As `_softmax`, and in between Σ_j log p_j, (N,)."""
+    own, kept = _softmax(logits, target)
+    if not torch.compiler.is_compiling():
+        return own, kept[0].sum(dim=1), kept
+    _, _, log_whole = kept
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    return own, shifted.sum(dim=1) - logits.shape[1] * log_whole, kept
+
+
+def _differentiable(
+    value: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    whole: Tensor | float,
+    other: Tensor | None,
+    kept: tuple[Tensor, ...],
+) -> Tensor:
+    """A value (N,), computed without gradient, with that of −Σ_j q_j log p_j.
+
+    Args:
+        value: (N,).
+        logits: (N, C).
+        target: (N,).
+        whole: Σ_j q_j, (N,) or one for all.
+        other: q_j of each class but the label, (N,); None for 0.
+        kept: of `_softmax`.
+    """
+    weight, scale = (whole, 1.0) if isinstance(whole, Tensor) else (None, whole)
+    found: Tensor = _Differentiable.apply(value, logits, target, scale, weight, other, *kept)
     return found
 
 
-class _SmoothedCrossEntropy(torch.autograd.Function):
-    """Both cross-entropies, with a gradient written into one (N, C) buffer.
+class _Differentiable(torch.autograd.Function):
+    """A gradient written into one (N, C) buffer.
 
     Composed of torch's functions, the backward pass would fill three, and take twice as long as that of
     `F.cross_entropy`.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        log_probability = F.log_softmax(logits, dim=1)
-        ce = _negative_log(log_probability, target)
-        other = smoothing / (logits.shape[1] - 1)
-        ctx.save_for_backward(log_probability, target)
-        ctx.own, ctx.other = 1 - smoothing - other, other
-        return ctx.own * ce - other * log_probability.sum(dim=1), ce
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        if torch.compiler.is_compiling() and ctx.other == 0:
-            # Unlike the weight of FFDS, that of a focal loss has a gradient of its own, computed just before.
-            gradients = tuple(_materialized(gradient) for gradient in gradients)
-        smoothed, plain = (gradient.unsqueeze(1) for gradient in gradients)
-        log_probability, target = ctx.saved_tensors
-        own, other = -(ctx.own * smoothed + plain), -ctx.other * smoothed
-        return _given_to_logits(log_probability, target, own, other), None, None
-
-
-def _given_to_logits(log_probability: Tensor, target: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    """d/dz, (N, C), from d/d(log p): `other` for every class and `own` more for the label, both (N, 1)."""
-    if torch.compiler.is_compiling():
-        total = own + log_probability.shape[1] * other
-        found = log_probability.exp().mul_(-total).add_(other)
-        return found.scatter_add_(1, target.unsqueeze(1), own)
-    # Uncompiled, `torch.exp` alone takes twice as long as all of this kernel.
-    found = other.expand_as(log_probability).contiguous().scatter_add_(1, target.unsqueeze(1), own)
-    return torch.ops.aten._log_softmax_backward_data(found, log_probability, 1, found.dtype)  # type: ignore[no-any-return]
-
-
-@torch.library.custom_op("ffds::materialized", mutates_args=())
-def _materialized(per_sample: Tensor) -> Tensor:
-    """A copy that the compiler cannot see into: it would compute a sample's factor anew for every class."""
-    return per_sample.clone()
-
-
-@_materialized.register_fake
-def _(per_sample: Tensor) -> Tensor:
-    return torch.empty_like(per_sample)
-
-
-class _MarginCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of scaled logits with the label's shifted; again one (N, C) buffer for the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, shift: Tensor, scale: float) -> Tensor:
-        scaled = logits * scale
-        scaled.scatter_add_(1, target.unsqueeze(1), shift.to(scaled.dtype).unsqueeze(1))
-        # In its own place: a row is read for its maximum and sum before the first value of it is written.
-        place = None if torch.compiler.is_compiling() else scaled
-        log_probability = torch.log_softmax(scaled, dim=1, out=place)
-        ctx.save_for_backward(log_probability, target)
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        logits: Tensor,
+        target: Tensor,
+        scale: float,
+        weight: Tensor | None,
+        other: Tensor | None,
+        *kept: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(target, weight, other, *kept)
         ctx.scale = scale
-        return _negative_log(log_probability, target)
+        return value.view_as(value)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        log_probability, target = ctx.saved_tensors
-        own = -ctx.scale * gradient.unsqueeze(1)
-        return _given_to_logits(log_probability, target, own, torch.zeros_like(own)), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        target, weight, other, *kept = ctx.saved_tensors
+        whole = gradient * ctx.scale if weight is None else gradient * weight
+        other = None if other is None else gradient * other
+        found = _given_to_logits(kept, target.unsqueeze(1), whole, other)
+        return None, found, None, None, None, None, *(None for _ in kept)
+
+
+def _given_to_logits(kept: Sequence[Tensor], label: Tensor, whole: Tensor, other: Tensor | None) -> Tensor:
+    """(Σ_j q_j)·p − q, (N, C): `other` is q of each class but the label, `whole` the sum over all, (N,)."""
+    if torch.compiler.is_compiling():
+        others, rest, log_whole = kept
+        # Used twice and with an exp in it, it is computed once a sample, and not for each class.
+        factor = whole * torch.exp(-log_whole)
+        found, own = others * factor.unsqueeze(1), -factor * rest
+        if other is not None:
+            found, own = found - other.unsqueeze(1), own + (others.shape[1] - 1) * other
+        return found.scatter(1, label, own.unsqueeze(1))
+    (log_probability,) = kept
+    if other is None:
+        found, own = torch.zeros_like(log_probability), -whole
+    else:
+        found = (-other).unsqueeze(1).expand_as(log_probability).contiguous()
+        own = torch.add(-whole, other, alpha=log_probability.shape[1])
+    found.scatter_add_(1, label, own.unsqueeze(1))
+    # Uncompiled, `torch.exp` alone takes twice as long as all of this kernel. In its own place, as above.
+    backward = torch.ops.aten._log_softmax_backward_data.out
+    return backward(found, log_probability, 1, found.dtype, out=found)  # type: ignore[no-any-return]
 
 
 def _focusing(ce: Tensor, gamma: float) -> Tensor:

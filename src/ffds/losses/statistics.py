@@ -61,8 +61,8 @@ class ClassProbabilities(FullPrecision):
         """Gather p_y (N,) of target (N,); NaN is left out, as one step that a loss scaler skips has it."""
         found = probability.nan_to_num(0).to(self.sums.dtype)
         # Batch by batch: sample by sample, float32 loses digits over the million samples of an epoch.
-        self.sums += torch.zeros_like(self.sums).index_add_(0, target, found)
-        self.counts.index_add_(0, target, (~probability.isnan()).long())
+        self.sums.add_(torch.zeros_like(self.sums).index_add_(0, target, found))
+        self.counts.index_add_(0, target, probability.eq(probability).long())
 
     @torch.no_grad()
     def sum_over_ranks(self) -> None:
