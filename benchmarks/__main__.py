@@ -55,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "epoch": lambda: epoch(setting, options.pairs),
     }
     file = file_of(options, RESULTS)
-    # What an earlier run measured stays, with its own provenance, until it is measured again.
-    kept = json.loads(file.read_text(encoding="utf-8")) if options.only and file and file.exists() else []
+    earlier = json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else []
+    # What was measured on another machine stays, and what this one does not measure anew.
+    kept = [entry for entry in earlier if options.only or entry["hardware"] != hardware()]
     results: list[Result] = []
     for name in options.only or measures:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
@@ -80,9 +81,9 @@ def _write(path: Path, kept: list[dict[str, Any]], results: list[Result], argume
         "command": shlex.join(["python", "-m", "benchmarks", *arguments]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = {result.name for result in results}
-    older = [entry for entry in kept if entry["name"] not in names]
-    entries = [*older, *(result.entry() | provenance for result in results)]
+    measured = [result.entry() | provenance for result in results]
+    again = {(entry["hardware"], entry["name"]) for entry in measured}
+    entries = [*(entry for entry in kept if (entry["hardware"], entry["name"]) not in again), *measured]
     write_json(path, entries)
     write_text(path.with_suffix(".md"), page(entries))
 

@@ -80,25 +80,32 @@ class Result:
 
 
 def page(entries: Sequence[Mapping[str, Any]]) -> str:
-    """A results file for a person, in Markdown; each line has the commit that it was measured at.
+    """A results file for a person, in Markdown: a table a machine, each line with its commit.
 
     Args:
         entries: what `Result.entry` gives, and the provenance.
     """
-    rows = [["benchmark", "ours", "yardstick", "ratio", "of pairs", "target", "commit"]]
-    for entry in entries:
-        result = Result(**{field.name: entry[field.name] for field in fields(Result)})
-        rows.append([*_cells(result), entry["commit"]])
-    machines = {
-        f"{entry['hardware']}; {', '.join(' '.join(item) for item in entry['versions'].items())}"
-        for entry in entries
-    }
-    measured = "\n".join(f"- {machine}" for machine in sorted(machines))
+    found = "\n".join(
+        f"## {hardware}\n\n{_table_of(entries, hardware)}"
+        for hardware in sorted({entry["hardware"] for entry in entries})
+    )
     return (
         "# Benchmarks, last figures\n\n"
         "Medians; the ratio of the medians, and the lowest and highest of single pairs. What each line\n"
-        f"measures: `benchmarks/README.md`.\n\n{markdown_table(rows)}\n\nMeasured on\n\n{measured}\n"
+        f"measures: `benchmarks/README.md`.\n\n{found}"
     )
+
+
+def _table_of(entries: Sequence[Mapping[str, Any]], hardware: str) -> str:
+    """What one machine measured, and with which versions."""
+    rows, versions = [["benchmark", "ours", "yardstick", "ratio", "of pairs", "target", "commit"]], set()
+    for entry in entries:
+        if entry["hardware"] == hardware:
+            result = Result(**{field.name: entry[field.name] for field in fields(Result)})
+            rows.append([*_cells(result), entry["commit"]])
+            versions.add(", ".join(" ".join(item) for item in entry["versions"].items()))
+    listed = "\n".join(f"<sub>{line}</sub>\n" for line in sorted(versions))
+    return f"{markdown_table(rows)}\n\n{listed}"
 
 
 def table(results: list[Result]) -> Table:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.__main__ import main
 from benchmarks.result import Result
 from benchmarks.timing import Pairs, alternate
+
+from ffds.environment import hardware
 
 REQUIRED = {"name", "ours", "yardstick", "ratio", "target", "unit", "hardware", "versions", "commit"}
 
@@ -25,13 +28,14 @@ def test_a_written_result_holds_every_key(tmp_path: Path, capsys: pytest.Capture
     assert "augmentation" in capsys.readouterr().out
 
 
+def entry(name: str, machine: str) -> dict[str, Any]:
+    provenance = {"commit": "older", "hardware": machine, "versions": {"torch": "2.10"}}
+    return Result(name, "", "ms", 1.0).entry() | provenance
+
+
 def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
-    older = Result("another benchmark", "", "ms", 1.0).entry() | {
-        "commit": "older",
-        "hardware": "a machine",
-        "versions": {"torch": "2.10"},
-    }
+    older = entry("another benchmark", hardware())
     file.write_text(json.dumps([older]), encoding="utf-8")
     for _ in range(2):
         main(["--quick", "--only", "memory", "--out", str(file)])
@@ -39,6 +43,25 @@ def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
     assert kept == older
     names = [entry["name"] for entry in measured]
     assert len(names) == len(set(names)) > 0
+
+
+def test_what_another_machine_measured_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "bench.json"
+    for name in ("augmentation", "losses", "step", "ranks", "loading", "opening", "epoch"):
+        monkeypatch.setattr(f"benchmarks.__main__.{name}", lambda *_: [])
+    main(["--quick", "--only", "memory", "--out", str(file)])
+    (here, *_) = json.loads(file.read_text(encoding="utf-8"))
+    there = here | {"hardware": "another machine", "ours": 1.0}
+    file.write_text(json.dumps([there, entry("a benchmark of old", hardware())]), encoding="utf-8")
+    main(["--quick", "--out", str(file)])
+    kept, *measured = json.loads(file.read_text(encoding="utf-8"))
+    assert kept == there
+    assert {entry["hardware"] for entry in measured} == {hardware()}
+    assert here["name"] in {entry["name"] for entry in measured}
+    assert "a benchmark of old" not in {entry["name"] for entry in measured}
+    written = file.with_suffix(".md").read_text(encoding="utf-8")
+    assert written.index("## another machine") != written.index(f"## {hardware()}")
+    assert written.count(here["name"]) == 2
 
 
 @pytest.mark.parametrize(
