@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.arguments import add_data_root, add_only, file_of, script_parser, setting_of
 from benchmarks.augmentation import augmentation
-from benchmarks.epoch import epoch
+from benchmarks.epoch import epoch, precision
 from benchmarks.loading import loading
 from benchmarks.losses import losses
 from benchmarks.memory import memory
@@ -32,7 +32,7 @@ __all__ = ["main"]
 RESULTS = Path(__file__).parents[1] / "results" / "bench.json"
 MIN_WIDTH = 120
 """Of the table; a file or pipe would get 80 columns."""
-NAMES = ("augmentation", "losses", "memory", "step", "ranks", "loading", "opening", "epoch")
+NAMES = ("augmentation", "losses", "memory", "step", "ranks", "loading", "opening", "epoch", "precision")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "loading": lambda: loading(setting, options.pairs),
         "opening": lambda: opening(setting, options.pairs),
         "epoch": lambda: epoch(setting, options.pairs),
+        "precision": lambda: precision(setting, options.pairs),
     }
     file = file_of(options, RESULTS)
     earlier = json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else []

@@ -31,7 +31,7 @@ from ffds.training.launch import launched
 from ffds.training.plan import OpenData, plan
 from ffds.training.trajectory import Trajectory
 
-__all__ = ["conventional_epochs", "epoch", "our_epochs"]
+__all__ = ["conventional_epochs", "epoch", "our_epochs", "precision"]
 
 AGAINST = "the conventional loop"
 
@@ -58,12 +58,15 @@ def epoch(setting: Setting, pairs: int) -> list[Result]:
             return seconds
 
         found = alternate(our_lap, yardstick.lap, pairs)
-    batch_size = setting.recipe(pairs).trainer.batch_size
-    title = f"{setting.images}, {setting.sizes.network}, batch {batch_size}"
     memory = Pairs((ours.peak_memory,), (yardstick.peak_memory,))
     results = [
         Result.of(
-            f"epoch with evaluation, {title}", found, against=AGAINST, unit="s", better="higher", target=1.75
+            f"epoch with evaluation, {_title(setting)}",
+            found,
+            against=AGAINST,
+            unit="s",
+            better="higher",
+            target=1.75,
         ),
         *_tables(setting, found, training),
         Result.of(
@@ -74,6 +77,36 @@ def epoch(setting: Setting, pairs: int) -> list[Result]:
         seconds = first - found.medians[0]
         results.append(Result("what compilation adds to the first epoch of a run", "", "s", seconds))
     return results
+
+
+def precision(setting: Setting, pairs: int) -> list[Result]:
+    """The same epoch in bfloat16, which has other results, beside float32; both compiled, first not counted.
+
+    Args:
+        setting: images and network.
+        pairs: epochs of each side that count.
+    """
+    with (
+        Side(our_epochs, setting, pairs + 1, "32") as full,
+        Side(our_epochs, setting, pairs + 1, "bf16") as half,
+    ):
+        full.lap()
+        half.lap()
+        found = alternate(half.lap, full.lap, pairs)
+    return [
+        Result.of(
+            f"epoch with evaluation, trainer.precision=bf16, {_title(setting)}",
+            found,
+            against="the same in float32",
+            unit="s",
+            better="higher",
+        )
+    ]
+
+
+def _title(setting: Setting) -> str:
+    batch_size = setting.recipe(epochs=1).trainer.batch_size
+    return f"{setting.images}, {setting.sizes.network}, batch {batch_size}"
 
 
 def _tables(setting: Setting, found: Pairs, training: Sequence[float]) -> list[Result]:
@@ -110,12 +143,12 @@ class _Opened(OpenData):
         return self._dataset
 
 
-def our_epochs(laps: Laps, setting: Setting, epochs: int) -> None:
+def our_epochs(laps: Laps, setting: Setting, epochs: int, precision: str = "32") -> None:
     """Train as ``ffds train`` does: batches in memory, channels-last, compiled, metrics, checkpoints."""
     with tempfile.TemporaryDirectory() as directory:
         # Compiled as on a fresh machine, not taken from the cache of an earlier run.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{directory}/compiled"
-        recipe, dataset = setting.recipe(epochs), setting.dataset()
+        recipe, dataset = setting.recipe(epochs, precision), setting.dataset()
         run = LapRun(
             Path(directory) / "run",
             lambda entry: laps.done(len(dataset.train) / entry["images_per_second"]),

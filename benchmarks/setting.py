@@ -83,7 +83,7 @@ class Setting:
             "synthetic images, as many as CIFAR-10-LT 100" if self.sizes == FULL else "a few synthetic images"
         )
 
-    def recipe(self, epochs: int) -> Recipe:
+    def recipe(self, epochs: int, precision: str = "32") -> Recipe:
         """The shipped recipe on the CPU, with cross-entropy."""
         settings = {
             "data.root": self.root,
@@ -91,6 +91,7 @@ class Setting:
             "schedule.epochs": epochs,
             "trainer.accelerator": "cpu",
             "trainer.compile": self.sizes.compiled,
+            "trainer.precision": precision,
         }
         texts = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
         return load_recipe(RECIPE, texts, method="ce").recipe

@@ -47,7 +47,7 @@ def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
 
 def test_what_another_machine_measured_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "bench.json"
-    for name in ("augmentation", "losses", "step", "ranks", "loading", "opening", "epoch"):
+    for name in ("augmentation", "losses", "step", "ranks", "loading", "opening", "epoch", "precision"):
         monkeypatch.setattr(f"benchmarks.__main__.{name}", lambda *_: [])
     main(["--quick", "--only", "memory", "--out", str(file)])
     (here, *_) = json.loads(file.read_text(encoding="utf-8"))

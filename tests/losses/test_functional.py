@@ -261,6 +261,21 @@ def test_ldam_may_write_its_softmax_in_place_at_any_width(classes, dtype):
     torch.testing.assert_close(gradient(ours, logits), gradient(theirs, logits))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 17, 1000, 1025, 8142])
+def test_a_smoothed_gradient_may_be_written_in_place_at_any_width(classes, dtype):
+    """As above; and it is the same when it is asked for twice."""
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randn(37, classes, generator=generator, dtype=dtype).requires_grad_()
+    target = torch.randint(classes, (37,), generator=generator)
+    ours = functional.label_smoothed_cross_entropy(logits, target, 0.1)
+    # torch spreads ε over all classes, the label's among them.
+    theirs = F.cross_entropy(logits, target, reduction="none", label_smoothing=0.1 * classes / (classes - 1))
+    torch.testing.assert_close(ours, theirs)
+    for _ in range(2):
+        torch.testing.assert_close(gradient(ours, logits), gradient(theirs, logits))
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("alpha", "epsilon"), [(1000.0, 1e-3), (1.0, 0.5)])
 def test_influence_balanced_equals_its_twin_also_in_both_gradients(alpha, epsilon, gamma):

@@ -337,8 +337,9 @@ def _compiled_softmax(
     # where the compiler would rather have computed an exp anew.
     others = powers.scatter(1, label, 0.0)
     if shift is None:
-        log_whole = powers.sum(dim=1).log()
-        rest = -torch.expm1(own - log_whole) * log_whole.exp()
+        whole = powers.sum(dim=1)
+        log_whole = whole.log()
+        rest = -whole * torch.expm1(own - log_whole)
     else:
         own, rest = own + shift, others.sum(dim=1)
         log_whole = (rest + own.exp()).log()
