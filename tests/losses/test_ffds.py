@@ -359,3 +359,20 @@ def test_observe_refuses_logits_of_another_number_of_classes():
 
 def test_repr_shows_the_settings():
     assert "classes=6, k=0.9, num_groups=3" in repr(FFDSLoss(COUNTS, num_groups=3))
+
+
+@pytest.mark.parametrize("how", ["written in place", "loaded", "replaced by load", "in inference mode"])
+def test_group_means_are_the_reference_however_they_came(how):
+    logits, target = torch.randn(6, len(COUNTS)), torch.arange(6) % len(COUNTS)
+    source = FFDSLoss(COUNTS, num_groups=2).eval()
+    source.observe(logits, target)
+    source.end_epoch()
+    with torch.inference_mode(how == "in inference mode"):
+        loss = FFDSLoss(COUNTS, num_groups=2).eval()
+    assert not torch.equal(loss(logits, target), source(logits, target)), "cold"
+    with torch.inference_mode(how == "in inference mode"):
+        if how in ("written in place", "in inference mode"):
+            loss.group_means.copy_(source.group_means)
+        else:
+            loss.load_state_dict(source.state_dict(), assign=how == "replaced by load")
+    assert torch.equal(loss(logits, target), source(logits, target))

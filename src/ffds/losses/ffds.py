@@ -46,7 +46,7 @@ class FFDSLoss(FullPrecision):
 
     Attributes:
         group_means: p̄ of each group (M,), NaN until the first epoch that has a sample of the group ends;
-            set by `end_epoch`, `start_from` and `load_state_dict`.
+            set by `end_epoch`, `start_from` and `load_state_dict`, or in place.
         class_group: group of each class (C,), 0 for the most frequent classes.
         gamma: focusing parameter of each class (C,).
         class_weight: w of each class (C,).
@@ -101,13 +101,14 @@ class FFDSLoss(FullPrecision):
         self.register_buffer("group_means", torch.full((int(num_groups),), torch.nan))
         self.gathered = ClassProbabilities(len(self.gamma))
         self.register_buffer("_terms", self.gamma.new_zeros(5, len(self.gamma)), persistent=False)
+        self._looked_up_at: list[int] = []
         self._look_up()
         self.register_load_state_dict_post_hook(_look_up)  # type: ignore[no-untyped-call]
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits (N, C), target (N,) → () or (N,); gathers group statistics in training mode."""
         values, probability = functional.ffds_of_terms(
-            logits, target, self._terms, self.k, self.label_smoothing
+            logits, target, self._current_terms(), self.k, self.label_smoothing
         )
         if self.training:
             self.gathered.gather(target, probability)
@@ -143,12 +144,30 @@ class FFDSLoss(FullPrecision):
         self.group_means.copy_(torch.where(counts > 0, sums / counts, self.group_means))
         self._look_up()
 
+    def _current_terms(self) -> Tensor:
+        """What all steps have in common until a buffer changes, by whatever hand."""
+        # What was made in inference mode has no version, and takes no writing outside of it.
+        if torch.compiler.is_compiling() or self.group_means.is_inference():
+            return self._found_terms()
+        if self._looked_up_at != self._versions():
+            self._look_up()
+        return self._terms
+
+    @torch.no_grad()
     def _look_up(self) -> None:
-        """Prepare what all steps up to the next change of the group means have in common."""
+        # In place, for a step recorded as a CUDA graph.
+        self._terms.copy_(self._found_terms())
+        self._looked_up_at = [] if self.group_means.is_inference() else self._versions()
+
+    def _found_terms(self) -> Tensor:
         means = self.group_means
         cold = means.isnan().all() if self.cold_start == "cross_entropy" else None
         group_mean = means.index_select(0, self.class_group)
-        self._terms.copy_(functional.ffds_terms(self.class_weight, self.gamma, group_mean, cold))
+        return functional.ffds_terms(self.class_weight, self.gamma, group_mean, cold)
+
+    def _versions(self) -> list[int]:
+        buffers = self.class_weight, self.gamma, self.class_group, self.group_means
+        return [buffer._version for buffer in buffers]
 
     def extra_repr(self) -> str:
         """The settings, for repr."""
