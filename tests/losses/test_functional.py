@@ -248,29 +248,26 @@ def test_ldam_without_margin_is_cross_entropy_of_the_scaled_logits():
     torch.testing.assert_close(ours, F.cross_entropy(7 * logits, target, reduction="none"))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("classes", [2, 17, 1000, 1025, 8142])
-def test_ldam_may_write_its_softmax_in_place_at_any_width(classes, dtype):
-    """torch does not promise it: each row has to be read before it is written."""
-    generator = torch.Generator().manual_seed(classes)
-    logits = torch.randn(37, classes, generator=generator, dtype=dtype).requires_grad_()
-    target = torch.randint(classes, (37,), generator=generator)
-    ours = functional.ldam(logits, target, torch.zeros(classes), 3.0)
-    theirs = F.cross_entropy(3 * logits, target, reduction="none")
-    torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(gradient(ours, logits), gradient(theirs, logits))
+def ldam_and_cross_entropy(logits, target):
+    ours = functional.ldam(logits, target, torch.zeros(logits.shape[1]), 3.0)
+    return ours, F.cross_entropy(3 * logits, target, reduction="none")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("classes", [2, 17, 1000, 1025, 8142])
-def test_a_smoothed_gradient_may_be_written_in_place_at_any_width(classes, dtype):
-    """As above; and it is the same when it is asked for twice."""
-    generator = torch.Generator().manual_seed(classes)
-    logits = torch.randn(37, classes, generator=generator, dtype=dtype).requires_grad_()
-    target = torch.randint(classes, (37,), generator=generator)
+def smoothed_and_torchs(logits, target):
+    """torch spreads ε over all classes, the label's among them."""
+    smoothing = 0.1 * logits.shape[1] / (logits.shape[1] - 1)
     ours = functional.label_smoothed_cross_entropy(logits, target, 0.1)
-    # torch spreads ε over all classes, the label's among them.
-    theirs = F.cross_entropy(logits, target, reduction="none", label_smoothing=0.1 * classes / (classes - 1))
+    return ours, F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("both", [ldam_and_cross_entropy, smoothed_and_torchs])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 17, 1000, 1025, 8142])
+def test_softmax_and_gradient_may_be_written_in_place_at_any_width(both, classes, dtype):
+    """torch does not promise it: each row has to be read before it is written. And twice gives the same."""
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randn(37, classes, generator=generator, dtype=dtype).requires_grad_()
+    ours, theirs = both(logits, torch.randint(classes, (37,), generator=generator))
     torch.testing.assert_close(ours, theirs)
     for _ in range(2):
         torch.testing.assert_close(gradient(ours, logits), gradient(theirs, logits))
