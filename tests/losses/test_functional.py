@@ -312,6 +312,11 @@ def test_influence_balanced_by_hand():
     assert value.item() == pytest.approx(math.log(4) * 2 / (1.5 * 4 + 0.5))
 
 
+def test_values_of_classes_in_two_dimensions_are_refused():
+    with pytest.raises(InputError, match="another number of classes"):
+        functional.per_sample(torch.ones(5, 2), torch.zeros(3, 2), torch.tensor([1, 0, 1]))
+
+
 def test_per_sample_picks_the_value_of_the_label():
     picked = functional.per_sample(torch.tensor([5.0, 7.0]), torch.zeros(3, 2), torch.tensor([1, 0, 1]))
     assert picked.tolist() == [7.0, 5.0, 7.0]

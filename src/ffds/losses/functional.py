@@ -159,7 +159,7 @@ def ffds_of_terms(
     logits: Tensor, target: Tensor, terms: Tensor, k: float, smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """As `ffds`, from what `ffds_terms` found, (5, C)."""
-    check_classes(logits, target, terms)
+    check_classes(logits, target, terms.shape[1:])
     logits = _at_least_float32(logits)
     classes = logits.shape[1]
     other = smoothing / (classes - 1) if smoothing else 0.0
@@ -273,21 +273,21 @@ def per_sample(per_class: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     >>> per_sample(torch.tensor([0.5, 2.0]), torch.zeros(3, 2), torch.tensor([1, 0, 1]))
     tensor([2.0000, 0.5000, 2.0000])
     """
-    check_classes(logits, target, per_class)
+    check_classes(logits, target, per_class.shape)
     return per_class.index_select(0, target)
 
 
-def check_classes(logits: Tensor, target: Tensor, per_class: Tensor) -> None:
-    """Refuse logits (N, C) and target (N,) that do not fit together, or not one value for each class (…, C).
+def check_classes(logits: Tensor, target: Tensor, per_class: torch.Size) -> None:
+    """Refuse logits (N, C) and target (N,) that do not fit together, or values of classes not of shape (C,).
 
     Raises:
         InputError: see `per_sample`.
     """
     _check(logits, target)
-    if per_class.shape[-1:] != logits.shape[1:]:
+    if per_class != logits.shape[1:]:
         raise InputError(
             "logits have another number of classes than the loss",
-            got=f"logits {tuple(logits.shape)}, loss {tuple(per_class.shape)}",
+            got=f"logits {tuple(logits.shape)}, loss {tuple(per_class)}",
             fix="give the loss the counts or weights of all classes of the model",
         )
 

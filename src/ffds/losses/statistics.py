@@ -53,7 +53,7 @@ class ClassProbabilities(FullPrecision):
         Raises:
             InputError: the logits have another number of classes.
         """
-        functional.check_classes(logits, target, self.sums)
+        functional.check_classes(logits, target, self.sums.shape)
         self.gather(target, torch.exp(-functional.cross_entropy(logits, target)))
 
     @torch.no_grad()
