@@ -42,22 +42,22 @@ def losses(setting: Setting) -> list[Result]:
     return [*results, *_shares_of_step(setting)]
 
 
-def cross_entropy_work(shape: tuple[int, int]) -> Work:
+def cross_entropy_work(shape: tuple[int, int], device: str = "cpu") -> Work:
     """Forward and backward of `torch.nn.functional.cross_entropy`."""
-    return _work(F.cross_entropy, *_logits(shape))
+    return _work(F.cross_entropy, *_logits(shape, device))
 
 
-def loss_work(name: str, shape: tuple[int, int], *, compiled: bool = False) -> Work:
+def loss_work(name: str, shape: tuple[int, int], *, compiled: bool = False, device: str = "cpu") -> Work:
     """Forward and backward of one of ours, in the midst of training."""
-    loss = LOSSES[name](_counts(shape[1]))
+    loss = LOSSES[name](_counts(shape[1])).to(device)
     # LDAM's logits are cosines. On larger ones its scale makes probabilities that are too small for normal
     # numbers, with which a CPU is slow.
-    logits, target = _logits(shape, largest=1.0) if name == "LDAM" else _logits(shape)
+    logits, target = _logits(shape, device, largest=1.0 if name == "LDAM" else torch.inf)
     if isinstance(loss, FFDSLoss):
         # From here on the group means are known, and new ones are gathered.
         loss.observe(logits, target)
         loss.end_epoch()
-    extra = (torch.randn(shape[0], FEATURES).relu_().requires_grad_(),) if name == "IB" else ()
+    extra = (torch.randn(shape[0], FEATURES).relu_().to(device).requires_grad_(),) if name == "IB" else ()
     called = torch.compile(loss, dynamic=False, fullgraph=True) if compiled else loss
     return _work(called, logits, target, *extra)
 
@@ -131,10 +131,10 @@ def _work(loss: nn.Module | Callable[..., Tensor], logits: Tensor, target: Tenso
     return work
 
 
-def _logits(shape: tuple[int, int], largest: float = torch.inf) -> tuple[Tensor, Tensor]:
+def _logits(shape: tuple[int, int], device: str, largest: float = torch.inf) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(shape, generator=generator).clamp_(-largest, largest).requires_grad_()
-    return logits, torch.randint(shape[1], (shape[0],), generator=generator)
+    logits = torch.randn(shape, generator=generator).clamp_(-largest, largest).to(device).requires_grad_()
+    return logits, torch.randint(shape[1], (shape[0],), generator=generator).to(device)
 
 
 def _counts(classes: int) -> list[int]:

@@ -17,7 +17,7 @@ from ffds.data.batches import EvalBatches
 from ffds.data.dataset import Dataset
 from ffds.models.build import build_model
 from ffds.training.compiled import compiled
-from ffds.training.evaluate import BATCH_SIZE, evaluate
+from ffds.training.evaluate import BATCH_SIZE, eval_batches, evaluate
 from ffds.training.launch import launched
 
 __all__ = ["conventional_evaluations", "our_evaluations", "our_steps", "step", "useful_flops"]
@@ -105,11 +105,12 @@ def our_evaluations(laps: Laps, setting: Setting, times: int) -> None:
     """Evaluate the test images as a training does after an epoch; each is a lap."""
     recipe, dataset = setting.recipe(epochs=1), setting.dataset()
     fabric = launched(recipe.trainer)
+    batches = eval_batches(fabric, dataset.test, recipe.data)
     model = _network(setting, dataset).to(memory_format=torch.channels_last)
     forward = compiled(model, torch.device("cpu")) if setting.sizes.compiled else model
 
     def work() -> None:
-        evaluate(fabric, forward, dataset.test, recipe.data, dataset.class_counts)
+        evaluate(fabric, forward, batches, dataset.class_counts, recipe.data.cut)
 
     _laps(laps, work, times)
 

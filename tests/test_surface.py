@@ -66,8 +66,8 @@ KEYS = {
     "optimizer": ["lr momentum weight_decay nesterov"],
     "schedule": ["epochs warmup milestones"],
     "trainer": [
-        "batch_size precision compile channels_last devices num_nodes accelerator seed eval_every",
-        "deterministic",
+        "batch_size precision compile cuda_graphs channels_last devices num_nodes accelerator seed",
+        "eval_every checkpoint_every deterministic",
     ],
 }
 

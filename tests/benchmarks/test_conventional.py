@@ -10,7 +10,7 @@ from ffds.data.augment import EvalTransform, TrainTransform
 from ffds.data.dataset import Split
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Trainer
-from ffds.training.evaluate import evaluate
+from ffds.training.evaluate import eval_batches, evaluate
 from ffds.training.launch import launched
 
 DATA = load_recipe("cifar10-lt-100").recipe.data
@@ -55,7 +55,8 @@ def test_both_sides_count_the_same_accuracy(split: Split) -> None:
     pictures = conventional.PictureDataset(split, conventional.eval_transform(DATA))
     batches = conventional.loader(pictures, batch_size=5, shuffle=False, workers=0)
     data = DATA.model_copy(update={"cut": None})
-    scores, _ = evaluate(launched(Trainer(accelerator="cpu")), model, split, data, [1] * CLASSES)
+    fabric = launched(Trainer(accelerator="cpu"))
+    scores, _ = evaluate(fabric, model, eval_batches(fabric, split, data), [1] * CLASSES, data.cut)
     assert conventional.evaluate(model, batches) == pytest.approx(scores.accuracy)
 
 

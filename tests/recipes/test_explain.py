@@ -124,8 +124,9 @@ def test_every_fault_is_named_at_once(broken: str) -> None:
         "  allowed: a section with the keys name, milestones, sampler\n"
         "  fix:     k is a setting of ffds, d-ffds",
         "unknown key trainer.lr\n  where:   bad.yaml:17:22\n  got:     2\n"
-        "  allowed: a section with the keys batch_size, precision, compile, channels_last, devices, "
-        "num_nodes, accelerator, seed, eval_every, deterministic\n  fix:     did you mean optimizer.lr?",
+        "  allowed: a section with the keys batch_size, precision, compile, cuda_graphs, channels_last, "
+        "devices, num_nodes, accelerator, seed, eval_every, checkpoint_every, deterministic\n"
+        "  fix:     did you mean optimizer.lr?",
     ],
     ids=lambda block: block.partition("\n")[0],
 )

@@ -9,7 +9,7 @@ from torch import nn
 from ffds.data.dataset import Split
 from ffds.errors import FfdsError
 from ffds.recipes.schema import Data, Trainer
-from ffds.training.evaluate import BATCH_SIZE, Predictions, evaluate
+from ffds.training.evaluate import BATCH_SIZE, Predictions, eval_batches, evaluate
 from ffds.training.launch import launched
 
 PLAIN = Data(name="digits", mean=(0.0,), std=(1.0,))
@@ -40,6 +40,11 @@ def fabric(precision="32"):
     return launched(Trainer(precision=precision, accelerator="cpu"))
 
 
+def scored(model, split, precision="32", **given):
+    one = fabric(precision)
+    return evaluate(one, model, eval_batches(one, split, PLAIN), COUNTS, PLAIN.cut, **given)
+
+
 def expected(split):
     logits = split.images.reshape(len(split), -1)[:, :3].astype(np.float64) / 255 * 10
     exponent = np.exp(logits - logits.max(1, keepdims=True))
@@ -49,7 +54,7 @@ def expected(split):
 @pytest.mark.parametrize("count", [1, BATCH_SIZE - 1, BATCH_SIZE, BATCH_SIZE + 1, 2 * BATCH_SIZE + 100])
 def test_against_numpy(count):
     split, model = written(count), Reading()
-    scores, predictions = evaluate(fabric(), model, split, PLAIN, COUNTS)
+    scores, predictions = scored(model, split)
     probability = expected(split)
     predicted = probability.argmax(1)
     rows = np.arange(count)
@@ -70,16 +75,16 @@ def test_against_numpy(count):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_put_back(training):
     model = Reading().train(training)
-    evaluate(fabric(), model, written(5), PLAIN, COUNTS)
+    scored(model, written(5))
     assert model.training is training
     with pytest.raises(ZeroDivisionError):
-        evaluate(fabric(), model, written(5), PLAIN, COUNTS, lambda: 1 / 0)
+        scored(model, written(5), poll=lambda: 1 / 0)
     assert model.training is training
 
 
 def test_polled_after_each_batch():
     polls = []
-    evaluate(fabric(), Reading(), written(600), PLAIN, COUNTS, lambda: polls.append(1))
+    scored(Reading(), written(600), poll=lambda: polls.append(1))
     assert len(polls) == 3
 
 
@@ -96,7 +101,7 @@ def test_precision_is_that_of_the_recipe():
 
     kinds = []
     for precision in ("32", "bf16"):
-        _, predictions = evaluate(fabric(precision), Network(), written(5), PLAIN, COUNTS)
+        _, predictions = scored(Network(), written(5), precision)
         assert predictions.confidence.dtype == np.float32
     assert kinds == [torch.float32, torch.bfloat16]
 

@@ -32,7 +32,7 @@ class Watched(NamedTuple):
     watch: FiniteWatch
 
     def step(self, number, loss=1.0):
-        self.watch.look(number, torch.tensor(loss))
+        self.watch.look(torch.tensor(number), torch.tensor(loss))
         self.optimizer.step()
 
 
@@ -88,7 +88,7 @@ def test_parameters_without_a_gradient_do_not_count():
     network = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(network.parameters(), fused=True)
     watch = FiniteWatch(Fabric(accelerator="cpu"), network, optimizer, gradients=True)
-    watch.look(0, torch.tensor(1.0))
+    watch.look(torch.tensor(0), torch.tensor(1.0))
     assert watch.first_bad() is None
 
 

@@ -156,10 +156,12 @@ def test_validation_is_scored_and_never_trained_on(tmp_path, monkeypatch):
     plain.train()
     held = tiny.fit(tmp_path / "held", recipe, images=images)
     original = held._evaluate
-    monkeypatch.setattr(held, "_evaluate", lambda split: scored.append(split) or original(split))
+    monkeypatch.setattr(held, "_evaluate", lambda batches: scored.append(batches) or original(batches))
     held.train()
-    assert [split is images.test for split in scored] == [True, False] * tiny.EPOCHS
-    assert all(split is images.validation for split in scored[1::2])
+    assert [batches is held.test for batches in scored] == [True, False] * tiny.EPOCHS
+    assert all(batches is held.held_out for batches in scored[1::2])
+    labels = torch.cat([batch.labels for batch in held.held_out]).tolist()
+    assert labels == images.validation.labels.tolist()
     for name, weight in plain.state.model.state_dict().items():
         assert torch.equal(held.state.model.state_dict()[name], weight), name
     for without, line in zip(plain.run.metrics, held.run.metrics, strict=True):
@@ -167,6 +169,43 @@ def test_validation_is_scored_and_never_trained_on(tmp_path, monkeypatch):
         assert line["validation"].keys() == line["test"].keys()
         assert len(line["validation"]["per_class"]) == 10
         assert line["test"] == without["test"]
+
+
+def test_checkpoints_of_some_epochs_alone(tmp_path, monkeypatch):
+    """Of every third and the last; whatever comes between is trained again, and the run is the same."""
+    tiny.use(monkeypatch)
+    recipe = tiny.recipe("trainer.checkpoint_every=3")
+    assert recipe.config_hash == tiny.recipe().config_hash
+    whole = train_recipe(tiny.recipe(), out=tmp_path / "whole", shown=False)
+    saved = []
+
+    def after_epoch(entry):
+        saved.append(sorted(path.name for path in run.checkpoints.glob("*")))
+        if entry["epoch"] == 2 and len(saved) == 2:
+            raise KeyboardInterrupt
+
+    run = Run.of(recipe, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(recipe, out=tmp_path, shown=False, after_epoch=after_epoch)
+    assert len(run.metrics) == 2
+    train_recipe(recipe, out=tmp_path, shown=False, after_epoch=after_epoch)
+    assert saved == [[], [], [], [], ["epoch-0003"], ["epoch-0003", "epoch-0004"]]
+    assert tiny.trace(run) == tiny.trace(whole)
+
+
+def test_only_whole_batches_are_compiled(tmp_path):
+    """One of another size would be compiled for itself, which takes longer than all of its kind."""
+    fit, seen = tiny.fit(tmp_path, tiny.recipe(method="ce")), []
+    original = fit.step.forward
+
+    def compiled(images, **given):
+        seen.append(len(images))
+        return original(images, **given)
+
+    fit.step.forward = compiled
+    fit.train()
+    assert fit.batches.rows == 32
+    assert seen == [32, 32] * tiny.EPOCHS, "and 31 as it is"
 
 
 def test_the_model_is_back_in_training_mode_after_each_evaluation(tmp_path, monkeypatch):
@@ -297,7 +336,7 @@ def test_compiled(tmp_path, monkeypatch):
     names = {f"model {name}" for name in plain.state.model.state_dict()}
     assert {name for name in trace if name.startswith("model ")} == names
     plain.state.restore(Checkpoints(whole.checkpoints).latest())
-    _, predictions = plain._evaluate(plain.dataset.test)
+    _, predictions = plain._evaluate(plain.test)
     assert predictions.confidence.tolist() == trace["predictions"]["confidence"]
     run = Run.of(recipe, tmp_path / "parts")
     tiny.stop_after(monkeypatch, tiny.POLLS + 2)

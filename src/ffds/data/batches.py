@@ -58,6 +58,9 @@ class TrainBatches:
         rank: of this process, below `world_size`.
         world_size: number of processes.
 
+    Attributes:
+        rows: of this rank in the first batch of an epoch, and in all others but the last.
+
     Raises:
         InputError: a rank would get no row: too few images, or a batch smaller than the number of ranks.
     """
@@ -83,6 +86,8 @@ class TrainBatches:
         self._images, self._labels = images_on(device, split.images), _labels_on(device, split)
         self._transform = TrainTransform(data)
         self._bounds = _train_bounds(len(split), batch_size, world_size)
+        share = _share(self._bounds[1], rank, world_size)
+        self.rows = share.stop - share.start
         self._rows_of_class = torch.from_numpy(np.argsort(split.labels, kind="stable"))
         self._class_counts = torch.from_numpy(np.unique(split.labels, return_counts=True)[1])
         self._seed, self._rank, self._world_size = seed, rank, world_size

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ffds.recipes.describe import leaves
 from ffds.recipes.load import load_recipe
-from ffds.recipes.schema import LOADING, Recipe
+from ffds.recipes.schema import LOADING, RUNNING, Recipe
 from ffds.recipes.source import shipped_recipes
 
 __all__ = ["Identity", "changed_settings", "deciding", "identity", "protocol"]
@@ -22,6 +22,7 @@ _OWN_IMAGES = ("folder", "parquet")
 _MACHINE = (
     *("trainer.compile", "trainer.channels_last", "trainer.devices", "trainer.num_nodes"),
     *("trainer.accelerator", "trainer.deterministic", "trainer.eval_every"),
+    *(f"trainer.{key}" for key in RUNNING),
 )
 """How a machine does the same training. Not trainer.precision: that can cost accuracy."""
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from ffds.recipes.method_settings import DEFERRED, LDAM, LDAMDRW, CrossEntropy, MethodSettings
 from ffds.recipes.section import Finite, Fraction, Milestones, NonNegative, Positive, Section
 
-__all__ = ["LOADING", "RENDERED", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
+__all__ = ["LOADING", "RENDERED", "RUNNING", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
 
 RENDERED = "rendered sample, not ICText"
 """What everything made from `ictext-sample` says."""
@@ -21,12 +21,14 @@ Channels = Field(strict=False, min_length=1, max_length=3, description="one valu
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Annotated[
-    Literal["32", "bf16", "16"],
+    Literal["32", "tf32", "bf16", "16"],
     BeforeValidator(lambda given: str(given) if type(given) is int else given),
 ]
 """`precision: 16` means "16": nobody should have to quote it on a command line."""
 LOADING = ("in_memory", "workers", "cache")
 """Keys of `data` that decide how fast images come, and no bit of them: no part of what a run is."""
+RUNNING = ("cuda_graphs", "checkpoint_every")
+"""Keys of `trainer` of which the same holds."""
 AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip"]
 
 
@@ -144,14 +146,28 @@ class Trainer(Section):
     """
 
     batch_size: Count = 128
-    precision: Precision = "32"
+    precision: Precision = Field(
+        default="32",
+        description="of the network: 32; tf32, float32 with products in TensorFloat-32 where a GPU can; "
+        "bf16 or 16, mixed; losses and scores are in float32 at least",
+    )
     compile: bool = False
+    cuda_graphs: bool = Field(
+        default=True,
+        description="record each kind of step and launch it as a whole: same numbers, faster; on one CUDA "
+        "device",
+    )
     channels_last: bool = True
     devices: Count = 1
     num_nodes: Count = 1
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seed: Seed = 0
     eval_every: Count = Field(default=1, description="epochs between evaluations; the last one always counts")
+    checkpoint_every: Count = Field(
+        default=1,
+        description="epochs between checkpoints: as many are lost at most where a process is killed; "
+        "one that is asked to stop saves first",
+    )
     deterministic: bool = False
 
 
@@ -210,8 +226,8 @@ class Recipe(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Every setting but those of `LOADING`, ready for JSON: recipes that agree in it are the same run."""
-        found = self.model_dump(mode="json", exclude={"data": set(LOADING)})
+        """Every setting but `LOADING` and `RUNNING`, ready for JSON: recipes that agree are the same run."""
+        found = self.model_dump(mode="json", exclude={"data": set(LOADING), "trainer": set(RUNNING)})
         # Runs from before there was a choice stay the same runs.
         if self.method.sampler == "instance-balanced":
             del found["method"]["sampler"]

@@ -10,13 +10,14 @@ from typing import Any
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.recipes.describe import leaves
-from ffds.recipes.schema import LOADING, Recipe
+from ffds.recipes.schema import LOADING, RUNNING, Recipe
 from ffds.sweep.space import SEARCHED, Space
 
 __all__ = ["identity", "refuse_other", "study_name"]
 
 _PLACE = {"data.root", "data.download", *(f"data.{key}" for key in LOADING)}
-_LEFT_OUT = _PLACE | {f"method.{key}" for key in SEARCHED}
+_MACHINE = {f"trainer.{key}" for key in RUNNING}
+_LEFT_OUT = _PLACE | _MACHINE | {f"method.{key}" for key in SEARCHED}
 """Where the images lie differs from machine to machine; what is searched differs from trial to trial."""
 
 

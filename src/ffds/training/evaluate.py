@@ -20,8 +20,9 @@ from ffds.evaluation.metrics import Evaluation, Scores
 from ffds.files import write_bytes
 from ffds.recipes.schema import Data
 from ffds.saving import saving
+from ffds.training.recorded import Recorder
 
-__all__ = ["Predictions", "evaluate"]
+__all__ = ["Predictions", "eval_batches", "evaluate"]
 
 BATCH_SIZE = 250
 """Divides the 10,000 test images of CIFAR and Tiny ImageNet, so that a compiled network meets one shape."""
@@ -60,28 +61,15 @@ class Predictions:
             write_bytes(path, file)
 
 
-def evaluate(
-    fabric: Fabric,
-    model: nn.Module,
-    split: Split,
-    data: Data,
-    class_counts: Sequence[int],
-    poll: Callable[[], None] = lambda: None,
-) -> tuple[Scores, Predictions]:
-    """Scores of a model on a set, each image counted once whatever the number of ranks.
+def eval_batches(fabric: Fabric, split: Split, data: Data) -> EvalBatches:
+    """The batches of this rank for `evaluate`.
 
     Args:
-        fabric: devices and precision.
-        model: images (B, C, h, w) → logits.
+        fabric: devices.
         split: the images.
-        data: how they are resized and normalised, and where head, middle and tail are cut.
-        class_counts: training images of each class, which decide the groups.
-        poll: called after each batch; may raise to stop.
-
-    Returns:
-        The scores and one prediction per image.
+        data: how they are resized and normalised.
     """
-    batches = EvalBatches(
+    return EvalBatches(
         split,
         data,
         batch_size=BATCH_SIZE,
@@ -89,15 +77,46 @@ def evaluate(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
-    evaluation = Evaluation(len(class_counts), class_counts, data.cut, fabric.device)
+
+
+def evaluate(
+    fabric: Fabric,
+    model: nn.Module,
+    batches: EvalBatches,
+    class_counts: Sequence[int],
+    cut: tuple[int, int, int] | None,
+    recorder: Recorder | None = None,
+    poll: Callable[[], None] = lambda: None,
+) -> tuple[Scores, Predictions]:
+    """Scores of a model on a set, each image counted once whatever the number of ranks.
+
+    Args:
+        fabric: devices and precision.
+        model: images (B, C, h, w) → logits.
+        batches: of `eval_batches`.
+        class_counts: training images of each class, which decide the groups.
+        cut: classes in head, middle and tail; None: thirds.
+        recorder: repeats the network on a GPU; None: the network runs as it is.
+        poll: called after each batch; may raise to stop.
+
+    Returns:
+        The scores and one prediction per image.
+    """
+    recorder = recorder or Recorder(on=False)
+
+    def forward(images: Tensor) -> Tensor:
+        with fabric.autocast():
+            logits: Tensor = model(images)
+        return logits
+
+    evaluation = Evaluation(len(class_counts), class_counts, cut, fabric.device)
     rows: list[tuple[Tensor, ...]] = []
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for batch in batches:
-                with fabric.autocast():
-                    logits = model(batch.images)
+                logits = recorder("evaluation", forward, batch.images)
                 evaluation.update(logits, batch.labels)
                 rows.append((batch.indices, batch.labels, *_predicted(logits.float(), batch.labels)))
                 poll()

@@ -40,18 +40,18 @@ class FiniteWatch:
         on_host = fabric.device.type == "cpu"
         self._seen = self._first if on_host else torch.full((), NEVER).pin_memory()
 
-    def look(self, step: int, loss: Tensor) -> None:
+    def look(self, step: Tensor, loss: Tensor) -> None:
         """Watch one step, after its backward pass and before the optimizer.
 
         Args:
-            step: its number within the epoch.
+            step: its number within the epoch, () int64.
             loss: ().
         """
         finite = loss.detach().isfinite()
         if self._gradients:
             found = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
             finite = finite & nn.utils.get_total_norm(found).isfinite()
-        self._first.copy_(torch.where(finite, self._first, self._first.clamp_max(step)))
+        self._first.copy_(torch.where(finite, self._first, torch.minimum(self._first, step)))
         if self._gradients:
             self._optimizer.found_inf = (self._first < NEVER).float()
         if self._seen is not self._first:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
-from ffds.data.batches import TrainBatches
-from ffds.data.dataset import Dataset, Split
+from ffds.data.batches import EvalBatches, TrainBatches
+from ffds.data.dataset import Dataset
 from ffds.errors import FfdsError, Interrupted, NonFiniteLossError
 from ffds.evaluation.groups import class_groups
 from ffds.evaluation.metrics import ClassAccuracy, Scores
@@ -21,14 +21,16 @@ from ffds.files import write_json
 from ffds.losses.statistics import ClassProbabilities
 from ffds.methods import Phase
 from ffds.models.build import build_model
+from ffds.recipes.method_settings import Custom
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
 from ffds.training.checkpoint import Checkpoint, Checkpoints
-from ffds.training.compiled import compiled
-from ffds.training.evaluate import Predictions, evaluate
+from ffds.training.compiled import compiled, compiled_loss
+from ffds.training.evaluate import Predictions, eval_batches, evaluate
 from ffds.training.interruption import Interruption
 from ffds.training.progress import TrainingProgress
 from ffds.training.ranks import any_rank, average_buffers
+from ffds.training.recorded import Recorder
 from ffds.training.state import Reached, TrainingState
 from ffds.training.step import TrainStep
 from ffds.training.trajectory import Trajectory
@@ -103,7 +105,14 @@ class Fit:
             len(self.batches),
             shown=shown and fabric.is_global_zero,
         )
-        self.step = TrainStep(fabric, self.forward, self.optimizer, self.state, recipe.trainer.seed)
+        self.test = eval_batches(fabric, dataset.test, recipe.data)
+        self.held_out = eval_batches(fabric, dataset.validation, recipe.data) if dataset.validation else None
+        self.recorder = self._recorder()
+        self.step = TrainStep(
+            *(fabric, self.forward, self.optimizer, self.state),
+            *(self._called_losses(), self.recorder, recipe.trainer.seed),
+            rows=self.batches.rows,
+        )
         self._lap_began = time.monotonic()
 
     def train(self) -> Outcome:
@@ -120,7 +129,7 @@ class Fit:
             try:
                 while self.reached.epoch < self.recipe.schedule.epochs:
                     last = self._epoch()
-                scores, predictions = last or self._evaluate(self.dataset.test)
+                scores, predictions = last or self._evaluate(self.test)
             except _StopRequested as stop:
                 self._save()
                 raise Interrupted(
@@ -162,16 +171,33 @@ class Fit:
             reached=Reached(),
         )
 
+    def _recorder(self) -> Recorder:
+        # Ranks would have to record at the same time; a loss scaler waits for the GPU; and of a loss of
+        # somebody else's nobody knows whether it keeps to tensors.
+        alone = self.fabric.world_size == 1 and self.fabric.device.type == "cuda"
+        scaled = self.recipe.trainer.precision == "16"
+        known = not isinstance(self.recipe.method, Custom)
+        return Recorder(on=self.recipe.trainer.cuda_graphs and alone and known and not scaled)
+
+    def _called_losses(self) -> Mapping[int, Callable[..., Tensor]]:
+        """The loss of each phase; on a GPU compiled where the network is: many small kernels become few."""
+        compiles = self.network is not self.state.model and not isinstance(self.recipe.method, Custom)
+        on_gpu = self.fabric.device.type == "cuda"
+        return {
+            phase.start: compiled_loss(phase.stage.loss) if compiles and on_gpu else phase.stage.loss
+            for phase in self.phases
+        }
+
     def _epoch(self) -> tuple[Scores, Predictions] | None:
-        """Train one epoch, score it where `eval_every` says so, and save."""
+        """Train one epoch, score it and save it where the recipe says so."""
         phase, lr = self._phase, self._lr
         images, train_seconds, seconds = self.reached.images, self.reached.train_seconds, self.reached.seconds
         observed = self._observes(phase)
         self._train_steps()
         images, train_seconds = self.reached.images - images, self.reached.train_seconds - train_seconds
-        scored, held_out = self._is_scored(), self.dataset.validation
-        test = self._evaluate(self.dataset.test) if scored else None
-        validation = self._evaluate(held_out) if scored and held_out else None
+        scored = self._is_due(self.recipe.trainer.eval_every, self.reached.epoch + 1)
+        test = self._evaluate(self.test) if scored else None
+        validation = self._evaluate(self.held_out) if scored and self.held_out else None
         if phase.statistics is not None:
             phase.statistics.end_epoch()
         self.reached.epoch, self.reached.step = self.reached.epoch + 1, 0
@@ -194,7 +220,8 @@ class Fit:
             self._hand_on()
         # Also where the epoch began as one to observe, and another session went on with it.
         self.state.observed.clear()
-        self._save()
+        if self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch):
+            self._save()
         self.progress.epoch(entry)
         self.after_epoch(entry)
         return test
@@ -248,14 +275,15 @@ class Fit:
         self.state.clear_running()
         return scores
 
-    def _is_scored(self) -> bool:
-        epoch = self.reached.epoch + 1
-        return epoch % self.recipe.trainer.eval_every == 0 or epoch == self.recipe.schedule.epochs
+    def _is_due(self, every: int, epoch: int) -> bool:
+        """Whether what is done every so many epochs, and after the last, is done after this one."""
+        return epoch % every == 0 or epoch == self.recipe.schedule.epochs
 
-    def _evaluate(self, split: Split) -> tuple[Scores, Predictions]:
+    def _evaluate(self, batches: EvalBatches) -> tuple[Scores, Predictions]:
         # Among several ranks a poll is a collective, and here they may have different numbers of batches.
         poll = self._poll if self.fabric.world_size == 1 else lambda: None
-        return evaluate(self.fabric, self.network, split, self.recipe.data, self.counts, poll)
+        cut = self.recipe.data.cut
+        return evaluate(self.fabric, self.network, batches, self.counts, cut, self.recorder, poll)
 
     def _poll_step(self) -> None:
         """Whether to go on after a step; several accelerators are asked now and then only, as that waits."""

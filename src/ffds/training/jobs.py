@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+from ffds.environment import usable_cores
 from ffds.errors import InputError
 from ffds.launcher import is_rank
 from ffds.recipes.schema import Recipe
@@ -96,7 +97,10 @@ class Jobs:
         """
         import torch
 
-        shared = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // self.count))}
+        shared = {
+            "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // self.count)),
+            "TORCHINDUCTOR_COMPILE_THREADS": str(max(1, usable_cores() // self.count)),
+        }
         return [shared | self._device(place) for place in range(processes)]
 
     def _device(self, place: int) -> dict[str, str]:

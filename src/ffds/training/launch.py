@@ -14,6 +14,7 @@ __all__ = ["launched"]
 
 _PRECISIONS: Final[dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]] = {
     "32": "32-true",
+    "tf32": "32-true",
     "bf16": "bf16-mixed",
     "16": "16-mixed",
 }

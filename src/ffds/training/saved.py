@@ -20,8 +20,9 @@ from ffds.models.build import Classifier, build_model
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
+from ffds.training.arithmetic import arithmetic
 from ffds.training.checkpoint import Checkpoint, Checkpoints
-from ffds.training.evaluate import Predictions, evaluate
+from ffds.training.evaluate import Predictions, eval_batches, evaluate
 from ffds.training.launch import launched
 
 __all__ = ["TrainProbabilities", "evaluate_run", "train_probabilities"]
@@ -81,7 +82,9 @@ def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> tuple[Scores, Predi
             where=recipe.data.root or recipe.data.name,
             fix="put them back, or name the images to score: data.root=DIR",
         )
-    return evaluate(fabric, network, dataset.test, recipe.data, checkpoint.identity["class_counts"])
+    batches, counts = eval_batches(fabric, dataset.test, recipe.data), checkpoint.identity["class_counts"]
+    with arithmetic(recipe.trainer):
+        return evaluate(fabric, network, batches, counts, recipe.data.cut)
 
 
 def train_probabilities(run: Run, overrides: Sequence[str] = ()) -> TrainProbabilities:
@@ -99,8 +102,9 @@ def train_probabilities(run: Run, overrides: Sequence[str] = ()) -> TrainProbabi
     means, class_group = (_loss_buffer(run, checkpoint, name) for name in ("group_means", "class_group"))
     dataset = open_dataset(recipe.data)
     fabric, network = _network(recipe, checkpoint, dataset)
-    counts = checkpoint.identity["class_counts"]
-    _, found = evaluate(fabric, network, dataset.train, recipe.data, counts)
+    counts, batches = checkpoint.identity["class_counts"], eval_batches(fabric, dataset.train, recipe.data)
+    with arithmetic(recipe.trainer):
+        _, found = evaluate(fabric, network, batches, counts, recipe.data.cut)
     return TrainProbabilities(
         probability=found.label_probability.astype(np.float64),
         group=class_group[found.label],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +20,9 @@ from ffds.errors import InputError
 from ffds.methods import phases
 from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.method_settings import Custom
-from ffds.recipes.schema import Recipe, Trainer
+from ffds.recipes.schema import Recipe
 from ffds.runs import Run
+from ffds.training.arithmetic import arithmetic
 from ffds.training.fit import Fit, Outcome
 from ffds.training.images import refuse_other_images
 from ffds.training.interruption import Interruption
@@ -100,7 +100,7 @@ def train_recipe(
         if dataset is not None:
             refuse_other_images(run, dataset)
         return run
-    with Interruption() as interruption, _determinism(recipe.trainer):
+    with Interruption() as interruption, arithmetic(recipe.trainer):
         fabric = launched(recipe.trainer)
         with _held(run, fabric), torch.random.fork_rng(_accelerators(fabric)):
             with fabric.rank_zero_first(local=True):  # one process downloads
@@ -141,22 +141,6 @@ def _held(run: Run, fabric: Fabric) -> Iterator[None]:
     finally:
         if fabric.is_global_zero:
             lock.__exit__(None, None, None)
-
-
-@contextmanager
-def _determinism(trainer: Trainer) -> Iterator[None]:
-    """Deterministic kernels only, where the recipe asks for them."""
-    if not trainer.deterministic:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def _accelerators(fabric: Fabric) -> list[torch.device]:

@@ -1,0 +1,120 @@
+"""Work on a GPU recorded as a CUDA graph: from then on launched as one, not kernel by kernel."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Recorder"]
+
+Result = TypeVar("Result", bound=Tensor | None)
+KEPT = 8
+"""Recordings at a time: of whole and last batches, in training and of both sets that are scored, and more."""
+
+
+class Recorder:
+    """Does work as it is, or has a GPU repeat what it has seen of it.
+
+    A training step of a small network launches hundreds of kernels of some µs each, and Python takes longer
+    to launch one than the GPU to run it. A recorded step is launched at once; its kernels, and so its
+    numbers, are the same.
+
+    Work is recorded when it is asked for a second time: what happens but once, as compilation or the first
+    state of an optimizer, has happened by then. While it is recorded, Python runs; when it is repeated,
+    Python does not. So it may read and write tensors in place only, and all that differs from time to time
+    must be in its inputs, or in its key. It must not wait for the GPU; work that does stays as it is, with a
+    warning.
+
+    Args:
+        on: whether to record; all tensors are on one CUDA device then.
+    """
+
+    def __init__(self, *, on: bool) -> None:
+        self._on = on
+        self._met: set[Hashable] = set()
+        self._recordings: dict[Hashable, _Recording] = {}
+        self._memory: Any = None
+
+    def __call__(self, key: Hashable, work: Callable[..., Result], *inputs: Tensor) -> Result:
+        """Do the work.
+
+        Args:
+            key: all that it depends on beside its inputs, as long as that does not change in place.
+            work: inputs → a tensor, or None.
+            inputs: whose values differ from time to time, and whose shapes may.
+
+        Returns:
+            What the work gave; of a recording, to be used before anything is recorded or repeated again.
+        """
+        if not self._on:
+            return work(*inputs)
+        whole = (key, *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs))
+        recording = self._recordings.get(whole)
+        if recording is None and whole in self._met:
+            recording = self._recorded(whole, work, inputs)
+        self._met.add(whole)
+        if recording is None:
+            return work(*inputs)
+        output: Any = recording.repeat(*inputs)
+        return output  # type: ignore[no-any-return]
+
+    def _recorded(
+        self, key: Hashable, work: Callable[..., Result], inputs: tuple[Tensor, ...]
+    ) -> _Recording | None:
+        try:
+            with _draws_as_before():
+                recording = _Recording(work, inputs, self._memory)
+        except Exception as error:  # whatever a network does that a recording cannot hold
+            self._on = False
+            self._recordings.clear()
+            print(
+                "warning: a step cannot be recorded as a CUDA graph; training goes on without, slower\n"
+                f"  got: {(str(error).strip() or type(error).__name__).splitlines()[0]}\n"
+                "  fix: a network that does not wait for the GPU, or trainer.cuda_graphs=false",
+                file=sys.stderr,
+                flush=True,
+            )
+            return None
+        # One more before one goes: its memory is shared as long as there is one.
+        self._memory, self._recordings[key] = recording.memory, recording
+        if len(self._recordings) > KEPT:
+            del self._recordings[next(iter(self._recordings))]
+        return recording
+
+
+@contextmanager
+def _draws_as_before() -> Iterator[None]:
+    """A recording that breaks off leaves a generator that believes in it, and refuses to draw."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    before = generator.get_state()
+    try:
+        yield
+    except Exception:
+        generator.graphsafe_set_state(torch.Generator(generator.device))
+        generator.set_state(before)
+        raise
+
+
+class _Recording:
+    """One graph, its inputs and its output, each in its own place in memory."""
+
+    def __init__(self, work: Callable[..., Result], inputs: tuple[Tensor, ...], memory: Any) -> None:
+        self._inputs = tuple(tensor.clone() for tensor in inputs)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=memory):
+            self._output = work(*self._inputs)
+        self.memory = self._graph.pool()
+
+    def repeat(self, *inputs: Tensor) -> object:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return self._output
