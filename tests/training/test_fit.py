@@ -15,6 +15,7 @@ from ffds.models.build import build_model
 from ffds.recipes.method_settings import METHODS, Custom
 from ffds.runs import Run
 from ffds.training.checkpoint import Checkpoints
+from ffds.training.fit import Fit
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from tests.training import tiny
@@ -191,6 +192,21 @@ def test_checkpoints_of_some_epochs_alone(tmp_path, monkeypatch):
     train_recipe(recipe, out=tmp_path, shown=False, after_epoch=after_epoch)
     assert saved == [[], [], [], [], ["epoch-0003"], ["epoch-0003", "epoch-0004"]]
     assert tiny.trace(run) == tiny.trace(whole)
+
+
+def test_the_wait_for_the_last_step_counts_as_training(tmp_path, monkeypatch):
+    """A GPU is behind the host, which waits for it after the last step alone."""
+    fit, clock, original = tiny.fit(tmp_path, tiny.recipe(method="ce")), [0.0], Fit._poll_step
+    monkeypatch.setattr("ffds.training.fit.time.monotonic", lambda: clock[0])
+
+    def poll_step(fit):
+        original(fit)
+        clock[0] += 10.0 if fit.reached.step == tiny.STEPS else 1.0
+
+    monkeypatch.setattr(Fit, "_poll_step", poll_step)
+    fit.train()
+    assert fit.reached.train_seconds == tiny.EPOCHS * (10.0 + tiny.STEPS - 1)
+    assert [line["images_per_second"] for line in fit.run.metrics] == [95 / 12] * tiny.EPOCHS
 
 
 def test_only_whole_batches_are_compiled(tmp_path):

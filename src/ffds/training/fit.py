@@ -252,6 +252,8 @@ class Fit:
             if self.reached.step == len(self.batches):
                 average_buffers(self.fabric, self.state.model)
             self._poll_step()
+        # The last poll has waited for what an accelerator still had to do.
+        self.reached.train_seconds += time.monotonic() - began
 
     def _stop_at(self, step: int) -> NoReturn:
         phase, lr = self._phase, self._lr
