@@ -37,7 +37,7 @@ from ffds.training.train import train_recipe
 
 __all__ = ["PARTS", "Figure", "main", "part_of_step"]
 
-RESULTS = Path(__file__).parents[1] / "results" / "gpu.json"
+RESULTS = Path(__file__).parents[1] / "results" / "gpu" / "speed.json"
 RECIPE = "cifar100-lt-100"
 WORKERS = 16
 BATCHES = (128, 512)
@@ -109,6 +109,16 @@ class Place(NamedTuple):
         return load_recipe("digits" if self.quick else RECIPE, [*given, *overrides], method=method).recipe
 
     @property
+    def modes(self) -> Mapping[str, tuple[str, ...]]:
+        """How steps are launched."""
+        return {name: given for name, given in MODES.items() if not (self.quick and "compiled" in name)}
+
+    @property
+    def workers(self) -> int:
+        """Of the conventional loop."""
+        return 2 if self.quick else WORKERS
+
+    @property
     def device(self) -> str:
         """Of torch."""
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -117,14 +127,14 @@ class Place(NamedTuple):
 def throughput(place: Place) -> Iterator[Figure]:
     """Images a second of training epochs as `ffds train` runs them, and of the conventional loop."""
     dataset = open_dataset(place.recipe().data)
-    for size in BATCHES:
+    sizes = (32,) if place.quick else BATCHES
+    for size in sizes:
         rates = _conventional(place, dataset, size)
         # Torch's own choice: convolutions in TensorFloat-32.
-        yield Figure.of(
-            "throughput", f"the conventional loop, {WORKERS} workers, eager", f"tf32, {size}", rates
-        )
-    for mode, settings in MODES.items():
-        for size in BATCHES:
+        row = f"the conventional loop, {place.workers} workers, eager"
+        yield Figure.of("throughput", row, f"tf32, {size}", rates)
+    for mode, settings in place.modes.items():
+        for size in sizes:
             for precision in PRECISIONS:
                 overrides = (*settings, f"trainer.precision={precision}", f"trainer.batch_size={size}")
                 rates = [entry["images_per_second"] for entry in _epochs(place, dataset, overrides)]
@@ -138,7 +148,7 @@ def losses(place: Place) -> Iterator[Figure]:
         row = f"F.cross_entropy {shape}"
         yield Figure.of("losses", row, "eager", _repeated(cross_entropy_work(shape, place.device)))
         for name in LOSSES:
-            for compiled in (False, True):
+            for compiled in (False,) if place.quick else (False, True):
                 work = loss_work(name, shape, compiled=compiled, device=place.device)
                 column = "compiled" if compiled else "eager"
                 yield Figure.of("losses", f"{name} {shape}", column, _repeated(work))
@@ -148,7 +158,7 @@ def kernels(place: Place) -> Iterator[Figure]:
     """Where the GPU's time goes in a training step, and how much of the time it is at work."""
     dataset = open_dataset(place.recipe().data)
     for precision in ("bf16", "tf32"):
-        for mode, settings in MODES.items():
+        for mode, settings in place.modes.items():
             overrides = (*settings, f"trainer.precision={precision}")
             profiled = _Profiled()
             (entry,) = _epochs(place, dataset, overrides, "ffds", profiled, counted=1)
@@ -164,8 +174,9 @@ def kernels(place: Place) -> Iterator[Figure]:
 
 def runs(place: Place) -> Iterator[Figure]:
     """One command by the clock on the wall: start, images, compilation, training, scores, checkpoints."""
-    for row, settings in {"eager": [], "compiled": ["trainer.compile=true"]}.items():
-        yield from _timed(place, f"D-FFDS, {row}", ["train", *_named(place), "method=d-ffds", *settings])
+    for mode, settings in place.modes.items():
+        if "CUDA graphs" in mode:
+            yield from _timed(place, f"D-FFDS, {mode}", ["train", *_named(place), "method=d-ffds", *settings])
 
 
 def methods(place: Place) -> Iterator[Figure]:
@@ -290,7 +301,7 @@ def _conventional(place: Place, dataset: Dataset, size: int) -> list[float]:
     optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer.model_dump())
     transform = conventional.train_transform(recipe.data, dataset.train.images.shape[1])
     pictures = conventional.PictureDataset(dataset.train, transform)
-    batches = conventional.loader(pictures, batch_size=size, shuffle=True, workers=WORKERS, pinned=True)
+    batches = conventional.loader(pictures, batch_size=size, shuffle=True, workers=place.workers, pinned=True)
     rates = []
     for _ in range(WARM + COUNTED):
         began = time.perf_counter()

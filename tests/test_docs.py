@@ -10,6 +10,7 @@ from benchmarks.result import page
 from benchmarks.scaling import Point, scaling_table
 from benchmarks.step_parts import Share, parts_table
 
+from benchmarks import gpu
 from ffds.cli.command import parsed
 from ffds.markdown import markdown_table
 from ffds.paper.identity import identity
@@ -93,10 +94,23 @@ def test_the_header_of_a_recipe_quotes_the_measured_runs(name):
         assert found[method.lower()] == accuracy
 
 
-def test_every_run_kept_has_its_line():
-    lines = read_csv(ROOT / "results" / "runs.csv")
+@pytest.mark.parametrize("place", ["results", "results/gpu"])
+def test_every_run_kept_has_its_line(place):
+    lines = read_csv(ROOT / place / "runs.csv")
     assert lines
-    assert lines == read_runs(ROOT / "results" / "runs")
+    assert lines == read_runs(ROOT / place / "runs")
+
+
+def test_the_page_on_a_gpu_shows_what_was_measured():
+    found = json.loads((ROOT / "results" / "gpu" / "speed.json").read_text("utf-8"))
+    assert (ROOT / "results" / "gpu" / "speed.md").read_text("utf-8") == gpu.page(found)
+    accuracies = {
+        figure["row"]: figure["value"]
+        for figure in found["methods"]["figures"]
+        if figure["column"] == "accuracy"
+    }
+    lines = read_csv(ROOT / "results" / "gpu" / "runs.csv")
+    assert accuracies == {line.method: line.accuracy_last for line in lines}
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)

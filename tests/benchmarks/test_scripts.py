@@ -10,7 +10,7 @@ import torch
 from benchmarks.step import useful_flops
 from torch import nn
 
-from benchmarks import scaling, step_parts
+from benchmarks import gpu, scaling, step_parts
 
 
 def test_scaling_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +44,54 @@ def test_parts_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         of = {share.part: share.seconds for share in found if share.step == kind}
         assert of["convolutions"] > of["optimizer"] > 0
         assert of["batch norm"] > 0
+
+
+def test_what_is_measured_on_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every part but the one that trains all methods, on whatever device there is."""
+    file, parts = tmp_path / "speed.json", ["throughput", "losses", "kernels", "runs"]
+    for only in (parts[:2], parts[2:]):
+        gpu.main(["--quick", "--only", *only, "--out", str(file), "--runs", str(tmp_path / "runs")])
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert list(found) == parts
+    assert file.with_suffix(".md").read_text(encoding="utf-8") == gpu.page(found)
+    figures = {part: [gpu.Figure(**figure) for figure in found[part]["figures"]] for part in parts}
+    rates = figures["throughput"]
+    assert {figure.row for figure in rates} == {
+        "the conventional loop, 2 workers, eager",
+        "eager",
+        "eager, CUDA graphs",
+    }
+    for figure in rates:
+        assert figure.low is not None
+        assert figure.high is not None
+        assert 0 < figure.low <= figure.value <= figure.high
+    assert {figure.column: figure.value > 0 for figure in figures["runs"]}["seconds"]
+    (accuracy,) = (figure.value for figure in figures["runs"] if figure.column == "accuracy")
+    (run,) = (tmp_path / "runs").glob("*/*/*/*/summary.json")
+    assert accuracy == json.loads(run.read_text(encoding="utf-8"))["accuracy"]["last"]
+    assert "throughput: eager: bf16, 32: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kernel", "part"),
+    [
+        ("triton_poi_fused_convolution_backward_native_batch_norm_backward_30", "fused kernels"),
+        (
+            "void at::native::batch_norm_collect_statistics_channels_last_kernel<>",
+            "batch norm",
+        ),
+        ("void cudnn::batchnorm_fwtr_nhwc_semiPersist<float>", "batch norm"),
+        ("sm80_xmma_wgrad_implicit_gemm_indexed_tf32f32_tf32f32_f32_nhwckrsc_nhwc", "convolutions"),
+        ("void cudnn::engines_precompiled::nhwcToNchwKernel<float>", "convolutions"),
+        ("void pointwise_mult_and_sum_complex<float2, 8, 4>(float2*)", "convolutions"),
+        ("void at::native::multi_tensor_apply_kernel<FusedSgdMathFunctor>", "optimizer"),
+        ("Memset (Device)", "copies"),
+        ("void at::native::vectorized_elementwise_kernel<CUDAFunctor_add<float>>", "the rest"),
+    ],
+)
+def test_parts_of_a_step_on_a_gpu(kernel: str, part: str) -> None:
+    """Names as torch's profiler gave them on an H200."""
+    assert gpu.part_of_step(kernel) == part
 
 
 def test_useful_flops_are_three_products_a_layer() -> None:

@@ -1,10 +1,13 @@
 """A recorded step, repeated without Python, does what the step does."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ffds.errors import NonFiniteLossError
 from ffds.recipes.method_settings import METHODS, Custom
 from ffds.training import recorded
 from ffds.training.fit import Fit
@@ -69,6 +72,21 @@ def test_a_run_of_recorded_steps_is_the_same_run(method, tmp_path, monkeypatch, 
     monkeypatch.undo()
     tiny.use(monkeypatch)
     assert tiny.trace(by_recordings) == tiny.trace(train_recipe(recipe, out=tmp_path / "plain", shown=False))
+
+
+def test_a_recorded_step_that_diverges_stops_the_run_where_a_plain_one_does(tmp_path, monkeypatch, traced):
+    tiny.use(monkeypatch)
+    recipe = tiny.recipe("optimizer.lr=1e6", "trainer.batch_size=20", method="ce")
+    found = []
+    for place in ("recorded", "plain"):
+        with pytest.raises(NonFiniteLossError) as caught:
+            train_recipe(recipe, out=tmp_path / place, shown=False)
+        found.append(json.loads(caught.value.diagnosis.read_text()))
+        assert traced.made >= 1
+        monkeypatch.undo()
+        tiny.use(monkeypatch)
+    assert found[0] == found[1]
+    assert found[0]["epoch"] > 1 or found[0]["step"] > 2, "in a step that was repeated"
 
 
 def test_work_is_recorded_when_it_comes_again(traced):
