@@ -301,7 +301,8 @@ def _conventional(place: Place, dataset: Dataset, size: int) -> list[float]:
     optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer.model_dump())
     transform = conventional.train_transform(recipe.data, dataset.train.images.shape[1])
     pictures = conventional.PictureDataset(dataset.train, transform)
-    batches = conventional.loader(pictures, batch_size=size, shuffle=True, workers=place.workers, pinned=True)
+    workers, pinned = place.workers, place.device == "cuda"
+    batches = conventional.loader(pictures, batch_size=size, shuffle=True, workers=workers, pinned=pinned)
     rates = []
     for _ in range(WARM + COUNTED):
         began = time.perf_counter()
@@ -339,7 +340,9 @@ class _Profiled:
     """The epoch after the first ones, seen by torch's profiler."""
 
     def __init__(self) -> None:
-        self._profile = profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU])
+        # The host's own events tell nothing here, but something has to be watched where there is no GPU.
+        watched = ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU
+        self._profile = profile(activities=[watched])
         self._times: dict[str, tuple[float, int]] = {}
 
     def __call__(self, epoch: int) -> None:
