@@ -390,6 +390,8 @@ def _timed(place: Place, row: str, command: Sequence[str]) -> Iterator[Figure]:
         own = summary["method"] if part == "methods" else row
         yield Figure(part, own, "accuracy", summary["accuracy"]["last"])
         yield Figure(part, own, "seconds of its epochs", summary["seconds"])
+        if part == "runs":
+            yield Figure(part, own, "seconds before and after them", seconds - summary["seconds"])
 
 
 @contextmanager
