@@ -109,8 +109,13 @@ class Fit:
         self.held_out = eval_batches(fabric, dataset.validation, recipe.data) if dataset.validation else None
         self.recorder = self._recorder()
         self.step = TrainStep(
-            *(fabric, self.forward, self.optimizer, self.state),
-            *(self._called_losses(), self.recorder, recipe.trainer.seed),
+            fabric,
+            self.forward,
+            self.optimizer,
+            self.state,
+            self._called_losses(),
+            self.recorder,
+            recipe.trainer.seed,
             rows=self.batches.rows,
         )
         self._lap_began = time.monotonic()

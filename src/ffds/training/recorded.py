@@ -60,8 +60,8 @@ class Recorder:
         self._met.add(whole)
         if recording is None:
             return work(*inputs)
-        output: Any = recording.repeat(*inputs)
-        return output  # type: ignore[no-any-return]
+        output: Result = recording.repeat(*inputs)
+        return output
 
     def _recorded(
         self, key: Hashable, work: Callable[..., Result], inputs: tuple[Tensor, ...]
@@ -113,7 +113,7 @@ class _Recording:
             self._output = work(*self._inputs)
         self.memory = self._graph.pool()
 
-    def repeat(self, *inputs: Tensor) -> object:
+    def repeat(self, *inputs: Tensor) -> Any:
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         self._graph.replay()
