@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import conventional
 from benchmarks.arguments import add_only, file_of, script_parser
 from benchmarks.losses import LOSSES, Work, cross_entropy_work, loss_work
+from benchmarks.result import number
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import commit, hardware, versions
@@ -165,9 +166,9 @@ def kernels(place: Place) -> Iterator[Figure]:
             column = f"{mode}, {precision}"
             steps = -(-len(dataset.train) // 128)
             seconds = len(dataset.train) / entry["images_per_second"]
-            for part, (busy, number) in profiled.parts().items():
+            for part, (busy, times) in profiled.parts().items():
                 yield Figure("kernels", part, column, 1e6 * busy / steps)
-                yield Figure("kernels", f"{part}, number", column, number / steps)
+                yield Figure("kernels", f"{part}, number", column, times / steps)
             yield Figure("kernels", "a step, by the host's clock", column, 1e6 * seconds / steps)
             yield Figure("kernels", "GPU at work, %", column, 100 * profiled.busy / seconds)
 
@@ -234,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "hardware": hardware(accelerator),
                 "versions": versions() | {"cuda": torch.version.cuda},
                 "commit": commit(),
-                "command": shlex.join(["python", "-m", "benchmarks.gpu", "--only", part]),
+                "command": shlex.join(["python", "-m", "benchmarks.gpu", *given]),
             }
             found: list[Figure] = []
             for figure in PARTS[part][1](place):
@@ -362,9 +363,9 @@ class _Profiled:
     def parts(self) -> dict[str, tuple[float, int]]:
         """Seconds and number of kernels of each part."""
         found = dict.fromkeys((*KERNELS, "the rest"), (0.0, 0))
-        for kernel, (seconds, number) in self._times.items():
+        for kernel, (seconds, times) in self._times.items():
             part = part_of_step(kernel)
-            found[part] = (found[part][0] + seconds, found[part][1] + number)
+            found[part] = (found[part][0] + seconds, found[part][1] + times)
         return found
 
 
@@ -413,15 +414,11 @@ def _watched() -> Iterator[list[float]]:
 def _table(figures: Iterable[Figure]) -> str:
     figures = list(figures)
     columns = list(dict.fromkeys(figure.column for figure in figures))
-    cells = {(figure.row, figure.column): _cell(figure) for figure in figures}
+    cells = {(figure.row, figure.column): number(figure.value) for figure in figures}
     rows = [["", *columns]]
     for row in dict.fromkeys(figure.row for figure in figures):
         rows.append([row, *(cells.get((row, column), "") for column in columns)])
     return markdown_table(rows)
-
-
-def _cell(figure: Figure) -> str:
-    return f"{figure.value:,.0f}" if abs(figure.value) >= 1000 else f"{figure.value:.3g}"
 
 
 if __name__ == "__main__":

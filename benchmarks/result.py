@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.timing import Pairs
 from ffds.markdown import markdown_table
 
-__all__ = ["Result", "page", "table"]
+__all__ = ["Result", "number", "page", "table"]
 
 Better = Literal["higher", "lower"]
 
@@ -122,10 +122,10 @@ def table(results: list[Result]) -> Table:
 def _cells(result: Result) -> list[str]:
     return [
         f"{result.name}, against {result.against}" if result.against else result.name,
-        f"{_number(result.ours)} {result.unit}",
-        f"{_number(result.yardstick)} {result.unit}" if result.yardstick is not None else "",
-        _number(result.ratio),
-        f"{_number(result.min)} to {_number(result.max)}" if result.pairs > 1 else "",
+        f"{number(result.ours)} {result.unit}",
+        f"{number(result.yardstick)} {result.unit}" if result.yardstick is not None else "",
+        number(result.ratio),
+        f"{number(result.min)} to {number(result.max)}" if result.pairs > 1 else "",
         _judgement(result),
     ]
 
@@ -134,10 +134,10 @@ def _judgement(result: Result) -> str:
     if result.target is None:
         return ""
     sign = "≥" if result.better == "higher" else "≤"
-    return f"{sign} {_number(result.target)}: {'met' if result.met else 'missed'}"
+    return f"{sign} {number(result.target)}: {'met' if result.met else 'missed'}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three digits, more before the point where they stand there."""
     if value is None:
         return ""
