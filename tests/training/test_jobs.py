@@ -37,6 +37,12 @@ def test_the_cores_are_divided_by_the_jobs_not_by_what_is_left(monkeypatch):
     assert [e["OMP_NUM_THREADS"] for e in Jobs(20).environments(2)] == ["1"] * 2
 
 
+def test_the_compilers_processes_are_shared_out(monkeypatch):
+    monkeypatch.setattr("ffds.training.jobs.usable_cores", lambda: 16)
+    given = [Jobs(count).environments(1)[0]["TORCHINDUCTOR_COMPILE_THREADS"] for count in (1, 3, 20)]
+    assert given == ["16", "5", "1"]
+
+
 def test_devices_are_given_out_in_turn(monkeypatch):
     gpus(monkeypatch, 4)
     found = [e["CUDA_VISIBLE_DEVICES"] for e in Jobs(5, (3, 1)).environments(5)]
