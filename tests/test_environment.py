@@ -23,7 +23,7 @@ def test_versions():
     assert found["python"] == platform.python_version()
     assert found["numpy"] == np.__version__
     assert found["ffds"] == metadata.version("ffds")
-    assert set(found) >= {"torch", "torchvision", "timm", "lightning-fabric", "torchmetrics"}
+    assert set(found) >= {"torch", "torchvision", "timm", "lightning-fabric"}
 
 
 def test_versions_leave_out_what_is_not_installed(monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 __all__ = ["commit", "environment", "hardware", "usable_cores", "versions"]
 
-_PACKAGES = ("ffds", "torch", "numpy", "torchvision", "timm", "lightning-fabric", "torchmetrics")
+_PACKAGES = ("ffds", "torch", "numpy", "torchvision", "timm", "lightning-fabric")
 
 
 def environment(accelerator: str | None = None) -> dict[str, object]:

@@ -18,7 +18,6 @@ TRAIN_EXTRA = {
     "safetensors",
     "sklearn",
     "timm",
-    "torchmetrics",
     "torchvision",
     "yaml",
 }

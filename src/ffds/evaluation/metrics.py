@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torchmetrics import Metric
 
 from ffds.errors import InputError
 from ffds.evaluation.groups import class_groups, shot_groups
@@ -67,9 +68,9 @@ class Evaluation:
 
     An image with a logit that is not finite counts as wrong and as a prediction of no class.
 
-    In a process group, every rank updates with its own images and all ranks call `compute`: torchmetrics sums
-    the counts over the ranks, so each image counts once. Counts are integers, also those of confidence, so
-    the result is bit-equal for any batches and any number of ranks.
+    In a process group, every rank updates with its own images and all ranks call `compute`: the counts are
+    summed over the ranks, so each image counts once. Counts are integers, also those of confidence, so the
+    result is bit-equal for any batches and any number of ranks.
 
     Args:
         num_classes: C, at least 1.
@@ -96,7 +97,7 @@ class Evaluation:
         if len(class_counts) != num_classes:
             raise InputError(f"{len(class_counts)} class counts for {num_classes} classes")
         self._groups = class_groups(class_counts, cut) | shot_groups(class_counts)
-        self._counts = _Counts(num_classes).to(device)
+        self._counts = _Counts(num_classes, device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch.
@@ -113,7 +114,7 @@ class Evaluation:
         Raises:
             InputError: there was no image.
         """
-        counts: dict[str, list[int]] = self._counts.compute()
+        counts = self._counts.over_ranks()
         support, correct, total = counts["support"], counts["correct"], sum(counts["support"])
         if total == 0:
             raise InputError("there is no image to evaluate", fix="give a test set with at least one image")
@@ -175,41 +176,35 @@ class ClassAccuracy:
         return {"accuracy": _percent(sum(correct), sum(total)), **_group_means(per_class, groups)}
 
 
-class _Counts(Metric):
-    """Everything the scores need, as sums over images."""
+class _Counts:
+    """Everything the scores need, as sums over images, in one tensor: summed and read in one go."""
 
-    full_state_update = False
-    support: Tensor
-    correct: Tensor
-    predicted: Tensor
-    bin_correct: Tensor
-    bin_confidence: Tensor
-    non_finite: Tensor
-    inner_edges: Tensor
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        sizes = {"support": num_classes, "correct": num_classes, "predicted": num_classes}
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        sizes = dict.fromkeys(("support", "correct", "predicted"), num_classes)
         sizes |= {"bin_correct": BINS, "bin_confidence": BINS, "non_finite": 1}
-        for name, size in sizes.items():
-            self.add_state(name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
-        self.register_buffer("inner_edges", torch.linspace(0, 1, BINS + 1)[1:-1], persistent=False)
+        self._all = torch.zeros(sum(sizes.values()), dtype=torch.int64, device=device)
+        self._parts = dict(zip(sizes, torch.split(self._all, list(sizes.values())), strict=True))
+        self._inner_edges = torch.linspace(0, 1, BINS + 1)[1:-1].to(device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        predictions = _predictions(logits)
+        predictions, counts = _predictions(logits), self._parts
         finite, right = (predictions >= 0).long(), (predictions == labels).long()
-        self.support.scatter_add_(0, labels, torch.ones_like(labels))
-        self.correct.scatter_add_(0, labels, right)
-        self.predicted.scatter_add_(0, predictions.clamp(min=0), finite)
-        self.non_finite += (1 - finite).sum()
+        counts["support"].scatter_add_(0, labels, torch.ones_like(labels))
+        counts["correct"].scatter_add_(0, labels, right)
+        counts["predicted"].scatter_add_(0, predictions.clamp(min=0), finite)
+        counts["non_finite"].add_((1 - finite).sum())
         confidence = logits.float().softmax(dim=1).amax(dim=1)
-        bins = torch.bucketize(confidence, self.inner_edges)
-        self.bin_correct.scatter_add_(0, bins, right)
-        self.bin_confidence.scatter_add_(0, bins, (confidence * FIXED_POINT).long() * finite)
+        bins = torch.bucketize(confidence, self._inner_edges)
+        counts["bin_correct"].scatter_add_(0, bins, right)
+        counts["bin_confidence"].scatter_add_(0, bins, (confidence * FIXED_POINT).long() * finite)
 
-    def compute(self) -> dict[str, list[int]]:
-        names = ("support", "correct", "predicted", "bin_correct", "bin_confidence", "non_finite")
-        return {name: getattr(self, name).tolist() for name in names}
+    def over_ranks(self) -> dict[str, list[int]]:
+        """The counts of all ranks by name; those of this rank stay its own."""
+        total = self._all.clone()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(total)
+        values = iter(total.tolist())
+        return {name: list(islice(values, len(part))) for name, part in self._parts.items()}
 
 
 def _predictions(logits: Tensor) -> Tensor:

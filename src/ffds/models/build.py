@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -84,6 +83,8 @@ def _backbone(model: Model, in_channels: int) -> tuple[nn.Module, int]:
 
 
 def _timm_network(name: str, pretrained: bool, in_channels: int) -> Any:
+    import timm  # with torchvision, a second that the networks of this package need not wait
+
     known = [*timm.list_models(), *timm.list_models(include_tags=True)]
     if name not in known:
         raise InputError(
