@@ -10,6 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "ffds"
 
 FLOORS = {
+    "collector": 0,
     "errors": 0,
     "environment": 0,
     "files": 0,

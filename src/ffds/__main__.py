@@ -1,7 +1,18 @@
-"""``python -m ffds``: the command line, also under torchrun."""
+"""``ffds``, ``python -m ffds``: the command line as a process of its own, also under torchrun."""
 
 import sys
 
 from ffds.cli import main
+from ffds.collector import collect_rarely
 
-sys.exit(main())
+__all__ = ["run"]
+
+
+def run() -> int:
+    """Run the command that this process is for, and return its exit code."""
+    collect_rarely()
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

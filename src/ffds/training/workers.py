@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ffds.collector import collect_rarely
 from ffds.training.interruption import Interruption
 from ffds.training.lines import PrefixedLines
 
@@ -97,6 +98,7 @@ def begin_work() -> tuple[dict[str, Any], PrefixedLines]:
 
     From now on the process ends as if by SIGTERM when the command does.
     """
+    collect_rarely()
     order: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     # A run notes the command that a reader can type.
     sys.argv = order["arguments"]
