@@ -46,7 +46,6 @@ PRECISIONS = ("32", "tf32", "bf16")
 MODES: Mapping[str, tuple[str, ...]] = {
     "eager": ("trainer.cuda_graphs=false",),
     "eager, CUDA graphs": (),
-    "compiled": ("trainer.compile=true", "trainer.cuda_graphs=false"),
     "compiled, CUDA graphs": ("trainer.compile=true",),
 }
 FAST = ("trainer.precision=bf16", "trainer.eval_every=10", "trainer.checkpoint_every=10")
@@ -174,10 +173,13 @@ def kernels(place: Place) -> Iterator[Figure]:
 
 
 def runs(place: Place) -> Iterator[Figure]:
-    """One command by the clock on the wall: start, images, compilation, training, scores, checkpoints."""
-    for mode, settings in place.modes.items():
-        if "CUDA graphs" in mode:
-            yield from _timed(place, f"D-FFDS, {mode}", ["train", *_named(place), "method=d-ffds", *settings])
+    """One command by the clock on the wall: start, images, compilation, training, scores, checkpoints.
+
+    Twice: if nothing was compiled on the machine before, the first one does it, and leaves it to the second.
+    """
+    (settings,) = list(place.modes.values())[-1:]
+    for time_ in ("first", "again"):
+        yield from _timed(place, f"D-FFDS, {time_}", ["train", *_named(place), "method=d-ffds", *settings])
 
 
 def methods(place: Place) -> Iterator[Figure]:
@@ -191,7 +193,11 @@ PARTS: Mapping[str, tuple[str, Callable[[Place], Iterator[Figure]]]] = {
     "throughput": ("Images a second in training, ResNet-32; columns: precision, batch", throughput),
     "losses": ("Forward and backward of a loss, µs of the GPU", losses),
     "kernels": ("A training step of FFDS at batch 128, µs of the GPU", kernels),
-    "runs": (f"One run by the clock on the wall, CIFAR-100-LT 100, 200 epochs, {' '.join(FAST)}", runs),
+    "runs": (
+        "One run by the clock on the wall, CIFAR-100-LT 100, 200 epochs, compiled, CUDA graphs, "
+        + " ".join(FAST),
+        runs,
+    ),
     "methods": (f"All methods by the clock on the wall, likewise, {' '.join(FAST)}", methods),
 }
 
