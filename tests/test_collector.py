@@ -30,6 +30,6 @@ def test_a_command_collects_rarely_and_not_at_its_end():
 
 
 def test_the_library_leaves_the_collector_alone():
-    code = "import gc; before = gc.get_threshold(); import ffds.training.train; print(before == gc.get_threshold())"
+    code = "import gc; was = gc.get_threshold(); import ffds.training.train; print(was == gc.get_threshold())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"

@@ -62,7 +62,8 @@ class ClassProbabilities(FullPrecision):
         found = probability.nan_to_num(0).to(self.sums.dtype)
         # Batch by batch: sample by sample, float32 loses digits over the million samples of an epoch.
         self.sums.add_(torch.zeros_like(self.sums).index_add_(0, target, found))
-        self.counts.index_add_(0, target, probability.eq(probability).long())
+        # For integers, the compiler would make a sort of index_add on a GPU.
+        self.counts.scatter_add_(0, target, probability.eq(probability).long())
 
     @torch.no_grad()
     def sum_over_ranks(self) -> None:

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from ffds.training.folding import fold_batch_norms
 
-__all__ = ["backend", "compiled", "compiled_loss"]
+__all__ = ["backend", "compiled"]
 
 # With it on, torch takes the gradient of batch norm and ReLU for hard to vectorize, and then sums it over the
 # pixels of 16 channels on one thread, whatever their number.
@@ -42,17 +42,6 @@ def compiled(model: nn.Module, device: torch.device) -> nn.Module:
     found: Any = torch.compile(model, dynamic=False, backend=backend)
     network: nn.Module = found
     return network
-
-
-def compiled_loss(loss: nn.Module) -> nn.Module:
-    """A loss, to be compiled when it is first called; its state stays that of the loss given.
-
-    Args:
-        loss: one of `ffds.losses`, or torch's.
-    """
-    found: Any = torch.compile(loss, dynamic=False, backend=backend)
-    called: nn.Module = found
-    return called
 
 
 def backend(graph: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:

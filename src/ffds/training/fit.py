@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from ffds.data.batches import EvalBatches, TrainBatches
 from ffds.data.dataset import Dataset
@@ -25,7 +25,7 @@ from ffds.recipes.method_settings import Custom
 from ffds.recipes.schema import Recipe
 from ffds.runs import Run
 from ffds.training.checkpoint import Checkpoint, Checkpoints
-from ffds.training.compiled import compiled, compiled_loss
+from ffds.training.compiled import compiled
 from ffds.training.evaluate import Predictions, eval_batches, evaluate
 from ffds.training.interruption import Interruption
 from ffds.training.progress import TrainingProgress
@@ -113,7 +113,6 @@ class Fit:
             self.forward,
             self.optimizer,
             self.state,
-            self._called_losses(),
             self.recorder,
             recipe.trainer.seed,
             rows=self.batches.rows,
@@ -183,15 +182,6 @@ class Fit:
         scaled = self.recipe.trainer.precision == "16"
         known = not isinstance(self.recipe.method, Custom)
         return Recorder(on=self.recipe.trainer.cuda_graphs and alone and known and not scaled)
-
-    def _called_losses(self) -> Mapping[int, Callable[..., Tensor]]:
-        """The loss of each phase; on a GPU compiled where the network is: many small kernels become few."""
-        compiles = self.network is not self.state.model and not isinstance(self.recipe.method, Custom)
-        on_gpu = self.fabric.device.type == "cuda"
-        return {
-            phase.start: compiled_loss(phase.stage.loss) if compiles and on_gpu else phase.stage.loss
-            for phase in self.phases
-        }
 
     def _epoch(self) -> tuple[Scores, Predictions] | None:
         """Train one epoch, score it and save it where the recipe says so."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,7 +28,6 @@ class TrainStep:
         forward: the network as Fabric set it up: images → logits and features.
         optimizer: of its parameters, as Fabric set it up.
         state: what the step changes.
-        losses: first epoch of each phase → its loss, compiled or not.
         recorder: repeats steps on a GPU.
         seed: of the run.
         rows: of this rank in a whole batch. A last batch of another size goes through the network as it is:
@@ -42,14 +40,13 @@ class TrainStep:
         forward: nn.Module,
         optimizer: Any,
         state: TrainingState,
-        losses: Mapping[int, Callable[..., Tensor]],
         recorder: Recorder,
         seed: int,
         *,
         rows: int,
     ) -> None:
         self.fabric, self.forward, self.optimizer, self.state = fabric, forward, optimizer, state
-        self.losses, self.recorder, self.rows = losses, recorder, rows
+        self.recorder, self.rows = recorder, rows
         self._uncompiled = getattr(forward, "_orig_mod", forward)
         # bfloat16 and the CPU have no loss scaler, whatever the recipe says.
         scaled = bool(fabric.strategy.precision.state_dict())
@@ -102,7 +99,7 @@ class TrainStep:
         forward = self.forward if len(batch.labels) == self.rows else self._uncompiled
         logits, features = forward(batch.images, with_features=True)
         extra = (features,) if phase.stage.with_features else ()
-        loss = self.losses[phase.start](logits, batch.labels, *extra)
+        loss = phase.stage.loss(logits, batch.labels, *extra)
         share = self._share(phase.stage.loss, batch)
         # DDP averages over ranks; a rank with a larger share of the batch has to count for more.
         self.fabric.backward(loss * (share * self.fabric.world_size))
