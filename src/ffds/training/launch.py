@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Literal
 
 from lightning_fabric import Fabric
@@ -26,14 +29,27 @@ def launched(trainer: Trainer) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         num_nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(
-        accelerator=trainer.accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy="ddp" if devices * num_nodes > 1 else "auto",
-        precision=_PRECISIONS[trainer.precision],
-    )
-    fabric.launch()
+    with _warnings_alone():
+        fabric = Fabric(
+            accelerator=trainer.accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy="ddp" if devices * num_nodes > 1 else "auto",
+            precision=_PRECISIONS[trainer.precision],
+        )
+        fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
     return fabric
+
+
+@contextmanager
+def _warnings_alone() -> Iterator[None]:
+    """Not Fabric's advice on the precision of products, which the recipe decides, nor what is no news."""
+    logger = logging.getLogger("lightning_fabric")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
