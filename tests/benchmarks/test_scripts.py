@@ -66,9 +66,11 @@ def test_what_is_measured_on_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture
         assert figure.high is not None
         assert 0 < figure.low <= figure.value <= figure.high
     assert {figure.column: figure.value > 0 for figure in figures["runs"]}["seconds"]
-    (accuracy,) = (figure.value for figure in figures["runs"] if figure.column == "accuracy")
-    (run,) = (tmp_path / "runs").glob("*/*/*/*/summary.json")
-    assert accuracy == json.loads(run.read_text(encoding="utf-8"))["accuracy"]["last"]
+    accuracies = {figure.row: figure.value for figure in figures["runs"] if figure.column == "accuracy"}
+    assert list(accuracies) == ["D-FFDS, first", "D-FFDS, again"]
+    for row, place in zip(accuracies, ("D-FFDS-first", "D-FFDS-again"), strict=True):
+        (run,) = (tmp_path / "runs" / place).glob("*/*/*/summary.json")
+        assert accuracies[row] == json.loads(run.read_text(encoding="utf-8"))["accuracy"]["last"]
     assert "throughput: eager: bf16, 32: " in capsys.readouterr().out
 
 
