@@ -177,9 +177,9 @@ def runs(place: Place) -> Iterator[Figure]:
 
     Twice: if nothing was compiled on the machine before, the first one does it, and leaves it to the second.
     """
-    (settings,) = list(place.modes.values())[-1:]
-    for time_ in ("first", "again"):
-        yield from _timed(place, f"D-FFDS, {time_}", ["train", *_named(place), "method=d-ffds", *settings])
+    *_, fastest = place.modes.values()
+    for turn in ("first", "again"):
+        yield from _timed(place, f"D-FFDS, {turn}", ["train", *_named(place), "method=d-ffds", *fastest])
 
 
 def methods(place: Place) -> Iterator[Figure]:

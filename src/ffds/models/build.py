@@ -83,7 +83,7 @@ def _backbone(model: Model, in_channels: int) -> tuple[nn.Module, int]:
 
 
 def _timm_network(name: str, pretrained: bool, in_channels: int) -> Any:
-    import timm  # with torchvision, a second that the networks of this package need not wait
+    import timm  # takes half a second, which the networks of this package need not wait
 
     known = [*timm.list_models(), *timm.list_models(include_tags=True)]
     if name not in known:
