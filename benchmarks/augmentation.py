@@ -11,7 +11,7 @@ from benchmarks.conventional import PictureDataset, train_transform
 from benchmarks.result import Result
 from benchmarks.setting import Setting
 from benchmarks.timing import alternate, timed
-from ffds.data.augment import TrainTransform
+from ffds.data.transforms import TrainTransform
 
 __all__ = ["augmentation"]
 

@@ -18,17 +18,17 @@ from benchmarks.setting import RECIPE, Setting
 from benchmarks.timing import Pairs, alternate
 from ffds.data.dataset import Dataset
 from ffds.environment import environment
-from ffds.methods import phases
+from ffds.jobs.plan import OpenData, plan
+from ffds.methods.base import phases
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Data
-from ffds.runs import Run
+from ffds.run_directory import Run
+from ffds.training.backend.devices import launched
 from ffds.training.evaluate import BATCH_SIZE
-from ffds.training.fit import Fit
-from ffds.training.interruption import Interruption
-from ffds.training.launch import launched
-from ffds.training.plan import OpenData, plan
+from ffds.training.loop import Fit
+from ffds.training.signals import Interruption
 from ffds.training.trajectory import Trajectory
 
 __all__ = ["conventional_epochs", "epoch", "our_epochs", "precision"]

@@ -12,11 +12,11 @@ from benchmarks.photos import photo_folder
 from benchmarks.result import Result
 from benchmarks.setting import Setting
 from benchmarks.timing import alternate
-from ffds.data.batches import TrainBatches
+from ffds.data.loader import TrainBatches
 from ffds.data.open import open_dataset
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
-from ffds.training.allocator import keep_freed_memory
+from ffds.training.backend.memory import keep_freed_memory
 
 __all__ = ["loading", "our_batches", "timms_batches"]
 

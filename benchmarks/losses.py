@@ -12,11 +12,11 @@ from benchmarks.result import Result
 from benchmarks.setting import SIDE, Setting
 from benchmarks.timing import alternate, timed
 from ffds.data import long_tail_counts
-from ffds.data.augment import TrainTransform
+from ffds.data.transforms import TrainTransform
 from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss, class_balanced_weights
 from ffds.models.build import build_model
-from ffds.training.allocator import keep_freed_memory
-from ffds.training.compiled import compiled as compiled_network
+from ffds.training.backend.compile import compiled as compiled_network
+from ffds.training.backend.memory import keep_freed_memory
 
 __all__ = ["LOSSES", "Work", "cross_entropy_work", "loss_work", "losses", "training_step"]
 

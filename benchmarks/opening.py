@@ -20,7 +20,7 @@ from benchmarks.setting import Setting
 from benchmarks.timing import alternate, timed
 from ffds.data.open import open_dataset
 from ffds.data.pack import write_pack
-from ffds.data.parquet_columns import image_column, image_mode
+from ffds.data.sources.parquet import image_column, image_mode
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data
 

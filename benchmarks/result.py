@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from rich.table import Table
 
 from benchmarks.timing import Pairs
-from ffds.markdown import markdown_table
+from ffds.reports.formatting import markdown_table
 
 __all__ = ["Result", "number", "page", "table"]
 

@@ -17,14 +17,14 @@ from benchmarks.losses import LOSSES, cross_entropy_work, loss_work
 from benchmarks.ranks import seconds_per_image
 from benchmarks.setting import SIDE, Setting
 from benchmarks.timing import timed
-from ffds.data.batches import TrainBatches
 from ffds.data.dataset import Split
+from ffds.data.loader import TrainBatches
 from ffds.environment import commit, hardware, usable_cores, versions
 from ffds.files import write_json
-from ffds.markdown import markdown_table
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
-from ffds.training.allocator import keep_freed_memory
+from ffds.reports.formatting import markdown_table
+from ffds.training.backend.memory import keep_freed_memory
 
 __all__ = ["TITLES", "Point", "by_batch", "by_classes", "by_images", "by_ranks", "main", "scaling_table"]
 

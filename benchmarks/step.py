@@ -13,12 +13,12 @@ from benchmarks.losses import training_step
 from benchmarks.result import Result
 from benchmarks.setting import SIDE, Setting
 from benchmarks.timing import alternate, timed
-from ffds.data.batches import EvalBatches
 from ffds.data.dataset import Dataset
+from ffds.data.loader import EvalBatches
 from ffds.models.build import build_model
-from ffds.training.compiled import compiled
+from ffds.training.backend.compile import compiled
+from ffds.training.backend.devices import launched
 from ffds.training.evaluate import BATCH_SIZE, eval_batches, evaluate
-from ffds.training.launch import launched
 
 __all__ = ["conventional_evaluations", "our_evaluations", "our_steps", "step", "useful_flops"]
 

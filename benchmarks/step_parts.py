@@ -13,15 +13,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.arguments import file_of, script_parser
 from benchmarks.setting import FULL, QUICK, RECIPE, SIDE, Sizes
-from ffds.data.augment import TrainTransform
+from ffds.data.transforms import TrainTransform
 from ffds.environment import commit, hardware, versions
 from ffds.files import write_json
-from ffds.markdown import markdown_table
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
-from ffds.training.allocator import keep_freed_memory
-from ffds.training.compiled import compiled as compiled_network
+from ffds.reports.formatting import markdown_table
+from ffds.training.backend.compile import compiled as compiled_network
+from ffds.training.backend.memory import keep_freed_memory
 
 __all__ = ["PARTS", "Share", "main", "part_of", "parts_table", "shares"]
 

@@ -1,4 +1,4 @@
-"""What every test may rely on: one thread, a cache of its own, and no process left behind."""
+"""What every test may rely on: one thread, its own cache, no process left behind; and a run to look at."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.training import processes
+from ffds.recipes.schema import Recipe
+from ffds.run_directory import Run
+from ffds.training.train import train_recipe
+from tests.training import processes, tiny
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,3 +33,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def no_process_is_left() -> Iterator[None]:
     yield
     processes.kill_all()
+
+
+@pytest.fixture(scope="session")
+def d_ffds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Run]:
+    """D-FFDS on the tiny digits, never interrupted. Look only."""
+    recipe = tiny.recipe()
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use(patch)
+        return recipe, train_recipe(recipe, out=tmp_path_factory.mktemp("whole"), shown=False)

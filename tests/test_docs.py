@@ -11,15 +11,13 @@ from benchmarks.scaling import Point, scaling_table
 from benchmarks.step_parts import Share, parts_table
 
 from benchmarks import gpu
-from ffds.cli.command import parsed
-from ffds.markdown import markdown_table
-from ffds.paper.identity import identity
-from ffds.paper.measured import read_csv, read_runs
+from ffds.cli.main import parsed
 from ffds.paper.reproduce import reproduced
+from ffds.paper.table_plan import planned_table
 from ffds.paper.tables import rows
-from ffds.paper.wanted import planned_table
-from ffds.recipes.load import load_recipe
-from ffds.recipes.source import recipe_text, shipped_recipes
+from ffds.recipes.load import load_recipe, recipe_text, shipped_recipes
+from ffds.reports.formatting import markdown_table
+from ffds.reports.run_records import identity, read_csv, read_runs
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

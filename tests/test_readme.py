@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ffds.cli.command import parsed
-from ffds.paper.measured import read_csv
-from ffds.paper.numbers import TABLE_1A
-from ffds.paper.wanted import planned_table
+from ffds.cli.main import parsed
+from ffds.paper.reference import TABLE_1A
+from ffds.paper.table_plan import planned_table
 from ffds.recipes import load_recipe
 from ffds.recipes.method_settings import METHODS
+from ffds.reports.run_records import read_csv
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu" / "runs.csv"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import ffds
-from ffds.cli.command import parser
+from ffds.cli.main import parser
 from ffds.recipes import shipped_recipes
-from ffds.recipes.describe import leaves
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import METHODS
+from ffds.recipes.schedule import leaves
 
 VERBS = {
     "train",

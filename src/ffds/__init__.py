@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ffds.comparison import compare as compare
-    from ffds.runs import Run as Run
+    from ffds.reports.comparison import compare as compare
+    from ffds.run_directory import Run as Run
     from ffds.training.train import train as train
 
 __all__ = ["Run", "compare", "train"]
 
 # Imported on first use: `import ffds` and `ffds --help` stay free of torch.
-_HOMES = {"Run": "ffds.runs", "compare": "ffds.comparison", "train": "ffds.training.train"}
+_HOMES = {"Run": "ffds.run_directory", "compare": "ffds.reports.comparison", "train": "ffds.training.train"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 import sys
 
 from ffds.cli import main
-from ffds.collector import collect_rarely
+from ffds.environment import collect_rarely
 
 __all__ = ["run"]
 

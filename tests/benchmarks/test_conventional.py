@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from benchmarks import conventional
-from ffds.data.augment import EvalTransform, TrainTransform
 from ffds.data.dataset import Split
+from ffds.data.transforms import EvalTransform, TrainTransform
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Trainer
+from ffds.training.backend.devices import launched
 from ffds.training.evaluate import eval_batches, evaluate
-from ffds.training.launch import launched
 
 DATA = load_recipe("cifar10-lt-100").recipe.data
 COUNT, SIDE, CLASSES = 12, 8, 3

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffds.data import images as decoding
+from ffds.data import decode as decoding
 from ffds.data.cache import cache_directory, clear, entries
 from ffds.data.open import open_dataset
 from ffds.errors import InputError
-from ffds.paper import identity as paper
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data
+from ffds.reports import run_records as paper
 from ffds.sweep import identity as sweep
 from ffds.sweep.space import Space
 from tests.data.test_pack import DIGITS, as_pack, same, write_pack

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffds.data.decoder import PIECE
-from ffds.data.decoders import Decoders
-from ffds.data.images import FileImages, Stored
+from ffds.data.decode import FileImages, Stored
+from ffds.data.streaming import PIECE, Decoders
 from ffds.errors import FfdsError, InputError
 from tests.data.pictures import write_picture
 
@@ -69,7 +68,7 @@ def cut(count, size):
 def some(request):
     """A few slots only, so that all are used again and again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffds.data.decoders.AHEAD", 4)
+        patch.setattr("ffds.data.streaming.AHEAD", 4)
         return decoders(request.param)
 
 
@@ -164,7 +163,7 @@ def test_a_worker_killed_while_it_waits(two, paths, expected):
 
 
 def test_a_worker_that_cannot_start(paths, monkeypatch, capfd):
-    monkeypatch.setattr("ffds.data.decoders._COMMAND", "import sys; sys.exit(3)")
+    monkeypatch.setattr("ffds.data.streaming._COMMAND", "import sys; sys.exit(3)")
     with pytest.raises(FfdsError, match=r"decoding worker 0 .* ended with exit code 3"):
         list(decoders(1).decode(paths, cut(4, 2)))
 
@@ -185,8 +184,8 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from ffds.data.decoders import Decoders
-from ffds.data.images import Stored
+from ffds.data.streaming import Decoders
+from ffds.data.decode import Stored
 paths = [Path(name) for name in sys.argv[1:]]
 decoders = Decoders(Stored(12), (12, 12, 3), 2)
 reader = decoders.decode(paths, [np.arange(2)] * 100)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffds.data import digest
-from ffds.data.digest import pixels_digest
+from ffds.data import decode as digest
+from ffds.data.decode import pixels_digest
 
 CONTENTS = st.lists(st.binary(max_size=3), max_size=4)
 

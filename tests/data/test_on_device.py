@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ffds.data import on_device
-from ffds.data.on_device import Brought, Resident, images_on
+from ffds.data import loader as on_device
+from ffds.data.loader import Brought, Resident, images_on
 
 CPU = torch.device("cpu")
 ARRAY = np.random.default_rng(0).integers(0, 256, (20, 3, 4, 2), dtype=np.uint8)

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tvf
 
-from ffds.data.resampling import by_products, resample, resample_boxes, triangle_weights
+from ffds.data.transforms import by_products, resample, resample_boxes, triangle_weights
 
 SIDE = st.integers(1, 40)
 OUT = st.tuples(st.integers(1, 50), st.integers(1, 50))

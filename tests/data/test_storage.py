@@ -10,7 +10,7 @@ import pytest
 
 from ffds.data import open_dataset
 from ffds.data.storage import machine_memory
-from ffds.data.streamed import StreamedImages
+from ffds.data.streaming import StreamedImages
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 from tests.data.pictures import write_folder, write_picture

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from ffds.data import threads
-from ffds.data.threads import MOST, image_threads
+from ffds.data import decode as threads
+from ffds.data.decode import MOST, image_threads
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (3, 3), (MOST, MOST), (1000, MOST)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ffds.evaluation.metrics import Evaluation, Scores
+from ffds.evaluation.measures import Evaluation, Scores
 
 __all__ = ["CLASS_COUNTS", "images", "scores"]
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
-from ffds.runs import Run
+from ffds.run_directory import Run
 
 ENVIRONMENT = {
     "hardware": "2 cores of X",

@@ -14,8 +14,8 @@ from ffds.losses import functional
 from ffds.losses.ffds import focusing_parameters
 from ffds.paper import figure_data
 from ffds.paper.figure_data import EpochAccuracy
-from ffds.paper.numbers import FIGURE_1
-from ffds.runs import Run
+from ffds.paper.reference import FIGURE_1
+from ffds.run_directory import Run
 from tests.paper import made
 
 SHORT = "schedule.epochs=4"

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
-from ffds.paper.measured import csv_text, read_runs
+from ffds.jobs.jobs import ALONE, Jobs
 from ffds.paper.reproduce import find_run, reproduced, train_missing
-from ffds.paper.wanted import planned_table
-from ffds.runs import Run
-from ffds.training.jobs import ALONE, Jobs
+from ffds.paper.table_plan import planned_table
+from ffds.reports.run_records import csv_text, read_runs
+from ffds.run_directory import Run
 from tests.paper import made
 
 SHORT = "schedule.epochs=2"
@@ -35,7 +35,7 @@ def trained(monkeypatch):
                 made.run(out, one, last=40.0 + one.trainer.seed, checkpoint=False)
         return failures
 
-    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
+    monkeypatch.setitem(sys.modules, "ffds.jobs.several", SimpleNamespace(train_all=train_all))
     return asked
 
 
@@ -77,7 +77,7 @@ def test_jobs_are_handed_on(monkeypatch, tmp_path):
         asked.append(jobs)
         return {}
 
-    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
+    monkeypatch.setitem(sys.modules, "ffds.jobs.several", SimpleNamespace(train_all=train_all))
     reproduced(plan("ce"), out=tmp_path)
     reproduced(plan("ce"), out=tmp_path, jobs=Jobs(2, (0,)))
     assert asked == [ALONE, Jobs(2, (0,))]
@@ -95,7 +95,7 @@ def test_an_interruption_ends_it(monkeypatch, tmp_path):
     def train_all(recipes, **_):
         raise Interrupted("stopped")
 
-    monkeypatch.setitem(sys.modules, "ffds.training.several", SimpleNamespace(train_all=train_all))
+    monkeypatch.setitem(sys.modules, "ffds.jobs.several", SimpleNamespace(train_all=train_all))
     with pytest.raises(Interrupted):
         reproduced(plan("ce"), out=tmp_path)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from ffds.errors import NonFiniteLossError
-from ffds.paper.cells import Failure, filled
-from ffds.paper.identity import identity
-from ffds.paper.measured import read_runs
+from ffds.paper.table_plan import planned_table
 from ffds.paper.tables import (
+    Failure,
     caption,
+    filled,
     footnotes,
     latex,
     markdown,
@@ -22,7 +22,7 @@ from ffds.paper.tables import (
     tidy_csv,
     write_table,
 )
-from ffds.paper.wanted import planned_table
+from ffds.reports.run_records import identity, read_runs
 from tests.paper import made
 
 SHORT = "schedule.epochs=2"

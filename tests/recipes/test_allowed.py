@@ -4,10 +4,10 @@ from typing import get_args
 
 import pytest
 
-from ffds.recipes.allowed import Path, allowed, choices, section_at
+from ffds.recipes.messages import Path, allowed, choices, section_at
 from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Data, Recipe
-from ffds.recipes.section import Section
+from ffds.settings import Section
 
 
 @pytest.mark.parametrize(

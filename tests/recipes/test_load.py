@@ -12,13 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffds.errors import InputError
-from ffds.recipes.describe import leaves
-from ffds.recipes.load import Resolved, dump_recipe, load_recipe, override_texts, planned_recipe
+from ffds.recipes.load import (
+    Resolved,
+    dump_recipe,
+    load_recipe,
+    override_texts,
+    parse_overrides,
+    planned_recipe,
+    recipe_text,
+    shipped_recipes,
+)
 from ffds.recipes.method_settings import METHODS, Custom
-from ffds.recipes.overrides import parse_overrides
+from ffds.recipes.schedule import leaves
 from ffds.recipes.schema import Data, Recipe
-from ffds.recipes.source import recipe_text, shipped_recipes
-from ffds.recipes.yaml_text import dump_yaml
+from ffds.recipes.yaml_loader import dump_yaml
 
 FILE = """\
 data:

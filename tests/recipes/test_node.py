@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffds.recipes.node import COMMAND_LINE, DEFAULT, Node, Place, merge
+from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, Node, Place, merge
 
 names = st.sampled_from("abc")
 plain_values = st.recursive(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ffds.recipes.overrides import parse_overrides
+from ffds.recipes.load import parse_overrides
 
 
 def test_values_follow_the_rules_of_the_file() -> None:

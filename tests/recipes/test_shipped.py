@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from ffds.recipes.load import dump_recipe, load_recipe
+from ffds.recipes.load import dump_recipe, load_recipe, recipe_text, shipped_recipes
 from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Recipe
-from ffds.recipes.source import recipe_text, shipped_recipes
 
 NAMES = [
     *("cifar10-lt-10", "cifar10-lt-100", "cifar10-lt-50"),

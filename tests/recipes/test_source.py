@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ffds.errors import InputError
-from ffds.recipes.source import MAX_BYTES, read_recipe, shipped_recipes
+from ffds.recipes.load import MAX_BYTES, read_recipe, shipped_recipes
 
 
 def test_an_unknown_name_lists_the_shipped_and_the_nearest() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ffds.errors import Interrupted, NonFiniteLossError
 from ffds.recipes.schema import Recipe
-from ffds.runs import Run
+from ffds.run_directory import Run
 from ffds.sweep.found import Found
 from tests.training import tiny
 

@@ -8,8 +8,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from ffds.drawing.save import save_figure
-from ffds.drawing.style import style
+from ffds.plotting import save_figure, style
 from ffds.recipes.load import load_recipe
 from ffds.sweep.best import best_text, write_best
 from ffds.sweep.found import ENOUGH

@@ -16,10 +16,10 @@ KILLS = {
     "before a trial has its worker": ("optuna", "Trial.set_user_attr", 2, "before"),
     "between two draws of a trial": ("optuna", "Trial.suggest_float", 5, "before"),
     "after the last draw": ("optuna", "Trial.suggest_categorical", 6, "after"),
-    "before an epoch is recorded": ("ffds.runs", "Run.add_epoch", 13, "before"),
+    "before an epoch is recorded": ("ffds.run_directory", "Run.add_epoch", 13, "before"),
     "before a score is reported": ("optuna", "Trial.report", 6, "before"),
     "after a score is reported": ("optuna", "Trial.report", 6, "after"),
-    "before a finished run is": ("ffds.runs", "Run.finish", 2, "before"),
+    "before a finished run is": ("ffds.run_directory", "Run.finish", 2, "before"),
     "before a trial is told": ("optuna", "Study.tell", 2, "before"),
     "after a trial is told": ("optuna", "Study.tell", 2, "after"),
 }

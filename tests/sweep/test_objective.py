@@ -9,7 +9,7 @@ import pytest
 
 from ffds import sweep
 from ffds.errors import NonFiniteLossError
-from ffds.runs import Run
+from ffds.run_directory import Run
 from ffds.sweep.objective import Objective, balanced_accuracy
 from ffds.sweep.recipe import searched_recipe
 from tests.sweep import made

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
-from ffds.runs import Run
+from ffds.run_directory import Run
 from ffds.sweep import search
 from ffds.sweep.claims import claim
 from ffds.sweep.recipe import searched_recipe, with_validation

@@ -9,7 +9,7 @@ from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import TrialState
 
 from ffds.errors import InputError
-from ffds.locks import held
+from ffds.files import held
 from ffds.recipes.method_settings import DFFDS
 from ffds.sweep.claims import claim, give_back, left, revive, worker
 from ffds.sweep.space import Space

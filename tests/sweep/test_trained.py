@@ -11,7 +11,7 @@ import pytest
 from ffds.cli import main
 from ffds.data.dataset import Split
 from ffds.recipes.load import load_recipe
-from ffds.runs import Run
+from ffds.run_directory import Run
 from ffds.sweep.best import write_best
 from ffds.sweep.search import sweep
 from ffds.training.step import TrainStep

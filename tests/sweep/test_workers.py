@@ -8,9 +8,9 @@ import pytest
 
 from ffds.cli import main
 from ffds.errors import InputError, NonFiniteLossError
-from ffds.runs import Run
+from ffds.jobs.jobs import Jobs
+from ffds.run_directory import Run
 from ffds.sweep.search import sweep
-from ffds.training.jobs import Jobs
 from tests.training import processes
 
 START, EPOCHS, TRIALS = 3, 6, 3

@@ -9,8 +9,8 @@ from torch import nn
 from ffds.data.dataset import Split
 from ffds.errors import FfdsError
 from ffds.recipes.schema import Data, Trainer
+from ffds.training.backend.devices import launched
 from ffds.training.evaluate import BATCH_SIZE, Predictions, eval_batches, evaluate
-from ffds.training.launch import launched
 
 PLAIN = Data(name="digits", mean=(0.0,), std=(1.0,))
 COUNTS = [50, 9, 3]

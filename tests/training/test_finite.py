@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ffds.cli import main
-from ffds.data.batches import Batch
+from ffds.data.loader import Batch
 from ffds.errors import NonFiniteLossError
 from ffds.losses import FFDSLoss
 from ffds.models.build import Classifier
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import Custom
-from ffds.runs import Run
-from ffds.training.finite import FiniteWatch, diagnosis
+from ffds.run_directory import Run
+from ffds.training.step import FiniteWatch, diagnosis
 from ffds.training.train import train_recipe
 from tests.training import tiny
 from tests.training.test_resume import with_loss_scaler

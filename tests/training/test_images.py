@@ -6,8 +6,8 @@ import pytest
 
 from ffds.data.dataset import Split
 from ffds.errors import InputError, Interrupted
-from ffds.runs import Run
-from ffds.training.several import train_all
+from ffds.jobs.several import train_all
+from ffds.run_directory import Run
 from ffds.training.train import train_recipe
 from tests.training import tiny
 

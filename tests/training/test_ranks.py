@@ -21,9 +21,9 @@ from ffds.losses import FFDSLoss
 from ffds.models.build import Classifier
 from ffds.models.heads import LinearHead
 from ffds.recipes.load import load_recipe
-from ffds.runs import Run
-from ffds.training.launch import launched
-from ffds.training.ranks import any_rank, average_buffers, gathered, sum_over_ranks
+from ffds.run_directory import Run
+from ffds.training.backend.devices import launched
+from ffds.training.state import any_rank, average_buffers, gathered, sum_over_ranks
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from tests.training import processes, tiny
@@ -97,7 +97,7 @@ def without_batch_norm(model, *, num_classes, **_):
 def train_plain(_rank, out, method, batch_size, lr, *settings):
     with pytest.MonkeyPatch.context() as patch:
         tiny.use(patch)
-        patch.setattr("ffds.training.fit.build_model", without_batch_norm)
+        patch.setattr("ffds.training.loop.build_model", without_batch_norm)
         settings = (ON_CPU, f"trainer.batch_size={batch_size}", f"optimizer.lr={lr}", *settings)
         recipe = tiny.recipe(*settings, method=method)
         train_recipe(recipe, out=out, shown=False)
@@ -229,7 +229,7 @@ class NotFiniteOnOne(FFDSLoss):
 
 def train_into_not_finite(rank, out):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffds.methods.FFDSLoss", NotFiniteOnOne)
+        patch.setattr("ffds.methods.base.FFDSLoss", NotFiniteOnOne)
         return train_stopping_one(rank, out, NEVER)
 
 

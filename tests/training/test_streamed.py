@@ -11,7 +11,7 @@ import pytest
 from ffds.cli import main
 from ffds.errors import Interrupted
 from ffds.recipes.load import load_recipe
-from ffds.runs import Run
+from ffds.run_directory import Run
 from ffds.training.train import train_recipe
 from tests.data.pictures import write_folder
 from tests.training import processes, tiny

@@ -8,15 +8,15 @@ import torch
 
 from ffds.data.dataset import Split
 from ffds.errors import Interrupted, NonFiniteLossError
-from ffds.methods import phases
+from ffds.jobs import share as sharing
+from ffds.jobs.plan import plan
+from ffds.jobs.several import train_all
+from ffds.methods.base import phases
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schedule import start_epoch
-from ffds.runs import Run
-from ffds.training import share as sharing
-from ffds.training.fit import Fit
-from ffds.training.plan import plan
-from ffds.training.several import train_all
+from ffds.run_directory import Run
+from ffds.training.loop import Fit
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory, histories

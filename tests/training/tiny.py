@@ -19,12 +19,12 @@ from torch import nn
 
 from ffds.data.dataset import Dataset, Split
 from ffds.data.open import open_dataset
-from ffds.methods import phases
+from ffds.methods.base import phases
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe
-from ffds.runs import Run
-from ffds.training.fit import Fit
-from ffds.training.launch import launched
+from ffds.run_directory import Run
+from ffds.training.backend.devices import launched
+from ffds.training.loop import Fit
 from ffds.training.trajectory import Trajectory
 
 COUNTS = [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]
@@ -61,8 +61,8 @@ def dataset(counts: Sequence[int] = COUNTS, *, validation: bool = False, of_test
 def use(patch: pytest.MonkeyPatch, images: Dataset | None = None) -> None:
     """Have `train`, `train_all` and `evaluate_run` open these images whatever the recipe names."""
     opened = images or dataset()
-    for module in ("train", "saved", "plan"):
-        patch.setattr(f"ffds.training.{module}.open_dataset", lambda data: opened)
+    for module in ("training.train", "inference.load", "jobs.plan"):
+        patch.setattr(f"ffds.{module}.open_dataset", lambda data: opened)
 
 
 def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:

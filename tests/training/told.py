@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from ffds.training.interruption import Interruption
-from ffds.training.workers import begin_work
+from ffds.jobs.workers import begin_work
+from ffds.training.signals import Interruption
 
 
 def main() -> int:

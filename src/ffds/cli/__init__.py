@@ -1,5 +1,5 @@
 """The command line: each verb is one function; torch is imported by the verb that needs it."""
 
-from ffds.cli.command import main
+from ffds.cli.main import main
 
 __all__ = ["main"]

@@ -6,8 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffds.cli.arguments import add_overrides, add_recipe, add_verb, resolved_recipe
-from ffds.cli.output import plain, print_json, print_table
+from ffds.cli.options import (
+    add_overrides,
+    add_recipe,
+    add_verb,
+    plain,
+    print_json,
+    print_table,
+    resolved_recipe,
+)
 
 if TYPE_CHECKING:
     from ffds.data.cache import Entry
@@ -82,8 +89,7 @@ def cache(options: argparse.Namespace) -> None:
 
 def ictext(options: argparse.Namespace) -> None:
     """Cut ICText-LT out of ICText."""
-    from ffds.data.ictext.build import cut_ictext_lt
-    from ffds.data.ictext.parent import read_parent
+    from ffds.data.sources.ictext.cut import cut_ictext_lt, read_parent
 
     train, test = (read_parent(Path(file), Path(images)) for file, images in (options.train, options.test))
     directory, keep_ignored = Path(options.directory), options.keep_ignored

@@ -10,17 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ffds.cli.arguments import (
+from ffds.cli.options import (
     add_jobs,
     add_out,
     add_overrides,
     add_verb,
     names,
     numbers,
+    print_json,
+    print_table,
     wanted_jobs,
 )
-from ffds.cli.output import print_json, print_table
-from ffds.saving import check_directory
+from ffds.files import check_directory
 
 __all__ = ["FIGURES", "TABLES", "add_verbs", "figure", "table"]
 
@@ -36,8 +37,8 @@ def table(options: argparse.Namespace) -> None:
         _runs(options)
         return
     from ffds.paper.reproduce import reproduced
+    from ffds.paper.table_plan import planned_table
     from ffds.paper.tables import caption, footnotes, records, rows, write_table
-    from ffds.paper.wanted import planned_table
 
     plan = planned_table(
         options.table, columns=options.columns, methods=options.methods, overrides=options.overrides
@@ -64,8 +65,8 @@ def table(options: argparse.Namespace) -> None:
 
 def figure(options: argparse.Namespace) -> None:
     """Draw a figure of the paper from finished runs, training first what is missing."""
-    from ffds.drawing.save import save_figure
-    from ffds.paper.drawn import Request, drawn
+    from ffds.paper.figures import Request, drawn
+    from ffds.plotting import save_figure
 
     recipe = options.recipe or ("ictext-lt-18" if options.figure == "4" else "cifar100-lt-100")
     request = Request(
@@ -140,8 +141,8 @@ def _add_no_train(parser: argparse.ArgumentParser) -> None:
 def _runs(options: argparse.Namespace) -> None:
     """Every finished run, or those of some recipes, methods and seeds."""
     from ffds.errors import InputError
-    from ffds.paper.measured import csv_text, read_csv, read_runs
     from ffds.paper.tables import runs_rows
+    from ffds.reports.run_records import csv_text, read_csv, read_runs
 
     if options.overrides:
         raise InputError("table runs lists what there is", got=" ".join(options.overrides))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ffds.cli.arguments import add_recipe, add_verb, resolved_recipe
-from ffds.cli.output import plain, print_json, print_table
+from ffds.cli.options import add_recipe, add_verb, plain, print_json, print_table, resolved_recipe
 
 __all__ = ["add_verbs", "recipes", "show"]
 
@@ -24,7 +23,7 @@ def recipes(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Print the resolved recipe, the origin of each value, and its schedule in epochs."""
-    from ffds.recipes.describe import described_schedule, leaves
+    from ffds.recipes.schedule import described_schedule, leaves
 
     resolved = resolved_recipe(options)
     schedule = described_schedule(resolved.recipe)

@@ -7,8 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffds.cli.arguments import add_jobs, add_out, add_recipe, add_verb, wanted_jobs
-from ffds.cli.output import print_json, print_table
+from ffds.cli.options import add_jobs, add_out, add_recipe, add_verb, print_json, print_table, wanted_jobs
 
 if TYPE_CHECKING:
     from ffds.sweep.found import Found
@@ -70,8 +69,7 @@ def _written(found: Found) -> list[Path]:
 
     if not write_best(found):
         return []
-    from ffds.drawing.save import save_figure
-    from ffds.drawing.style import style
+    from ffds.plotting import save_figure, style
     from ffds.sweep.plots import plots
 
     files = [found.best_path]

@@ -6,19 +6,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ffds.cli.arguments import (
+from ffds.cli.options import (
     add_jobs,
     add_out,
     add_overrides,
     add_recipe,
     add_verb,
+    cell,
     names,
     numbers,
+    print_json,
+    print_table,
     resolved_recipe,
     wanted_jobs,
 )
-from ffds.cli.output import cell, print_json, print_table
-from ffds.saving import check_directory, check_file
+from ffds.files import check_directory, check_file
 
 __all__ = ["add_verbs", "compare", "evaluate", "train"]
 
@@ -26,7 +28,7 @@ __all__ = ["add_verbs", "compare", "evaluate", "train"]
 def train(options: argparse.Namespace) -> None:
     """Train one method."""
     resolved = resolved_recipe(options)
-    from ffds.runs import Run
+    from ffds.run_directory import Run
 
     run = Run.of(resolved.recipe, options.out)
     done_before = run.done
@@ -50,7 +52,7 @@ def compare(options: argparse.Namespace) -> None:
         planned_recipe(options.recipe, options.overrides, method=method)
     check_directory(options.out, "--out DIR")
     jobs = wanted_jobs(options)
-    from ffds.comparison import SHORT, compare_recipes
+    from ffds.reports.comparison import SHORT, compare_recipes
 
     found = compare_recipes(
         options.recipe, options.overrides, options.methods, options.seeds, out=options.out, jobs=jobs
@@ -66,12 +68,12 @@ def compare(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Score a trained run again, on its own test set or on other data."""
-    from ffds.runs import open_run
+    from ffds.run_directory import open_run
 
     run = open_run(options.run)
     if options.predictions is not None:
         check_file(options.predictions, "--predictions FILE")
-    from ffds.training.saved import evaluate_run
+    from ffds.inference.load import evaluate_run
 
     scores, predictions = evaluate_run(run, options.overrides)
     if options.predictions is not None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ffds.data.source import Decoded, Images, OnBad, Origin
 from ffds.errors import InputError
-from ffds.locks import held, waited
+from ffds.files import held, waited
 
 __all__ = ["Entry", "cache_directory", "cached", "clear", "entries"]
 

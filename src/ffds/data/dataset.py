@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffds.data.streamed import StreamedImages
+from ffds.data.streaming import StreamedImages
 
 __all__ = ["Dataset", "Split"]
 

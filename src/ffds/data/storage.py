@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffds.data.dataset import Split
-from ffds.data.decoder import PIECE
-from ffds.data.decoders import Decoders
-from ffds.data.images import Encoded, FileImages, attempt
-from ffds.data.progress import counted
+from ffds.data.decode import Encoded, FileImages, attempt
 from ffds.data.source import Labelled
-from ffds.data.streamed import StreamedImages
-from ffds.environment import usable_cores
+from ffds.data.streaming import PIECE, Decoders, StreamedImages
+from ffds.environment import is_first_rank, ranks_here, usable_cores
 from ffds.errors import InputError
-from ffds.launcher import is_first_rank, ranks_here
+from ffds.progress import counted
 from ffds.recipes.schema import Data
 
 __all__ = ["kept", "machine_memory", "stay_in_files", "without_unreadable"]

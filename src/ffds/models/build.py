@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ffds.errors import InputError, nearest
 from ffds.models.heads import CosineHead, LinearHead
 from ffds.models.resnet_cifar import ResNetCifar
-from ffds.randomness import derived_seed
 from ffds.recipes.schema import Model
+from ffds.seeding import derived_seed
 
 __all__ = ["Classifier", "build_model"]
 

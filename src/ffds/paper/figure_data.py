@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from ffds.data.ictext.layout import CHARACTERS, PAPER
 from ffds.data.long_tail import long_tail_counts
+from ffds.data.sources.ictext.layout import CHARACTERS, PAPER
 from ffds.errors import InputError
 from ffds.evaluation.groups import class_groups
-from ffds.runs import Run
+from ffds.run_directory import Run
 
 __all__ = [
     "ClassCount",

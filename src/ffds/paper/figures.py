@@ -1,205 +1,248 @@
-"""The panels of the paper's figures: plain functions that draw tidy rows on axes."""
+"""Each figure of the paper, put together from its data and its panels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from numpy.typing import NDArray
+from matplotlib.figure import Figure, SubFigure
 
-from ffds.drawing.style import ABOVE, INK, ORANGE, PALE, PURPLE, SKY, TEAL, YELLOW
-from ffds.paper.figure_data import (
-    ClassCount,
-    Curve,
-    EpochAccuracy,
-    Gain,
-    LossPoint,
-    Norm,
-    SmoothedProbability,
-    area,
-)
-from ffds.paper.numbers import METHOD_TITLES
+from ffds.data.dataset import Split
+from ffds.errors import InputError
+from ffds.jobs.jobs import ALONE, Jobs
+from ffds.paper import figure_data
+from ffds.paper import panels as figures
+from ffds.paper.reference import COLUMN_TITLES, LARGEST_CLASS
+from ffds.paper.reproduce import find_run, train_missing, with_seed
+from ffds.paper.table_plan import planned_table
+from ffds.paper.tables import Cell, filled
+from ffds.plotting import COLUMN, PAGE, style
+from ffds.recipes.load import load_recipe, planned_recipe
+from ffds.recipes.method_settings import FFDS
+from ffds.recipes.schema import RENDERED, Data, Recipe
+from ffds.reports.run_records import measured, provenance, read_runs
+from ffds.run_directory import Run
 
-__all__ = [
-    "accuracy_gains",
-    "class_count_bars",
-    "focusing",
-    "image_pair",
-    "losses",
-    "overfitting",
-    "smoothing",
-    "weight_norms",
-]
+__all__ = ["FIGURES", "Drawing", "Request", "drawn"]
 
-_LOOK: dict[str, tuple[str, Any]] = {
-    "ce": (INK, ":"),
-    "cb-fl": (ORANGE, "--"),
-    "ffds": (TEAL, "-"),
-    "d-ffds": (TEAL, "-"),
+PAIRS = 9
+"""Classes of which Figure 4 shows two images."""
+_ICTEXT = ("ictext", "ictext-sample")
+"""Sources of the images of figure 4."""
+
+
+class Drawing(NamedTuple):
+    """A figure, the numbers it shows, where they come from, and what is missing from it."""
+
+    figure: Figure
+    rows: Sequence[NamedTuple]
+    description: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw a figure from.
+
+    Attributes:
+        recipe: name of a shipped recipe, or path of a file.
+        overrides: ``key=value`` on top of it.
+        seed: of the runs.
+        out: directory of all runs.
+        train: whether to train what is missing.
+        jobs: how many runs train at a time.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    seed: int = 0
+    out: str | Path = "runs"
+    train: bool = True
+    jobs: Jobs = ALONE
+
+    def resolved(self, method: str) -> Recipe:
+        """The recipe with one method."""
+        return planned_recipe(self.recipe, self.overrides, method=method, seed=self.seed)
+
+    def runs(self, *methods: str) -> list[Run]:
+        """The finished run of each method, trained first if it is missing.
+
+        Raises:
+            InputError: a run is not there and must not be trained.
+            FfdsError: a training failed.
+        """
+        recipes = [self.resolved(method) for method in methods]
+        self.train_missing(recipes)
+        return [find_run(recipe, self.out) for recipe in recipes]
+
+    def train_missing(self, recipes: Iterable[Recipe]) -> None:
+        """Train those recipes that no finished run measures, if training is allowed.
+
+        Raises:
+            FfdsError: a training failed.
+        """
+        if self.train:
+            for failure in train_missing(list(recipes), self.out, self.jobs):
+                raise failure.error
+
+
+def drawn(name: str, request: Request) -> Drawing:
+    """A figure of the paper.
+
+    Args:
+        name: one of `FIGURES`.
+        request: what to draw it from.
+
+    Raises:
+        InputError: an unknown figure, or a run it needs is not there.
+        FfdsError: a training failed or was interrupted.
+    """
+    if name not in FIGURES:
+        raise InputError(f"the paper has no figure {name}", allowed=", ".join(FIGURES))
+    with style():
+        return FIGURES[name](request)
+
+
+def _figure_1(request: Request) -> Drawing:
+    runs = request.runs("cb-fl", "ffds")
+    rows = figure_data.accuracies_by_epoch(runs)
+    figure = Figure(figsize=(PAGE, 2.1))
+    for ax, group in zip(figure.subplots(1, 3, sharey=True), figure_data.GROUPS, strict=True):
+        figures.overfitting([row for row in rows if row.group == group], ax)
+        if group == "head":
+            ax.set_ylabel("accuracy, %")
+    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
+    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+
+
+def _figure_2a(request: Request) -> Drawing:
+    if request.overrides:
+        what = "figure 2a is drawn from formulas: no setting changes it"
+        raise InputError(what, where="command line", got=" ".join(request.overrides))
+    rows = figure_data.loss_curves()
+    figure = Figure(figsize=(COLUMN, 2.3))
+    figures.losses(rows, figure.subplots())
+    return Drawing(figure, rows, "Formulas of the losses, without class weight and label smoothing; k = 0.9.")
+
+
+def _figure_2b(request: Request) -> Drawing:
+    recipe = request.resolved("d-ffds")
+    most = LARGEST_CLASS.get(recipe.data.name)
+    factor = recipe.data.imbalance_factor
+    if most is None or factor is None or factor == 1 or not isinstance(recipe.method, FFDS):
+        raise InputError(
+            "figure 2b needs a recipe of a dataset with a published tail",
+            got=request.recipe,
+            allowed=", ".join(LARGEST_CLASS),
+        )
+    rows = figure_data.focusing_curves(
+        int(most / factor), most, recipe.method.gamma_min, recipe.method.gamma_max
+    )
+    plan = planned_table("2b", columns=[request.recipe], overrides=request.overrides)
+    request.train_missing(with_seed(cell.recipe, request.seed) for cell in plan.cells)
+    table = filled(plan, read_runs(request.out))
+    figure = Figure(figsize=(COLUMN, 2.5))
+    figures.focusing(rows, figure.subplots(), {cell.row: _accuracies(cell) for cell in table.cells})
+    figure.suptitle(f"{table.cells[0].column}; {recipe.schedule.epochs} epochs", fontsize=6)
+    missing = [cell.row for cell in table.cells if not cell.seeds]
+    remark = f"no finished run of the curves {', '.join(missing)} in {request.out}" if missing else ""
+    return Drawing(figure, rows, " ".join(provenance(table.sources)), remark)
+
+
+def _figure_3(request: Request) -> Drawing:
+    (run,) = request.runs("d-ffds")
+    # The one figure that needs the network: it imports torch.
+    from ffds.inference.load import train_probabilities
+
+    elsewhere = [text for text in request.overrides if text.startswith("data.root=")]
+    found = train_probabilities(run, elsewhere)
+    method = run.recipe.method
+    k = method.k if isinstance(method, FFDS) else 0.0
+    rows = figure_data.smoothed_probabilities(found.probability, found.group, found.group_means, k)
+    figure = Figure(figsize=(COLUMN, 2.3))
+    figures.smoothing(rows, figure.subplots())
+    figure.suptitle(_heading(run.recipe), fontsize=6)
+    return Drawing(figure, rows, " ".join(provenance([measured(run)])))
+
+
+def _figure_4(request: Request) -> Drawing:
+    data = load_recipe(request.recipe, request.overrides).recipe.data
+    if data.name not in _ICTEXT:
+        raise InputError(
+            "figure 4 shows ICText-LT", got=request.recipe, allowed="a recipe of " + " or ".join(_ICTEXT)
+        )
+    rows = figure_data.class_counts()
+    try:
+        train, names, source = _images(data)
+    except InputError as error:
+        figure = Figure(figsize=(PAGE, 2.4))
+        figures.class_count_bars(rows, figure.subplots())
+        remark = f"bars alone, without images: {str(error).splitlines()[0]}"
+        return Drawing(figure, rows, "Class counts as the paper prints them.", remark)
+    figure = Figure(figsize=(PAGE, 3.1))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.4, 0.7))[:, 0]
+    figures.class_count_bars(rows, above.subplots())
+    _pairs(train, names, below)
+    below.suptitle(f"sharpest and dullest image of a class ({source})", fontsize=6)
+    return Drawing(figure, rows, f"Class counts as the paper prints them; images: {source}.")
+
+
+def _figure_5a(request: Request) -> Drawing:
+    runs = request.runs("ce", "d-ffds")
+    rows = figure_data.gains(*runs)
+    figure = Figure(figsize=(COLUMN, 2.1))
+    figures.accuracy_gains(rows, figure.subplots())
+    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
+    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+
+
+def _figure_5b(request: Request) -> Drawing:
+    runs = request.runs("ce", "cb-fl", "d-ffds")
+    rows = figure_data.norms(runs)
+    figure = Figure(figsize=(COLUMN, 2.1))
+    figures.weight_norms(rows, figure.subplots())
+    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
+    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+
+
+FIGURES: dict[str, Callable[[Request], Drawing]] = {
+    "1": _figure_1,
+    "2a": _figure_2a,
+    "2b": _figure_2b,
+    "3": _figure_3,
+    "4": _figure_4,
+    "5a": _figure_5a,
+    "5b": _figure_5b,
 }
-"""Method → colour and line style."""
+"""By their number in the paper."""
 
 
-def overfitting(rows: Sequence[EpochAccuracy], ax: Axes) -> None:
-    """Figure 1, one panel: training accuracy (upper line), test accuracy (lower line), the area between.
-
-    Args:
-        rows: of one group, of any number of methods.
-        ax: where to draw.
-    """
-    handles = []
-    for method in dict.fromkeys(row.method for row in rows):
-        own = [row for row in rows if row.method == method]
-        colour, line = _LOOK[method]
-        epochs, train, test = zip(*((row.epoch, row.train, row.test) for row in own), strict=True)
-        hatch = "" if line == "-" else "//////"
-        ax.fill_between(epochs, test, train, color=colour, alpha=0.3, linewidth=0, hatch=hatch)
-        for values in (train, test):
-            ax.plot(epochs, values, color=colour, linestyle=line)
-        label = f"{METHOD_TITLES[method]} {area(own):.2f}"
-        handles.append(Line2D([], [], color=colour, linestyle=line, label=label))
-    ax.set(xlabel="epoch", ylim=(0, 100))
-    ax.set_xlim(0, max(row.epoch for row in rows))
-    ax.legend(handles=handles, title=f"{rows[0].group}, area", ncols=2, **ABOVE)
+def _heading(recipe: Recipe) -> str:
+    """What was trained, and how long."""
+    title = recipe.titled(COLUMN_TITLES.get(recipe.name, recipe.name))
+    return f"{title}; {recipe.schedule.epochs} epochs, seed {recipe.trainer.seed}"
 
 
-def losses(rows: Sequence[LossPoint], ax: Axes) -> None:
-    """Figure 2a: loss against the probability of the label."""
-    looks = {
-        "FL": ("-", "γ", (INK, "#6E6E6E", "#A8A8A8")),
-        "D-FFDS": (":", "γ = 1, p̄", (ORANGE, TEAL, SKY, PURPLE)),
-    }
-    for name, (line, symbol, colours) in looks.items():
-        own = [row for row in rows if row.loss == name]
-        for parameter, colour in zip(dict.fromkeys(row.parameter for row in own), colours, strict=True):
-            p, values = zip(
-                *((row.probability, row.value) for row in own if row.parameter == parameter), strict=True
-            )
-            ax.plot(p, values, line, color=colour, label=f"{name}, {symbol} = {parameter:g}")
-    ax.set(xlabel="p of the label", ylabel="loss", xlim=(0, 1), ylim=(0, 5))
-    ax.legend()
+def _accuracies(cell: Cell) -> str:
+    """One line of a legend: the paper's accuracy and the measured one."""
+    paper = "" if cell.paper is None else f"{cell.paper:.2f} in the paper, "
+    return f"{cell.row}: {paper}{cell.last} measured" + (f" (n = {len(cell.seeds)})" if cell.seeds else "")
 
 
-def focusing(rows: Sequence[Curve], ax: Axes, labels: Mapping[str, str]) -> None:
-    """Figure 2b: γ against the number of training images.
+def _images(data: Data) -> tuple[Split, tuple[str, ...], str]:
+    """Training images of ICText-LT, the names of their classes, and whether they are real."""
+    from ffds.data.open import open_dataset
 
-    Args:
-        rows: all curves.
-        ax: where to draw.
-        labels: curve → its text in the legend.
-    """
-    looks = {"concave": (TEAL, "-"), "convex": (ORANGE, "--"), "linear": (PURPLE, "-.")}
-    for name, (colour, line) in looks.items():
-        images, gamma = zip(*((row.images, row.gamma) for row in rows if row.curve == name), strict=True)
-        ax.plot(images, gamma, color=colour, linestyle=line, label=labels[name])
-    ax.set(xlabel="training images of the class, N", ylabel="γ")
-    ax.set_xlim(min(row.images for row in rows), max(row.images for row in rows))
-    ax.set_ylim(bottom=0)
-    ax.legend(**ABOVE)
+    dataset = open_dataset(data)
+    return dataset.train, dataset.class_names, RENDERED if RENDERED in dataset.source else "ICText-LT"
 
 
-def smoothing(rows: Sequence[SmoothedProbability], ax: Axes) -> None:
-    """Figure 3: box plots of p of the label in each group of classes, before and after DynaSmooth."""
-    groups = sorted({row.group for row in rows})
-    sides = {"before": (-0.2, ORANGE, "", "p, before"), "after": (0.2, TEAL, "/////", "p̂, after")}
-    for side, (shift, colour, hatch, _) in sides.items():
-        boxes = ax.boxplot(
-            [[getattr(row, side) for row in rows if row.group == group] for group in groups],
-            positions=[group + shift for group in groups],
-            widths=0.34,
-            patch_artist=True,
-            manage_ticks=False,
-            flierprops={"marker": ".", "markersize": 2, "markeredgewidth": 0, "markerfacecolor": colour},
-            medianprops={"color": INK, "linewidth": 1.0},
-            boxprops={"facecolor": colour, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5},
-            whiskerprops={"linewidth": 0.5},
-            capprops={"linewidth": 0.5},
-        )
-        for points in boxes["fliers"]:
-            points.set_rasterized(True)
-    means = {row.group: row.group_mean for row in rows}
-    diamond: dict[str, Any] = {"marker": "D", "color": INK, "markersize": 2.5, "markerfacecolor": "white"}
-    ax.plot(groups, [means[group] for group in groups], linestyle="", **diamond)
-    handles = [
-        *(
-            Patch(facecolor=colour, hatch=hatch, edgecolor=INK, linewidth=0.5, label=label)
-            for _, colour, hatch, label in sides.values()
-        ),
-        Line2D([], [], linestyle="", label="p̄", **diamond),
-    ]
-    ax.legend(handles=handles, ncols=3, **ABOVE)
-    ax.set(xlabel="group of classes, head to tail", ylabel="probability of the label", ylim=(-0.02, 1.02))
-    ax.set_xticks(groups, [str(group + 1) for group in groups])
-
-
-def class_count_bars(rows: Sequence[ClassCount], ax: Axes) -> None:
-    """Figure 4: training images of each class of ICText-LT, both imbalance factors, numbers on the bars."""
-    places = np.arange(len(rows))
-    bars = {
-        "IF 18": (places, [row.if_18 for row in rows], 0.9, PALE, "", -0.22),
-        "IF 100": (places + 0.22, [row.if_100 for row in rows], 0.46, TEAL, "/////", 0.24),
-    }
-    for label, (x, counts, width, colour, hatch, shift) in bars.items():
-        ax.bar(x, counts, width, color=colour, hatch=hatch, edgecolor=INK, linewidth=0.4, label=label)
-        for place, count in zip(places, counts, strict=True):
-            ax.text(place + shift, count + 60, str(count), rotation=90, ha="center", va="bottom", fontsize=5)
-    ax.set(xlabel="class", ylabel="training images")
-    ax.set_xticks(places, [row.character for row in rows])
-    ax.margins(x=0.01, y=0.1)
-    ax.legend(loc="upper right")
-
-
-def image_pair(sharp: NDArray[np.uint8], dull: NDArray[np.uint8], title: str, ax: Axes) -> None:
-    """Figure 4: the sharpest image of a class beside its dullest.
-
-    Args:
-        sharp: (h, w, 1 or 3).
-        dull: the same shape.
-        title: the class.
-        ax: where to draw.
-    """
-    gap = np.full((sharp.shape[0], 2, sharp.shape[2]), 255, dtype=np.uint8)
-    pair = np.concatenate([sharp, gap, dull], axis=1)
-    ax.imshow(np.broadcast_to(pair, (*pair.shape[:2], 3)), interpolation="nearest")
-    ax.set_title(title, pad=2)
-    ax.set_axis_off()
-
-
-def accuracy_gains(rows: Sequence[Gain], ax: Axes) -> None:
-    """Figure 5a: accuracy of D-FFDS less that of CE, class by class from head to tail."""
-    looks = {"gain, tail": TEAL, "gain, head and middle": SKY, "loss": YELLOW}
-    kinds = [
-        "loss" if row.difference < 0 else "gain, tail" if row.group == "tail" else "gain, head and middle"
-        for row in rows
-    ]
-    for kind, colour in looks.items():
-        own = [row for row, its in zip(rows, kinds, strict=True) if its == kind]
-        ax.bar(
-            [row.rank for row in own],
-            [row.difference for row in own],
-            1.0,
-            color=colour,
-            edgecolor=INK,
-            linewidth=0.2,
-            label=kind,
-        )
-    ax.axhline(0, color=INK, linewidth=0.6)
-    ax.set(xlabel="class, most frequent first", ylabel="D-FFDS − CE, points")
-    ax.margins(x=0.01)
-    ax.legend(loc="upper left")
-
-
-def weight_norms(rows: Sequence[Norm], ax: Axes) -> None:
-    """Figure 5b: length of the classifier's weight vector, class by class from head to tail."""
-    for method in dict.fromkeys(row.method for row in rows):
-        colour, line = _LOOK[method]
-        rank, length = zip(*((row.rank, row.norm) for row in rows if row.method == method), strict=True)
-        ax.plot(rank, length, color=colour, linestyle=line, label=METHOD_TITLES[method])
-    ax.set(xlabel="class, most frequent first", ylabel="weight norm")
-    ax.margins(x=0.01)
-    ax.set_ylim(bottom=0)
-    ax.legend()
+def _pairs(train: Split, names: Sequence[str], below: SubFigure) -> None:
+    """The sharpest and the dullest image of classes from head to tail."""
+    classes = range(0, len(names), -(-len(names) // PAIRS))
+    for label, ax in zip(classes, below.subplots(1, len(classes)), strict=True):
+        images = train.images[train.labels == label]
+        order = figure_data.sharpness(images).argsort()
+        figures.image_pair(images[order[-1]], images[order[0]], names[label], ax)

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ffds.errors import InputError
-from ffds.paper.cells import Failure, Filled, filled
-from ffds.paper.identity import identity
-from ffds.paper.measured import read_csv, read_runs, readable_runs
-from ffds.paper.wanted import Plan
+from ffds.jobs.jobs import ALONE, Jobs
+from ffds.paper.table_plan import Plan
+from ffds.paper.tables import Failure, Filled, filled
 from ffds.recipes.schema import Recipe
-from ffds.runs import Run
-from ffds.training.jobs import ALONE, Jobs
+from ffds.reports.run_records import identity, read_csv, read_runs, readable_runs
+from ffds.run_directory import Run
 
 __all__ = ["find_run", "reproduced", "train_missing", "with_seed"]
 
@@ -29,7 +28,7 @@ def reproduced(
     """A table of the paper from measured runs.
 
     Args:
-        plan: see `ffds.paper.wanted.planned_table`.
+        plan: see `ffds.paper.table_plan.planned_table`.
         seeds: one run of each cell per seed; None: seed 0 where it trains, else all that are there.
         out: directory of all runs.
         runs: a ``runs.csv`` to read in place of run directories; nothing is trained then.
@@ -71,7 +70,7 @@ def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Job
     if not missing:
         return []
     # It imports torch, which tables and figures of finished runs do without.
-    from ffds.training.several import train_all
+    from ffds.jobs.several import train_all
 
     failures = train_all(missing, out=out, jobs=jobs)
     paths = {Run.of(recipe, out).path: recipe for recipe in missing}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ffds.recipes.section import Finite, Fraction, Milestones, NonNegative, Positive, Section
+from ffds.settings import Finite, Fraction, Milestones, NonNegative, Positive, Section
 
 __all__ = [
     "DEFERRED",

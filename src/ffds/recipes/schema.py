@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from ffds.recipes.method_settings import DEFERRED, LDAM, LDAMDRW, CrossEntropy, MethodSettings
-from ffds.recipes.section import Finite, Fraction, Milestones, NonNegative, Positive, Section
+from ffds.settings import Finite, Fraction, Milestones, NonNegative, Positive, Section
 
 __all__ = ["LOADING", "RENDERED", "RUNNING", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
 

@@ -11,8 +11,8 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
-from ffds.locks import held
-from ffds.randomness import derived_seed
+from ffds.files import held
+from ffds.seeding import derived_seed
 from ffds.sweep.space import Space
 from ffds.sweep.study import counted
 

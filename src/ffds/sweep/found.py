@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ffds.data.dataset import Dataset
 from ffds.recipes.schema import Recipe
-from ffds.runs import Run
+from ffds.run_directory import Run
 from ffds.sweep.recipe import with_settings
 from ffds.sweep.space import Space
 from ffds.sweep.study import counted

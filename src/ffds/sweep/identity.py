@@ -9,7 +9,7 @@ from typing import Any
 
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
-from ffds.recipes.describe import leaves
+from ffds.recipes.schedule import leaves
 from ffds.recipes.schema import LOADING, RUNNING, Recipe
 from ffds.sweep.space import SEARCHED, Space
 

@@ -12,7 +12,7 @@ import optuna
 from ffds.data.dataset import Dataset
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
-from ffds.runs import Run
+from ffds.run_directory import Run
 from ffds.training.train import train_recipe
 
 __all__ = ["Objective", "balanced_accuracy"]

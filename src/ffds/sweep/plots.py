@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ffds.drawing.style import ABOVE, COLUMN, INK, ORANGE, TEAL
+from ffds.plotting import ABOVE, COLUMN, INK, ORANGE, TEAL
 from ffds.sweep.found import Found
 
 __all__ = ["Importance", "Plot", "Score", "against_groups", "against_k", "importances", "plots"]

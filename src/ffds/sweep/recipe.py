@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ffds.environment import ranks
 from ffds.errors import InputError
-from ffds.launcher import ranks
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import FFDS
 from ffds.recipes.schema import Recipe

@@ -16,8 +16,11 @@ from optuna.trial import TrialState
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
-from ffds.locks import made_directory, waited
-from ffds.methods import phases
+from ffds.files import made_directory, waited
+from ffds.jobs.jobs import ALONE, Jobs
+from ffds.jobs.journal import Journal
+from ffds.jobs.workers import Workers, how_it_ended
+from ffds.methods.base import phases
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
 from ffds.sweep.claims import claim, give_back, left, revive, worker
@@ -28,11 +31,8 @@ from ffds.sweep.progress import SweepProgress
 from ffds.sweep.recipe import searched_method, searched_recipe, with_settings, with_validation
 from ffds.sweep.space import Space
 from ffds.sweep.study import checked_name, open_study
-from ffds.training.interruption import Interruption
-from ffds.training.jobs import ALONE, Jobs
-from ffds.training.journal import Journal
+from ffds.training.signals import Interruption
 from ffds.training.trajectory import Trajectory
-from ffds.training.workers import Workers, how_it_ended
 
 __all__ = ["Search", "sweep"]
 

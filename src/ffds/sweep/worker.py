@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from ffds.errors import FfdsError, Interrupted
+from ffds.jobs.journal import Journal
+from ffds.jobs.workers import begin_work
 from ffds.sweep.recipe import searched_recipe
 from ffds.sweep.search import Search
-from ffds.training.journal import Journal
-from ffds.training.workers import begin_work
 
 __all__ = ["main"]
 

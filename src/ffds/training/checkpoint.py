@@ -25,8 +25,7 @@ from torch import Tensor
 
 from ffds.environment import versions
 from ffds.errors import InputError
-from ffds.files import flush_directory
-from ffds.saving import saving
+from ffds.files import flush_directory, saving
 
 __all__ = ["FORMAT", "Checkpoint", "Checkpoints"]
 

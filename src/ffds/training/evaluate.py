@@ -14,13 +14,12 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ffds.data.batches import EvalBatches
 from ffds.data.dataset import Split
-from ffds.evaluation.metrics import Evaluation, Scores
-from ffds.files import write_bytes
+from ffds.data.loader import EvalBatches
+from ffds.evaluation.measures import Evaluation, Scores
+from ffds.files import saving, write_bytes
 from ffds.recipes.schema import Data
-from ffds.saving import saving
-from ffds.training.recorded import Recorder
+from ffds.training.backend.cuda_graphs import Recorder
 
 __all__ = ["Predictions", "eval_batches", "evaluate"]
 

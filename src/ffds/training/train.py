@@ -17,19 +17,36 @@ from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import environment
 from ffds.errors import InputError
-from ffds.methods import phases
+from ffds.methods.base import phases
 from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.method_settings import Custom
 from ffds.recipes.schema import Recipe
-from ffds.runs import Run
-from ffds.training.arithmetic import arithmetic
-from ffds.training.fit import Fit, Outcome
-from ffds.training.images import refuse_other_images
-from ffds.training.interruption import Interruption
-from ffds.training.launch import launched
+from ffds.run_directory import Run
+from ffds.training.backend.devices import arithmetic, launched
+from ffds.training.checkpoint import Checkpoints
+from ffds.training.loop import Fit, Outcome
+from ffds.training.signals import Interruption
 from ffds.training.trajectory import Trajectory, described
 
-__all__ = ["train", "train_recipe"]
+__all__ = ["refuse_other_images", "train", "train_recipe"]
+
+
+def refuse_other_images(run: Run, dataset: Dataset) -> None:
+    """Stop where a run is done, on other training images than those of its recipe now.
+
+    A run that is not done is refused by its checkpoints, where it goes on from one.
+
+    Raises:
+        InputError: its results say nothing of these images.
+    """
+    trained = Checkpoints(run.checkpoints).newest_images() if run.done else None
+    if trained not in (None, dataset.train.digest):
+        raise InputError(
+            "the run is done, but on other images than are there now",
+            where=run.path,
+            got=f"images {dataset.train.digest} now, {trained} then",
+            fix="put the images back, or give the run of the new ones another recipe name or --out DIR",
+        )
 
 
 def train(

@@ -19,8 +19,8 @@ from torch import nn
 
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
-from ffds.locks import held, made_directory
-from ffds.methods import Phase
+from ffds.files import held, made_directory
+from ffds.methods.base import Phase
 from ffds.recipes.schema import Recipe
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 

@@ -1,0 +1,158 @@
+"""What the arguments of several verbs have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = [
+    "EPILOG",
+    "add_jobs",
+    "add_out",
+    "add_overrides",
+    "add_recipe",
+    "add_verb",
+    "cell",
+    "gpus",
+    "names",
+    "numbers",
+    "plain",
+    "print_json",
+    "print_table",
+    "resolved_recipe",
+    "wanted_jobs",
+]
+
+EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
+RECIPE is a shipped name (ffds recipes) or a file; key=value changes one setting, e.g. trainer.seed=1"""
+
+
+def add_verb(
+    verbs: Any, name: str, verb: Callable[[argparse.Namespace], None], *, json_output: bool = True
+) -> argparse.ArgumentParser:
+    """The parser of one verb, described by the first line of its function."""
+    about = (verb.__doc__ or "").strip()
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(verb=verb)
+    if json_output:
+        parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
+    return parser
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """RECIPE and key=value."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a shipped name or a file")
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """key=value, any number of them."""
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="settings that differ from the recipe"
+    )
+
+
+def add_out(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """--out DIR; returns the parser."""
+    parser.add_argument("--out", metavar="DIR", default="runs", help="directory of all runs (default: runs)")
+    return parser
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """--jobs N and --devices A,B,…."""
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at a time, each in a process with its share of the cores; on the CPU the number of "
+        "threads decides the last digits (default: one for each device, else 1)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=gpus,
+        default=(),
+        metavar="A,B,…",
+        help="GPU numbers, given out to the jobs in turn (default: each job takes what its recipe asks for)",
+    )
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Seeds with commas between."""
+    return _whole("seeds", text)
+
+
+def gpus(text: str) -> tuple[int, ...]:
+    """GPU numbers with commas between."""
+    return _whole("devices", text)
+
+
+def wanted_jobs(options: argparse.Namespace) -> Any:
+    """The `ffds.jobs.jobs.Jobs` that the arguments ask for."""
+    from ffds.jobs.jobs import Jobs
+
+    return Jobs.asked(options.jobs, options.devices)
+
+
+def resolved_recipe(options: argparse.Namespace) -> Any:
+    """The recipe that the arguments ask for, with the origin of each value."""
+    from ffds.recipes.load import load_recipe
+
+    return load_recipe(options.recipe, options.overrides)
+
+
+def _whole(what: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{what} are whole numbers with commas between, got {text!r}"
+        ) from None
+
+
+def cell(value: float | None) -> str:
+    """A percentage with two digits."""
+    return "n/a" if value is None else f"{value:.2f}"
+
+
+def plain(value: object) -> str:
+    """A setting as a person would write it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def print_json(content: object) -> None:
+    """Print JSON."""
+    print(json.dumps(content, indent=2))
+
+
+def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Print a table whose first row is its header."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    header, *body = rows
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in body:
+        table.add_row(*map(Text, row))
+    console = Console()
+    with console.capture() as printed:
+        console.print(table)
+    print(printed.get(), end="")  # rich itself would end the process where the reader has left

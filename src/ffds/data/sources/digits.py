@@ -1,0 +1,37 @@
+"""Scikit-learn's handwritten digits: 1,797 real 8x8 images that come without a download."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from ffds.data.held_out import part_of_each_class
+from ffds.data.source import ArrayImages, Labelled, Source
+from ffds.recipes.schema import Data
+from ffds.seeding import derived_seed
+
+__all__ = ["TEST_PER_CLASS", "open_digits"]
+
+TEST_PER_CLASS = 50
+BRIGHTEST = 16
+
+
+def open_digits(data: Data) -> Source:
+    """The source `digits`: grey images (8, 8, 1), 0 .. 16 scaled to 0 .. 255.
+
+    The test set is a balanced cut of 50 images a class by `data.seed`; the tail is cut from the rest,
+    124 to 133 images a class, with n_max = 124.
+    """
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / BRIGHTEST)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int64)
+    everything = Labelled.all_of(ArrayImages(grey), labels, "digits row {}".format)
+    names = tuple(str(name) for name in digits.target_names)
+    test = part_of_each_class(labels, [TEST_PER_CLASS] * len(names), derived_seed(data.seed, "digits-test"))
+    return Source(
+        description="handwritten digits of scikit-learn (UCI, Alpaydin and Kaynak 1998)",
+        class_names=names,
+        train=everything.take(~test),
+        test=everything.take(test),
+        balanced=True,
+    )

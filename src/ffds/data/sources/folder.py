@@ -1,0 +1,127 @@
+"""An image folder: one directory a class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from ffds.data.decode import FileImages, Stored
+from ffds.data.source import Labelled, Source, existing_root
+from ffds.errors import InputError, nearest
+from ffds.recipes.schema import Data
+
+__all__ = ["LAYOUT", "images_below", "open_folder"]
+
+LAYOUT = "train/CLASS/* with test/CLASS/* (or val/), or CLASS/* to be split by data.test_fraction"
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+TEST_NAMES = ("test", "val", "valid", "validation")
+SPLIT_OF = {"train": "train", "training": "train", "testing": "test"} | {name: name for name in TEST_NAMES}
+"""By a directory's name in small letters, the split it was most likely meant for."""
+
+
+def open_folder(data: Data) -> Source:
+    """The source `folder`: class order is that of the sorted directory names.
+
+    Images are stored as squares of side `data.eval_resize` or else `data.image_size` (see
+    `images.Stored`), as they are where neither is given. Of several test directories the first of
+    test, val, valid, validation counts. Without one the test set is cut from each class.
+
+    Raises:
+        InputError: there is no such layout, a directory cannot be read, a class is named as a split, or a
+            test class has no training directory.
+    """
+    root = existing_root(data, LAYOUT)
+    stored = Stored(data.eval_resize or data.image_size)
+    test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
+    train_directory = root / "train" if (root / "train").is_dir() else root
+    if train_directory == root and test is not None:
+        raise InputError(f"{test.name}/ without train/", where=root, allowed=LAYOUT)
+    names = _directories(train_directory)
+    if not names:
+        raise InputError("no class directories", where=train_directory, allowed=LAYOUT)
+    if train_directory == root:
+        _check_no_split(root, names, "; if it is a class, move all classes into train/")
+    elif test is None:
+        _check_no_split(root, [name for name in _directories(root) if name.casefold() in TEST_NAMES])
+    train = _labelled(train_directory, names, stored)
+    return Source(
+        description=f"image folder {root}",
+        class_names=names,
+        train=train,
+        test=train.none() if test is None else _labelled(test, names, stored),
+        cut_test=test is None,
+    )
+
+
+def images_below(directory: Path) -> list[Path]:
+    """The image files in and below a directory, in torchvision's order: by directory, then by name.
+
+    Raises:
+        InputError: it or a directory below it cannot be read, or a link leads to one that was met already.
+    """
+    met: set[str] = set()
+    found = []
+    for folder, _, files in os.walk(directory, onerror=_unreadable, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in met:
+            raise InputError(
+                "a link makes a directory count twice", where=folder, got=place, fix="remove the link"
+            )
+        met.add(place)
+        images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
+        found.append((folder, sorted(images)))
+    return [Path(folder, name) for folder, images in sorted(found) for name in images]
+
+
+def _directories(parent: Path) -> tuple[str, ...]:
+    try:
+        return tuple(
+            sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+        )
+    except OSError as error:
+        _unreadable(error)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise InputError(
+        "a directory cannot be read",
+        where=error.filename,
+        got=error.strerror,
+        fix="give the right to read it, or move it out of data.root",
+    ) from error
+
+
+def _check_no_split(root: Path, names: Sequence[str], otherwise: str = "") -> None:
+    meant = {name: SPLIT_OF[name.casefold()] for name in names if name.casefold() in SPLIT_OF}
+    if meant:
+        renamed = ", ".join(f"{name}/ to {split}/" for name, split in meant.items())
+        raise InputError(
+            "a directory named as a split is not spelled like one",
+            where=root,
+            got=", ".join(names[:20]),
+            allowed=LAYOUT,
+            fix=f"rename {renamed}{otherwise}",
+        )
+
+
+def _labelled(split: Path, names: tuple[str, ...], stored: Stored) -> Labelled:
+    label_of = {name: label for label, name in enumerate(names)}
+    paths: list[Path] = []
+    labels: list[int] = []
+    for name in _directories(split):
+        if name not in label_of:
+            raise InputError(
+                f"class {name} has test images but no training directory",
+                where=split / name,
+                allowed=", ".join(names[:20]),
+                fix=nearest(name, names),
+            )
+        found = images_below(split / name)
+        paths += found
+        labels += [label_of[name]] * len(found)
+    images = FileImages(tuple(paths), stored)
+    return Labelled.all_of(images, np.array(labels, dtype=np.int64), images.place)

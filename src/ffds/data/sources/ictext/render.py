@@ -1,0 +1,407 @@
+"""What gives a rendered chip its look: plastic, ink that breaks off, light, blur and noise."""
+
+from __future__ import annotations
+
+import json
+import math
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from ffds.data.sources.ictext.layout import (
+    CHARACTERS,
+    MARKER,
+    PAPER,
+    Crop,
+    Sizes,
+    cut_out,
+    write_root,
+    write_split,
+)
+from ffds.errors import InputError
+from ffds.files import write_json
+from ffds.progress import counted
+from ffds.recipes.schema import RENDERED
+from ffds.seeding import derived_seed
+
+__all__ = [
+    "FLAWS",
+    "FONTS",
+    "Chip",
+    "Grey",
+    "Mark",
+    "as_grey",
+    "as_image",
+    "blur",
+    "broken",
+    "draw_chip",
+    "even_noise",
+    "photographed",
+    "plastic",
+    "rendered_sample",
+    "with_noise",
+    "write_parent",
+]
+
+Grey = NDArray[np.float32]
+"""Brightness or cover from 0 to 1, (H, W)."""
+
+
+def plastic(brightness: float, height: int, width: int, stream: np.random.RandomState) -> Grey:
+    """Moulded plastic: fine grain on coarser speckle, lit from one side."""
+    grain = _smooth(even_noise(height // 2 + 1, width // 2 + 1, stream), height, width) - 0.5
+    speckle = _smooth(even_noise(height // 6 + 1, width // 6 + 1, stream), height, width) - 0.5
+    angle, slope = stream.uniform(0, 2 * math.pi), stream.uniform(0, 0.5)
+    rows = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * math.sin(angle)
+    columns = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :] * math.cos(angle)
+    light = 1 + slope * (rows + columns) + stream.uniform(0.1, 0.5) * grain + stream.uniform(0, 0.3) * speckle
+    return np.asarray(brightness * light, dtype=np.float32)
+
+
+def broken(glyph: Grey, stream: np.random.RandomState) -> Grey:
+    """The glyph with one or two cuts across it and some of its ink flaked off."""
+    height, width = glyph.shape
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    whole = glyph.copy()
+    for _ in range(stream.randint(1, 3)):
+        angle, y, x = stream.uniform(0, math.pi), stream.uniform(0, height), stream.uniform(0, width)
+        distance = np.abs((rows - y) * math.cos(angle) + (columns - x) * math.sin(angle))
+        whole *= np.clip(distance - height * stream.uniform(0.02, 0.06), 0, 1)
+    flakes = _smooth(even_noise(6, 5, stream), height, width)
+    whole *= np.clip((flakes - stream.uniform(0.1, 0.35)) * 8, 0, 1)
+    return whole
+
+
+def photographed(grey: Grey, stream: np.random.RandomState) -> NDArray[np.uint8]:
+    """The picture in colour, slightly warm as industrial light is."""
+    tint = 1 + np.array([0.03, -0.01, -0.02]) + stream.normal(0, 0.03, 3)
+    return np.clip(grey[..., None] * (255 * tint), 0, 255).astype(np.uint8)
+
+
+def blur(picture: Image.Image, corners: tuple[float, ...], radius: float) -> None:
+    """Blur a part of a picture in place: the upright rectangle around these corners."""
+    left, top = (int(min(corners[axis::2])) for axis in (0, 1))
+    right, bottom = (math.ceil(max(corners[axis::2])) for axis in (0, 1))
+    soft = picture.crop((left, top, right, bottom)).filter(ImageFilter.GaussianBlur(radius))
+    picture.paste(soft, (left, top))
+
+
+def with_noise(pixels: NDArray[np.uint8], stream: np.random.RandomState) -> NDArray[np.uint8]:
+    """The sensor's own noise, which no blur of the lens softens."""
+    amount = stream.uniform(3, 12)
+    height, width = pixels.shape[:2]
+    noise = (even_noise(height, width, stream) + even_noise(height, width, stream) - 1) * amount
+    return np.clip(pixels + noise[..., None], 0, 255).astype(np.uint8)
+
+
+def even_noise(height: int, width: int, stream: np.random.RandomState) -> Grey:
+    """Even noise between 0 and 1."""
+    drawn = np.frombuffer(stream.bytes(height * width), dtype=np.uint8)
+    return drawn.reshape(height, width).astype(np.float32) / np.float32(255)
+
+
+def as_image(grey: Grey) -> Image.Image:
+    """As 8 bits, which Pillow resizes and turns."""
+    return Image.fromarray((grey * 255).astype(np.uint8))
+
+
+def as_grey(image: Image.Image) -> Grey:
+    """Back from 8 bits."""
+    return np.asarray(image, dtype=np.float32) / np.float32(255)
+
+
+def _smooth(coarse: Grey, height: int, width: int) -> Grey:
+    return as_grey(as_image(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+FLAWS = ("low contrast", "blurry", "broken")
+"""In the order of ICText's `aesthetic` flags."""
+FLAWED = 0.35
+"""Probability of each: then 0.65³ = 27 % are flawless, as 19,153 of ICText's 69,750 training characters."""
+
+FONTS = (
+    *("", "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold"),
+    *("cmss10", "cmtt10", "STIXGeneralBol", "DejaVuSerif-Bold"),
+)
+"""Files that matplotlib ships; the nameless one is Pillow's own."""
+DRAWN_AT = 72
+HEIGHTS = (16, 44)
+MARGIN = 8
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One character on a chip.
+
+    Attributes:
+        name: what it shows.
+        corners: x1, y1, …, x4, y4 in pixels, clockwise from its upper left corner.
+        flaws: whether it has each of `FLAWS`.
+    """
+
+    name: str
+    corners: tuple[float, ...]
+    flaws: tuple[bool, bool, bool]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A picture uint8 (H, W, 3) of a chip's top, and the characters on it in reading order."""
+
+    pixels: NDArray[np.uint8]
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class _Print:
+    """How a chip is marked: heights in pixels, brightness from 0 to 1."""
+
+    font: str
+    height: int
+    narrowing: float
+    spacing: float
+    tilt: float
+    plastic: float
+    ink: float
+
+
+def draw_chip(characters: Sequence[str], seed: int) -> Chip:
+    """Draw a chip with these characters on one to three lines.
+
+    One chip has one font, size, tilt, ink and light; each character has each flaw of its own, or not.
+
+    Args:
+        characters: letters and digits, at least one.
+        seed: of everything else, any integer >= 0.
+
+    >>> chip = draw_chip("TL074", seed=0)
+    >>> "".join(mark.name for mark in chip.marks), chip.pixels.shape[2]
+    ('TL074', 3)
+    """
+    # RandomState's stream is frozen, so a chip is the same under every numpy.
+    stream = np.random.RandomState(seed % 2**32)
+    style = _style(stream)
+    glyphs = [_glyph(style, name) for name in characters]
+    centres, height, width = _arranged(glyphs, style, stream)
+    grey = plastic(style.plastic, height, width, stream)
+    marks = []
+    for name, glyph, centre in zip(characters, glyphs, centres, strict=True):
+        low_contrast, blurry, flaked = (bool(flaw) for flaw in stream.random_sample(len(FLAWS)) < FLAWED)
+        strength = stream.uniform(0.2, 0.4) if low_contrast else stream.uniform(0.85, 1.0)
+        shape = broken(glyph, stream) if flaked else glyph
+        _print_on(grey, shape, centre, style, strength, stream)
+        marks.append(Mark(name, _corners(glyph, centre, style), (low_contrast, blurry, flaked)))
+    picture = Image.fromarray(photographed(grey, stream))
+    for mark in marks:
+        if mark.flaws[1]:
+            blur(picture, mark.corners, style.height * stream.uniform(0.04, 0.08))
+    return Chip(with_noise(np.asarray(picture), stream), tuple(marks))
+
+
+def _style(stream: np.random.RandomState) -> _Print:
+    brightness = stream.uniform(0.08, 0.42)
+    return _Print(
+        font=FONTS[stream.randint(len(FONTS))],
+        height=int(stream.randint(*HEIGHTS)),
+        narrowing=stream.uniform(0.65, 1.05),
+        spacing=stream.uniform(0.12, 0.35),
+        tilt=float(np.clip(stream.normal(0, 2.5), -8, 8)),
+        plastic=brightness,
+        ink=brightness + stream.uniform(0.5, 0.9),
+    )
+
+
+@cache
+def _drawn(font: str, name: str) -> Image.Image:
+    """A character in white on black, large, without an empty margin."""
+    if font:
+        file = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf")
+        face: ImageFont.FreeTypeFont | ImageFont.ImageFont = ImageFont.truetype(file, DRAWN_AT)
+    else:
+        face = ImageFont.load_default(DRAWN_AT)
+    canvas = Image.new("L", (2 * DRAWN_AT, 2 * DRAWN_AT))
+    ImageDraw.Draw(canvas).text((DRAWN_AT // 2, DRAWN_AT // 2), name, fill=255, font=face)
+    return canvas.crop(canvas.getbbox())
+
+
+def _glyph(style: _Print, name: str) -> Grey:
+    large = _drawn(style.font, name)
+    scale = style.height / _drawn(style.font, "H").height
+    width = max(round(large.width * scale * style.narrowing), 2)
+    small = large.resize((width, max(round(large.height * scale), 4)), Image.Resampling.BILINEAR)
+    return as_grey(small)
+
+
+def _arranged(
+    glyphs: Sequence[Grey], style: _Print, stream: np.random.RandomState
+) -> tuple[list[tuple[float, float]], int, int]:
+    """The centre of each glyph, (x, y), and the height and width of the picture."""
+    lines = int(stream.randint(1, 4))
+    per_line = math.ceil(len(glyphs) / lines)
+    gap, places, x = style.spacing * style.height, [], 0.0
+    for k, glyph in enumerate(glyphs):
+        x = 0.0 if k % per_line == 0 else x + gap
+        places.append((x + glyph.shape[1] / 2, (k // per_line) * style.height * 1.5))
+        x += glyph.shape[1]
+    turned = [_turned(place, style.tilt) for place in places]
+    reach = MARGIN + style.height
+    left, top = (min(place[axis] for place in turned) - reach for axis in (0, 1))
+    right, bottom = (max(place[axis] for place in turned) + reach for axis in (0, 1))
+    return [(x - left, y - top) for x, y in turned], math.ceil(bottom - top), math.ceil(right - left)
+
+
+def _turned(place: tuple[float, float], degrees: float) -> tuple[float, float]:
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return place[0] * cosine + place[1] * sine, place[1] * cosine - place[0] * sine
+
+
+def _corners(glyph: Grey, centre: tuple[float, float], style: _Print) -> tuple[float, ...]:
+    x, y = (length / 2 + 1.5 for length in (glyph.shape[1], glyph.shape[0]))
+    turned = [_turned(corner, style.tilt) for corner in ((-x, -y), (x, -y), (x, y), (-x, y))]
+    return tuple(round(centre[axis] + corner[axis], 1) for corner in turned for axis in (0, 1))
+
+
+def _print_on(
+    grey: Grey,
+    glyph: Grey,
+    centre: tuple[float, float],
+    style: _Print,
+    strength: float,
+    stream: np.random.RandomState,
+) -> None:
+    """Cover the plastic with ink where the glyph is; the ink is as grainy as what it lies on."""
+    turned = as_image(glyph).rotate(style.tilt, Image.Resampling.BILINEAR, expand=True)
+    cover = as_grey(turned) * np.float32(strength)
+    cover *= 1 - 0.25 * even_noise(cover.shape[0], cover.shape[1], stream)
+    top, left = round(centre[1] - cover.shape[0] / 2), round(centre[0] - cover.shape[1] / 2)
+    under = grey[top : top + cover.shape[0], left : left + cover.shape[1]]
+    under += cover * (np.float32(style.ink) - under)
+
+
+FORMAT = 1
+"""Rises when the same seed gives other images."""
+PER_CHIP = 10
+README = f"""# {RENDERED}
+
+The 36 characters of ICText-LT, drawn with the fonts of matplotlib and Pillow on backgrounds that look like
+chips: no photograph, nothing from ICText. The class counts are those of ICText-LT (Nah et al., ICIP 2023);
+accuracies measured on these images say nothing about it. `{MARKER}` holds the seed.
+"""
+
+
+def rendered_sample(directory: Path, seed: int, sizes: Sizes = PAPER) -> Path:
+    """The directory of the sample, in the layout of ICText-LT; it is rendered only if it is not there.
+
+    The training set is the natural one, of which the loader cuts every other imbalance factor.
+
+    Args:
+        directory: where it lies or shall lie; made if missing.
+        seed: decides every pixel, any integer >= 0.
+        sizes: images a class; the paper's.
+
+    Raises:
+        InputError: the directory cannot be written, or what lies there is another sample.
+    """
+    root = directory / f"ictext-sample-seed{seed}"
+    made = {"format": FORMAT, "seed": seed, "natural": list(sizes.natural), "test": sizes.test}
+    if not root.exists():
+        _render(root, seed, sizes, made)
+    found = _marker(root)
+    if found != {"what": RENDERED, **made}:
+        raise InputError(
+            "this is not the rendered sample that is asked for",
+            where=root / MARKER,
+            got=json.dumps(found),
+            allowed=f"format {FORMAT}, seed {seed}, {sum(sizes.natural)} training images",
+            fix="remove the directory: it is rendered again; or give another data.root",
+        )
+    return root
+
+
+def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: int) -> tuple[Path, Path]:
+    """Write rendered chips with annotations in ICText's form: ``<split>.json`` and the folder ``<split>/``.
+
+    With them the cut of ICText-LT out of ICText can be tried by who has no ICText.
+
+    Args:
+        directory: where to write; it exists.
+        split: decides, with `seed`, what is drawn.
+        counts: how often each letter or digit appears, lower case too.
+        seed: any integer >= 0.
+
+    Returns:
+        The annotation file and the directory of images.
+    """
+    names = CHARACTERS + string.ascii_lowercase
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    (directory / split).mkdir()
+    for k, chip in enumerate(_chips(split, counts, seed)):
+        height, width = chip.pixels.shape[:2]
+        images.append({"id": k, "file_name": f"{k:05d}.png", "height": height, "width": width})
+        Image.fromarray(chip.pixels).save(directory / split / images[k]["file_name"], compress_level=1)
+        annotations += [
+            {
+                "id": len(annotations) + place,
+                "image_id": k,
+                "bbox": mark.corners,
+                "category_id": names.index(mark.name),
+                "aesthetic": [int(flaw) for flaw in mark.flaws],
+                "ignore": 0,
+            }
+            for place, mark in enumerate(chip.marks)
+        ]
+    categories = [{"id": k, "name": name} for k, name in enumerate(names)]
+    info = {"description": f"{RENDERED}; aesthetic: {', '.join(FLAWS)}"}
+    file = directory / f"{split}.json"
+    write_json(file, {"info": info, "images": images, "annotations": annotations, "categories": categories})
+    return file, directory / split
+
+
+def _render(root: Path, seed: int, sizes: Sizes, made: Mapping[str, object]) -> None:
+    counts = {
+        "train": dict(zip(CHARACTERS, sizes.natural, strict=True)),
+        "val": dict.fromkeys(CHARACTERS, sizes.test),
+    }
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=root.parent, prefix=".") as unfinished:
+            part = Path(unfinished, root.name)
+            for split, wanted in counts.items():
+                write_split(part, split, _crops(split, wanted, seed))
+            write_root(part, README, made)
+            part.rename(root)
+    except OSError as error:
+        if not root.exists():  # another process may have been faster
+            raise InputError("the sample cannot be rendered", where=root, got=error) from error
+
+
+def _crops(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Crop]:
+    for k, chip in enumerate(_chips(split, counts, seed)):
+        for place, mark in enumerate(chip.marks):
+            yield Crop(f"{k:05d}_{place}.png", mark.name, cut_out(chip.pixels, mark.corners))
+
+
+def _chips(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Chip]:
+    """Chips that together carry each character as often as asked for, in an order by chance."""
+    stream = np.random.RandomState(derived_seed(seed, "ictext", split) % 2**32)
+    text = stream.permutation([name for name, count in counts.items() for _ in range(count)]).tolist()
+    starts = range(0, len(text), PER_CHIP)
+    for start in counted(starts, f"rendered {split} chips, not ICText"):
+        yield draw_chip(text[start : start + PER_CHIP], derived_seed(seed, "ictext", split, start))
+
+
+def _marker(root: Path) -> object:
+    try:
+        return json.loads((root / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,328 @@
+"""Antialiased bilinear resampling of uint8 images, of a box of its own in each, as torchvision does it.
+
+On the CPU torch has a kernel for one box in many images; elsewhere all boxes are two matrix products.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+
+__all__ = [
+    "Draws",
+    "EvalTransform",
+    "TrainTransform",
+    "by_products",
+    "resample",
+    "resample_boxes",
+    "triangle_weights",
+]
+
+
+def resample(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """All of each image at another size, as torchvision's ``resize(antialias=True)`` of uint8 tensors.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        size: (h, w) wanted.
+
+    Returns:
+        uint8 (B, h, w, C).
+
+    >>> resample(torch.tensor([0, 8, 16, 24], dtype=torch.uint8).view(1, 1, 4, 1), (1, 2)).flatten()
+    tensor([ 6, 18], dtype=torch.uint8)
+    """
+    if images.device.type == "cpu":
+        return _interpolated(images, size)
+    height, width = images.shape[1:3]
+    whole = torch.tensor([[0, 0, height, width]]).to(images.device, non_blocking=True)
+    return by_products(images, whole, size)
+
+
+def resample_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """A box of each image at one size, as torchvision's ``resized_crop`` does it with one image.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        boxes: int64 (B, 4), top, left, height and width of each.
+        size: (h, w) wanted.
+
+    Returns:
+        uint8 (B, h, w, C).
+    """
+    if images.device.type != "cpu":
+        return by_products(images, boxes, size)
+    return torch.cat(
+        [
+            _interpolated(image[None, top : top + tall, left : left + wide], size)
+            for image, (top, left, tall, wide) in zip(images, boxes.tolist(), strict=True)
+        ]
+    )
+
+
+def by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `resample_boxes` on any device, with no loop; rounded after each axis, as there.
+
+    A pixel may differ by one, rarely two, where the exact value is the middle of two: torch's kernel has
+    weights of 16 bits.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        boxes: int64 (B, 4); (1, 4): one for all.
+        size: (h, w) wanted.
+    """
+    batch, height, width, channels = images.shape
+    top, left, tall, wide = boxes.unbind(1)
+    columns = triangle_weights(left, wide, width, size[1])
+    lines = images.float().transpose(2, 3).reshape(batch, height * channels, width)
+    narrowed = (lines @ columns.transpose(1, 2)).add_(0.5).floor_().view(batch, height, channels, size[1])
+    stacked = narrowed.transpose(2, 3).reshape(batch, height, size[1] * channels)
+    found = triangle_weights(top, tall, height, size[0]) @ stacked
+    return found.add_(0.5).to(torch.uint8).view(batch, *size, channels)
+
+
+def triangle_weights(start: Tensor, length: Tensor, in_size: int, out_size: int) -> Tensor:
+    """Weights that resample `length` pixels from `start` on to `out_size` pixels.
+
+    With s = length / out_size, output pixel i looks at c_i = start + s (i + ½) and takes input pixel j with
+
+        w_ij ∝ max(0, 1 − |j + ½ − c_i| / max(s, 1)),   start ≤ j < start + length,   Σ_j w_ij = 1,
+
+    which is ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)`` of the box along one axis.
+
+    Args:
+        start: first pixel of each box, int64 (B,).
+        length: pixels of each box, int64 (B,), at least 1.
+        in_size: pixels of the whole image along this axis.
+        out_size: pixels wanted.
+
+    Returns:
+        float32 (B, out_size, in_size); each row sums to 1.
+
+    >>> triangle_weights(torch.tensor([0]), torch.tensor([4]), 4, 2)[0, 0]
+    tensor([0.4286, 0.4286, 0.1429, 0.0000])
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    scale = length / out_size
+    centre = scale * (torch.arange(out_size, device=start.device)[:, None] + 0.5)
+    pixel = torch.arange(in_size, device=start.device) - start
+    weights = (1 - (pixel + 0.5 - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = weights * ((pixel >= 0) & (pixel < length))
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _interpolated(images: Tensor, size: tuple[int, int]) -> Tensor:
+    found = F.interpolate(images.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
+    return found.permute(0, 2, 3, 1)
+
+
+AREA = (0.08, 1.0)
+RATIO = (3 / 4, 4 / 3)
+TRIES = 10
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decided for each image of a batch.
+
+    Args:
+        table: int64 (B, 6), the columns of the properties below in one tensor: one copy to a device.
+    """
+
+    table: Tensor
+
+    @property
+    def hflip(self) -> Tensor:
+        """1 to mirror left and right, else 0; (B,)."""
+        return self.table[:, 0]
+
+    @property
+    def vflip(self) -> Tensor:
+        """1 to mirror top and bottom, else 0; (B,)."""
+        return self.table[:, 1]
+
+    @property
+    def boxes(self) -> Tensor:
+        """Top, left, height and width of each crop, of a pad-crop in the padded image; (B, 4)."""
+        return self.table[:, 2:]
+
+    def on(self, device: torch.device, rows: slice) -> Draws:
+        """Some rows of them on a device; the host does not wait for the copy."""
+        return Draws(self.table[rows].to(device, non_blocking=True))
+
+
+class TrainTransform:
+    """Random training images from stored ones, by the steps of `data.augment`.
+
+    The steps run in one order whatever order the recipe names them in: flips (each with probability ½), crop,
+    resize, normalise. Flipping first changes no probability: crops are symmetric.
+
+    - ``pad-crop``: `data.padding` zero pixels on each side, then a crop of the stored size; zero is the pixel
+      value before normalisation, as in torchvision's ``RandomCrop(padding=...)``.
+    - ``resized-crop``: a box of 8 to 100 % of the area with aspect ratio 3/4 to 4/3, resampled to
+      `data.image_size`; the law of torchvision's ``RandomResizedCrop``.
+    - Without ``resized-crop``, images are resized to `data.image_size` if they are stored at another size.
+
+    Args:
+        data: the recipe's section; `mean` and `std` are on the scale 0 to 1.
+    """
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+
+    def __call__(
+        self, images: Tensor, seed: int, *, rows: slice = slice(None), global_size: int | None = None
+    ) -> Tensor:
+        """Augment a batch, or one rank's part of it.
+
+        Args:
+            images: uint8 (B, H, W, C), on any device.
+            seed: decides every draw of the global batch, on every device and for any number of ranks alike.
+            rows: where `images` stand in the global batch.
+            global_size: images of the global batch; None: `images` are all of it.
+
+        Returns:
+            float32 (B, C, h, w) on the same device, in channels-last layout.
+
+        Raises:
+            InputError: `mean` and `std` do not fit the number of channels.
+        """
+        data, (height, width) = self.data, images.shape[1:3]
+        draws = self.draw(seed, global_size or len(images), height, width).on(images.device, rows)
+        if "hflip" in data.augment:
+            images = _flipped(images, draws.hflip, dim=2)
+        if "vflip" in data.augment:
+            images = _flipped(images, draws.vflip, dim=1)
+        if "pad-crop" in data.augment:
+            images = _pad_cropped(images, draws.boxes, data.padding)
+        out = (data.image_size or height, data.image_size or width)
+        if "resized-crop" in data.augment:
+            images = resample_boxes(images, draws.boxes, out)
+        elif out != (height, width):
+            images = resample(images, out)
+        return _normalised(images, data)
+
+    def draw(self, seed: int, size: int, height: int, width: int) -> Draws:
+        """The draws of one global batch, on the CPU and from no other state than `seed`.
+
+        Args:
+            seed: of the batch.
+            size: images in the global batch.
+            height: of the stored images.
+            width: of the stored images.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        flips = torch.randint(2, (size, 2), generator=generator)
+        if "resized-crop" in self.data.augment:
+            boxes = _resized_crop_boxes(generator, size, height, width)
+        else:
+            offsets = torch.randint(2 * self.data.padding + 1, (size, 2), generator=generator)
+            boxes = torch.cat([offsets, torch.tensor([height, width]).expand(size, 2)], dim=1)
+        return Draws(torch.cat([flips, boxes], dim=1))
+
+
+class EvalTransform:
+    """The same image every time: resize, centre crop, normalise.
+
+    With `data.eval_resize`, the short side is resized to it and the centre of side `data.image_size` is kept;
+    with `data.image_size` alone, both sides are resized to it; with neither, images stay as stored.
+
+    Args:
+        data: the recipe's section; `mean` and `std` are on the scale 0 to 1.
+    """
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Prepare a batch.
+
+        Args:
+            images: uint8 (B, H, W, C), on any device.
+
+        Returns:
+            float32 (B, C, h, w) on the same device, in channels-last layout.
+
+        Raises:
+            InputError: `mean` and `std` do not fit the number of channels.
+        """
+        (height, width), side = images.shape[1:3], self.data.image_size
+        if side is not None and self.data.eval_resize is not None:
+            short = min(height, width)
+            resized = [int(self.data.eval_resize * length / short) for length in (height, width)]
+            centre = [slice(start := round((length - side) / 2), start + side) for length in resized]
+            images = resample(images, (resized[0], resized[1]))[:, centre[0], centre[1]]
+        elif side is not None and (side, side) != (height, width):
+            images = resample(images, (side, side))
+        return _normalised(images, self.data)
+
+
+def _resized_crop_boxes(generator: torch.Generator, size: int, height: int, width: int) -> Tensor:
+    """For each image, the first of ten random boxes that lies inside it, else the largest central one."""
+    draws = torch.rand(4, size, TRIES, generator=generator, dtype=torch.float64)
+    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * draws[0])
+    ratio = torch.exp(math.log(RATIO[0]) + math.log(RATIO[1] / RATIO[0]) * draws[1])
+    tall, wide = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
+    fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
+    top, left = (draws[2] * (height - tall + 1)).floor(), (draws[3] * (width - wide + 1)).floor()
+    tries = torch.stack([top, left, tall, wide], dim=-1).long()
+    last = torch.tensor(_central_box(height, width)).expand(size, 1, 4)
+    first_fit = torch.cat([fits, torch.ones(size, 1, dtype=torch.bool)], dim=1).byte().argmax(dim=1)
+    return torch.cat([tries, last], dim=1)[torch.arange(size), first_fit]
+
+
+def _central_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """The largest box of a legal aspect ratio, in the middle."""
+    tall = min(height, round(width / RATIO[0]))
+    wide = min(width, round(height * RATIO[1]))
+    return (height - tall) // 2, (width - wide) // 2, tall, wide
+
+
+def _flipped(images: Tensor, flags: Tensor, dim: int) -> Tensor:
+    """The images, mirrored along `dim` where `flags` say so."""
+    both = torch.cat([images, images.flip(dim)])
+    return both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * flags)
+
+
+def _pad_cropped(images: Tensor, boxes: Tensor, padding: int) -> Tensor:
+    """Windows of the stored size at (top, left) of `boxes` in the zero-padded images."""
+    batch, height, width, channels = images.shape
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    # Every run of W pixels is a row of one overlapping view, so a crop is H whole rows: plain memory copies.
+    runs = padded.flatten().unfold(0, width * channels, channels)
+    top, left = boxes[:, 0], boxes[:, 1]
+    line = padded.shape[2]
+    image = torch.arange(batch, device=images.device) * padded.shape[1] * line
+    first = image + top * line + left
+    wanted = first[:, None] + torch.arange(height, device=images.device) * line
+    return runs.index_select(0, wanted.flatten()).view(batch, height, width, channels)
+
+
+def _normalised(images: Tensor, data: Data) -> Tensor:
+    """(x / 255 − mean) / std ; NHWC in, channels-last NCHW out."""
+    batch, height, width, channels = images.shape
+    mean, std = (_per_channel(values, channels) for values in (data.mean, data.std))
+    slope = [1 / (255 * s) for s in std]
+    offset = [-m / s for m, s in zip(mean, std, strict=True)]
+    # Constants as long as a line of pixels: an inner loop over C = 3 values would be eight times slower.
+    lines = torch.tensor([slope, offset]).to(images.device, non_blocking=True).repeat(1, width)
+    pixels = images.reshape(batch * height, width * channels).float()
+    return pixels.mul_(lines[0]).add_(lines[1]).view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if len(values) not in {1, channels}:
+        raise InputError(
+            "data.mean and data.std do not fit the images",
+            got=f"{len(values)} values",
+            allowed=f"1 or {channels}, the channels of the images",
+            fix="give one value a channel, or one for all",
+        )
+    return values * (channels // len(values))

@@ -1,0 +1,1 @@
+"""Trained networks, loaded from their run directories."""

@@ -1,0 +1,1 @@
+"""Methods: what each minimises, phase by phase."""

@@ -1,0 +1,212 @@
+"""The run directory: everything one training left, readable without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffds.errors import InputError
+from ffds.files import held, json_text, made_directory, saving, write_text
+from ffds.recipes.load import dump_recipe, load_recipe
+from ffds.recipes.schema import Recipe
+
+__all__ = ["Run", "open_run"]
+
+_PLACE = ("hardware", "versions", "commit")
+"""What can decide the last digits of a result, of all that an environment tells."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training on disk: ``OUT/<recipe>/<method>/seed<k>-<hash8>/``.
+
+    Attributes:
+        path: the run directory.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, recipe: Recipe, out: str | Path = "runs") -> Run:
+        """The directory that belongs to a recipe; the same recipe always has the same one."""
+        leaf = f"seed{recipe.trainer.seed}-{recipe.config_hash[:8]}"
+        return cls(Path(out) / recipe.name / recipe.method.name / leaf)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def predictions(self) -> Path:
+        """Parquet file with one row per test image, written when the run is done."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def done(self) -> bool:
+        """Whether training came to its end."""
+        return (self.path / "summary.json").is_file()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The results, in percent.
+
+        Raises:
+            InputError: the run is not done, or the file is damaged.
+        """
+        if not self.done:
+            raise InputError(
+                "run is not done", where=self.path, fix="start the same training again: it goes on"
+            )
+        return self._read("summary.json")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe that made this run."""
+        return load_recipe(str(self.path / "recipe.yaml")).recipe
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Hardware, versions, commit and command.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return self._read("environment.json")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One entry for each finished epoch; a line cut short by a crash is left out.
+
+        Raises:
+            InputError: another line is damaged.
+        """
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return []
+        try:
+            text = file.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            return [json.loads(line) for line in whole.splitlines()]
+        except (OSError, ValueError) as error:
+            raise _damaged(file, error) from error
+
+    def start(self, recipe: Recipe, environment: dict[str, Any]) -> list[str]:
+        """Write the recipe and the environment; where another one began, that is kept under ``earlier``.
+
+        Returns:
+            What differs from the session before, one text each: ``commit: OLD → NEW``.
+        """
+        before: dict[str, Any] = {}
+        with suppress(InputError):  # not there, or not to be read
+            before = self.environment
+        earlier = before.pop("earlier", [])
+        changed = [key for key in _PLACE if before and before.get(key) != environment.get(key)]
+        if changed:
+            earlier.append(before)
+        self._write("recipe.yaml", dump_recipe(recipe))
+        self._write("environment.json", json_text(environment | ({"earlier": earlier} if earlier else {})))
+        return [f"{key}: {_text(before.get(key))} → {_text(environment.get(key))}" for key in changed]
+
+    def keep_epochs(self, epochs: int) -> None:
+        """Drop the metrics of epochs that will be trained again.
+
+        Raises:
+            InputError: those of earlier epochs are not all there.
+        """
+        kept = [line for line in self.metrics if line["epoch"] <= epochs]
+        if len(kept) < epochs:
+            file = self.path / "metrics.jsonl"
+            raise _damaged(file, f"metrics of {len(kept)} epochs, and a checkpoint after {epochs}")
+        self.take_epochs(kept)
+
+    def take_epochs(self, metrics: Iterable[Mapping[str, Any]]) -> None:
+        """Put the metrics of epochs in place of all there are."""
+        self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
+
+    def add_epoch(self, entry: dict[str, Any]) -> None:
+        """Append the metrics of one epoch."""
+        line = json.dumps(entry, allow_nan=False) + "\n"
+        with (
+            saving("the metrics", self.path, len(line)),
+            (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file,
+        ):
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary: from now on the run is done."""
+        self._write("summary.json", json_text(summary))
+
+    def _write(self, name: str, text: str) -> None:
+        with saving(name, self.path, len(text.encode())):
+            write_text(self.path / name, text)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        try:
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _damaged(file, error) from error
+        return found
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the directory and hold it for this process; the lock ends with the process.
+
+        Raises:
+            InputError: another process holds it, or the directory cannot be written or locked.
+        """
+        file = made_directory(self.path, "the run directory") / "lock"
+        lock = held(file)
+        if lock is None:
+            raise InputError(
+                "another process is training this run",
+                where=self.path,
+                got=f"lock of {file.read_text(encoding='utf-8').strip()}",
+                fix="wait for it or stop it; for a second run use trainer.seed=N or --out DIR",
+            )
+        with lock:
+            holder = f"pid {os.getpid()} on {socket.gethostname()}\n"
+            with saving("the lock", self.path, len(holder)):
+                lock.truncate(0)
+                lock.write(holder)
+                lock.flush()
+            yield
+
+
+def open_run(path: str | Path) -> Run:
+    """The run at a path.
+
+    Raises:
+        InputError: there is no run directory at that path.
+    """
+    run = Run(Path(path))
+    if not (run.path / "recipe.yaml").is_file():
+        raise InputError(
+            "not a run directory",
+            where=path,
+            got="no recipe.yaml in it" if run.path.is_dir() else "no such directory",
+            fix="name a directory such as runs/RECIPE/METHOD/seed0-1a2b3c4d",
+        )
+    return run
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _damaged(file: Path, error: object) -> InputError:
+    return InputError(
+        "a file of the run is missing or damaged",
+        where=file,
+        got=error,
+        fix="restore it, or delete the run directory to train from the start",
+    )

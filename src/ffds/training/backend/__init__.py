@@ -1,0 +1,1 @@
+"""What a training asks of devices, compiler and memory."""

@@ -1,0 +1,95 @@
+"""--jobs and --devices, as a user types them."""
+
+import pytest
+
+from ffds.cli import main
+from ffds.jobs.jobs import Jobs
+
+SHORT = "schedule.epochs=2"
+VERBS = {
+    "compare": ["compare", "digits", "--methods", "ce", SHORT],
+    "table": ["table", "1a", "--columns", "cifar100-lt-100", "--methods", "ce", SHORT],
+    "figure": ["figure", "5a", SHORT],
+    "sweep": ["sweep", "digits", SHORT],
+}
+
+
+class Asked(Exception):  # noqa: N818  (what was asked for, not an error)
+    """Carries the jobs that a verb wants."""
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """The jobs that a command line asks for."""
+
+    def ask(recipes, **how):
+        raise Asked(how["jobs"])
+
+    for place in ("ffds.reports.comparison.train_all", "ffds.jobs.several.train_all"):
+        monkeypatch.setattr(place, ask)
+    monkeypatch.setattr("ffds.sweep.search.sweep", lambda *given, **how: ask(given, **how))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+
+    def of(*arguments):
+        with pytest.raises(Asked) as caught:
+            main([*arguments, "--out", str(tmp_path)])
+        return caught.value.args[0]
+
+    return of
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_that_trains_several_runs_has_jobs(verb, asked):
+    command = VERBS[verb]
+    assert asked(*command) == Jobs(1)
+    assert asked(*command, "--jobs", "3") == Jobs(3)
+    assert asked(*command, "--devices", "0,2") == Jobs(2, (0, 2))
+    assert asked(*command, "--jobs", "4", "--devices", "1,0") == Jobs(4, (1, 0))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--jobs", "0"], ["--jobs", "1 or more"]),
+        (["--jobs", "1", "--devices", "0,1"], ["more devices than processes", "--jobs 2"]),
+    ],
+)
+def test_what_cannot_be_is_refused(verb, arguments, words, tmp_path, capsys):
+    assert main([*VERBS[verb], *arguments, "--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert all(word in message for word in words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_without_a_gpu_has_no_device(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert main([*VERBS["compare"], "--devices", "0", "--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: there is no such GPU\n  where:   --devices\n  got:     0\n")
+    assert "leave out --devices" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_jobs_under_torchrun_are_refused(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    assert main([*VERBS[verb], "--jobs", "2", "--out", str(tmp_path)]) == 2
+    assert "leave out --jobs and --devices under torchrun" in capsys.readouterr().err
+
+
+def test_devices_are_numbers(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*VERBS["compare"], "--devices", "cuda:0"])
+    assert end.value.code == 2
+    assert "devices are whole numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_tells_what_it_means(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--jobs N" in text
+    assert "number of threads decides the last digits" in text

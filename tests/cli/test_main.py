@@ -1,0 +1,257 @@
+"""The command line as a user types it: real processes for start-up and exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ffds.cli import main
+from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+from tests.paper import made
+
+VERBS = [
+    ["train"],
+    ["compare"],
+    ["eval"],
+    ["recipes"],
+    ["show"],
+    ["data"],
+    ["data", "info"],
+    ["data", "pack"],
+    ["data", "cache"],
+    ["data", "ictext"],
+    ["table"],
+    ["figure"],
+    ["sweep"],
+]
+QUICK = ["schedule.epochs=2", "data.imbalance_factor=100"]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "ffds", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize("verb", [[], *VERBS], ids=" ".join)
+def test_help_names_everything_without_torch(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import sys; from ffds.cli import main\n"
+        f"try: main({[*verb, '--help']!r})\n"
+        "except SystemExit as end: print('code', end.code, 'torch' in sys.modules, 'pydantic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "code 0 False False"
+    assert "usage: ffds" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "cifar100-lt-10O"], ["cifar100-lt-100"]),
+        (["train", "digits", "schedule.epocs=3"], ["schedule.epocs", "command line", "did you mean epochs"]),
+        (["train", "digits", "method=dffds"], ["d-ffds"]),
+        (["train", "digits", "optimizer.lr=nan"], ["optimizer.lr"]),
+        (["train", "digits", "optimizer.lr=-1", "data.padding=x"], ["optimizer.lr", "data.padding"]),
+        (["compare", "digits", "--methods", "ce,nothing"], ["nothing"]),
+        (["compare", "digits", "--methods", "ce", "--seeds", "a"], ["whole numbers"]),
+        (["train", "digits", "--epochs", "3"], ["--epochs"]),
+        (["recipes", "schedule.epochs=3"], ["unrecognized"]),
+        (["eval", "nowhere"], ["not a run directory", "nowhere"]),
+        (["compare", "digits", "--methods", "ce,d-ffds", "method=ffds"], ["the method", "--methods"]),
+        (["compare", "digits", "--methods", "ce", "trainer.seed=1"], ["the seed", "--seeds"]),
+        (["train", "digits", "data.root=pics #2"], ["data.root", "pics #2", "in quotes"]),
+        (["data", "pack", "digits", "data.imbalance_factor=2"], ["before the settings"]),
+        (["data", "pack", "digits", "data.imbalance_factor=2", "pack"], ["before the settings"]),
+        (["data", "pack", "digits", "method=ce"], ["before the settings"]),
+    ],
+)
+def test_bad_input_is_told_and_ends_with_2(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_are_missing_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "info", "cifar10-lt-100", f"data.root={tmp_path / 'none'}"]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path / "none") in message
+    assert "data.download=true" in message
+
+
+def test_train_prints_the_results_and_says_when_it_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "digits", *QUICK, "method=ce", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    first = capsys.readouterr()
+    assert "accuracy, last epoch" in first.out
+    assert "chosen on the test set" in first.out
+    assert "epoch 2/2 cross-entropy" in first.err
+    began = time.monotonic()
+    assert main([*arguments, "--json"]) == 0
+    again = capsys.readouterr()
+    summary = json.loads(again.out)
+    assert summary["epochs"] == 2
+    assert again.err == ""
+    assert (Path(summary["path"]) / "summary.json").stat().st_mtime < time.time() - (time.monotonic() - began)
+
+
+def test_compare_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    assert main(["compare", "digits", *out, "--methods", "ce,d-ffds", "--seeds", "0,1", *QUICK]) == 0
+    printed = capsys.readouterr().out
+    assert "d-ffds" in printed
+    assert (tmp_path / "digits" / "compare.md").read_text().count("| 2 |") == 2
+    lines = (tmp_path / "digits" / "compare.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4
+    path = next((tmp_path / "digits" / "d-ffds").glob("seed1-*"))
+    table = tmp_path / "new" / "again.parquet"
+    assert main(["eval", str(path), "--json", "--predictions", str(table)]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    summary = json.loads((path / "summary.json").read_text())
+    assert scores["accuracy"] == summary["accuracy"]["last"]
+    assert scores["images"] == pq.read_metadata(table).num_rows
+    assert pq.read_table(table).equals(pq.read_table(path / "predictions.parquet"))
+
+
+@pytest.mark.parametrize("place", ["a-file/x.parquet", "a-directory"])
+def test_predictions_that_cannot_be_written_are_told_before_scoring(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ffds.inference.load.evaluate_run", lambda *_: pytest.fail("scores"))
+    (tmp_path / "a-file").touch()
+    (tmp_path / "a-directory").mkdir()
+    done = made.run(tmp_path / "runs", made.recipe("schedule.epochs=2"), checkpoint=False)
+    assert main(["eval", str(done.path), "--predictions", str(tmp_path / place)]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path / Path(place).parts[0]) in message
+    assert "--predictions FILE" in message
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_runs_that_cannot_be_written_are_told_before_training(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ffds.reports.comparison.train_all", lambda *_, **__: pytest.fail("trains"))
+    (tmp_path / "file").touch()
+    arguments = ["compare", "digits", "--methods", "ce", "--out", str(tmp_path / "file" / below)]
+    assert main(arguments) == 2
+    assert f"{tmp_path / 'file'} is no directory" in capsys.readouterr().err
+    (tmp_path / "file").unlink()
+    # Root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda place, mode: mode == os.F_OK and Path(place).exists())
+    assert main(arguments) == 2
+    assert f"no permission to write in {tmp_path}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_names_the_origin_of_each_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "cifar100-lt-100", "method=ldam-drw", "schedule.epochs=30", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["origin"]["schedule.epochs"] == "command line"
+    assert shown["origin"]["method.start"] == "default"
+    assert shown["origin"]["data.imbalance_factor"].startswith("cifar100-lt-100.yaml:")
+    assert shown["schedule"] == {
+        "1–3": "phase 1, lr 0.0333 rising to 0.1",
+        "4–24": "phase 1, lr 0.1",
+        "25–27": "phase 2: ldam-drw, lr 0.001",
+        "28–30": "phase 2: ldam-drw, lr 1e-05",
+    }
+    assert main(["show", "digits"]) == 0
+    assert "optimizer.lr" in capsys.readouterr().out
+
+
+def test_recipes_and_data_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    assert "cifar100-lt-100" in capsys.readouterr().out
+    assert main(["data", "info", "digits", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["train_images"] == sum(facts["class_counts"])
+    assert facts["test_images"] == 500
+    assert facts["imbalance_factor"] == max(facts["class_counts"]) / min(facts["class_counts"])
+
+
+def test_data_pack_can_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = tmp_path / "pack"
+    assert main(["data", "pack", "digits", str(pack)]) == 0
+    assert len(list(pack.glob("*.parquet"))) == 2
+    assert main(["data", "pack", "digits", str(pack)]) == 2
+    capsys.readouterr()
+    settings = ["data.name=parquet", f"data.root={pack}", "data.imbalance_factor=null"]
+    assert main(["data", "info", "digits", *settings, "--json"]) == 0
+    packed = json.loads(capsys.readouterr().out)
+    main(["data", "info", "digits", "--json"])
+    original = json.loads(capsys.readouterr().out)
+    assert packed["class_counts"] == original["class_counts"]
+
+
+def test_a_missing_package_is_told_with_its_command() -> None:
+    code = (
+        "import sys\nsys.modules['pydantic'] = None\n"
+        "from ffds.cli import main\nsys.exit(main(['show', 'digits']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'ffds[train]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "first", "other"),
+    [(Interrupted("stopped"), 75, 0), (NonFiniteLossError("nan"), 3, 0), (InputError("wrong"), 2, 2)],
+)
+def test_the_first_rank_speaks_for_all(
+    error: FfdsError,
+    first: int,
+    other: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        print("a table")
+        raise error
+
+    monkeypatch.setattr("ffds.recipes.shipped_recipes", fail)
+    assert main(["recipes"]) == first
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("a table\n", f"error: {error}\n")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["recipes"]) == other
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--help"], ["show", "digits", "--json"], ["recipes"]], ids=" ".join)
+def test_a_reader_who_leaves_ends_it_quietly(arguments: list[str], buffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ffds", *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_another_pipe_that_breaks_is_no_quiet_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("ffds.recipes.shipped_recipes", fail)
+    with pytest.raises(BrokenPipeError):
+        main(["recipes"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["show", "digits"]], ids=" ".join)
+def test_a_terminal_that_is_not_utf_8_shows_what_it_can(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "ffds", *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout

@@ -1,0 +1,201 @@
+"""The verbs table and figure, as a user types them."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ffds.cli import main
+from ffds.cli.paper import FIGURES, TABLES
+from ffds.data.long_tail import long_tail_counts
+from ffds.errors import NonFiniteLossError
+from ffds.paper import figures as drawn
+from ffds.paper import table_plan as wanted
+from ffds.run_directory import Run
+from tests.paper import made
+
+SHORT = "schedule.epochs=2"
+QUICK = [SHORT, "data.imbalance_factor=100", "model.name=resnet20"]
+
+
+@pytest.fixture
+def out(tmp_path):
+    place = tmp_path / "runs"
+    for method in ("ce", "cb-fl", "ffds", "d-ffds"):
+        made.run(place, made.recipe(SHORT, method=method))
+    return place
+
+
+def test_the_choices_are_those_of_the_paper():
+    assert (*wanted.TABLES, "runs") == TABLES
+    assert tuple(drawn.FIGURES) == FIGURES
+
+
+@pytest.mark.parametrize("verb", ["table", "figure"])
+def test_help_is_light(verb):
+    heavy = ("torch", "numpy", "pydantic", "matplotlib")
+    code = (
+        "import sys; from ffds.cli import main\n"
+        f"try: main([{verb!r}, '--help'])\n"
+        f"except SystemExit: print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--no-train" in done.stdout
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_a_table_fits_the_terminal(columns, out, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    arguments = ["table", "1a", "--columns", "cifar100-lt-100,tiny-imagenet-lt-100"]
+    assert main([*arguments, "--no-train", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    shown, _, _ = printed.partition("Measured on")
+    assert max(map(len, shown.splitlines())) <= int(columns)
+    for text in ("LDAM-DRW", "D-FFDS", "accuracy", "best on test", "CIFAR-100-LT, IF 100", "43.46", "43.86"):
+        assert text in shown
+    assert "40.00" not in printed, "these runs are short, the table is not"
+
+
+def test_the_protocol_is_chosen_with_the_epochs(out, capsys):
+    assert main(["table", "1a", "--columns", "cifar100-lt-100", "--no-train", "--out", str(out), SHORT]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("40.00") == 4
+    assert "Protocol 2-epochs" in printed
+
+
+def test_runs_csv_and_back(out, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    saved = tmp_path / "results"
+    assert main(["table", "runs", "--out", str(out), "--save", str(saved)]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert printed.count("2-epochs") == 4
+    with (saved / "runs.csv").open(encoding="utf-8") as opened:
+        assert [line["method"] for line in csv.DictReader(opened)] == ["cb-fl", "ce", "d-ffds", "ffds"]
+    file = str(saved / "runs.csv")
+    assert main(["table", "2b", "--runs", file, SHORT, "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)
+    assert [(cell["row"], cell["accuracy_mean"]) for cell in cells] == [
+        *(("concave", 40.0), ("convex", None), ("linear", None))
+    ]
+    assert main(["table", "runs", "--runs", file, "--methods", "ce,ffds", "--seeds", "0", "--json"]) == 0
+    assert [line["method"] for line in json.loads(capsys.readouterr().out)] == ["ce", "ffds"]
+    assert main(["table", "runs", "--runs", file, "--columns", "digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["table", "runs", "--runs", file, "--seeds", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_table_is_saved(out, tmp_path, capsys):
+    saved = tmp_path / "tables"
+    arguments = ["table", "1c", "--no-train", "--out", str(out), SHORT, "--save", str(saved)]
+    assert main(arguments) == 0
+    names = {path.name for path in saved.iterdir()}
+    assert names == {"table-1c.md", "table-1c.tex", "table-1c.csv"}
+    assert f"written: {saved / 'table-1c.md'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["table", "1d"], ["1d", "1a"]),
+        (["figure", "6"], ["6", "5b"]),
+        (["table", "1a", "--columns", "cifar100-lt-10O", "--no-train"], ["cifar100-lt-100"]),
+        (["table", "1b", "--methods", "ce", "--no-train"], ["every row of table 1b"]),
+        (["table", "1a", "--runs", "nowhere.csv"], ["nowhere.csv"]),
+        (["table", "runs", "method=ce"], ["lists what there is", "method=ce"]),
+        (["table", "1a", "schedule.epochs=100", "--no-train"], ["one protocol", "--columns"]),
+        (["table", "1b", "--seeds", "a"], ["whole numbers"]),
+        (["figure", "1", "--no-train"], ["not there", "cb-fl"]),
+        (["figure", "2b", "--recipe", "digits"], ["published tail"]),
+        (["figure", "5a", "method=ffds"], ["decides the method"]),
+        (["figure", "5a", "trainer.seed=1"], ["decides the seed", "--seed "]),
+        (["table", "1a", "trainer.seed=1"], ["decides the seed", "--seeds"]),
+    ],
+)
+def test_bad_input_is_told_and_ends_with_2(arguments, words, tmp_path):
+    command = [sys.executable, "-W", "error", "-m", "ffds", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["table", "1a", "--columns", "digits"], ["table", "runs"], ["figure", "5a"], ["figure", "2a"]],
+)
+def test_what_cannot_be_saved_is_told_before_training(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ffds.jobs.several.train_all", lambda *_, **__: pytest.fail("trains"))
+    (tmp_path / "file").touch()
+    assert main([*arguments, "--out", str(tmp_path), "--save", str(tmp_path / "file")]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path / "file") in message
+    assert "--save DIR" in message
+
+
+def test_a_figure_names_its_files(out, tmp_path, capsys):
+    saved = tmp_path / "drawn"
+    arguments = ["figure", "5b", "--no-train", "--out", str(out), "--save", str(saved), SHORT]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [str(saved / f"figure-5b.{ending}") for ending in ("svg", "pdf", "png", "csv")]
+    assert all(Path(path).stat().st_size for path in printed)
+
+
+def test_a_figure_says_what_is_missing_from_it(tmp_path, capsys):
+    saved, data = str(tmp_path / "drawn"), f"data.root={tmp_path / 'none'}"
+    assert main(["figure", "4", "--save", saved, data]) == 0
+    assert "note: bars alone, without images" in capsys.readouterr().err
+
+
+def test_a_failed_training_is_a_gap_and_decides_the_exit_code(tmp_path, capsys, monkeypatch):
+    def train_all(recipes, *, out, jobs):
+        made.run(Path(out), recipes[0], checkpoint=False)
+        return {Run.of(recipes[1], out).path: NonFiniteLossError("nan in epoch 1\n  fix: lower")}
+
+    monkeypatch.setattr("ffds.jobs.several.train_all", train_all)
+    arguments = ["table", "1a", "--columns", "cifar100-lt-100", "--methods", "ce,fl", SHORT]
+    assert main([*arguments, "--out", str(tmp_path), "--save", str(tmp_path)]) == 3
+    said = capsys.readouterr()
+    assert "failed" in said.out
+    assert "nan in epoch 1" in said.err
+    text = (tmp_path / "table-1a.md").read_text(encoding="utf-8")
+    assert "| FL | 0 | failed | 38.41 | — | — |" in text
+    assert "\nFailed: " in text
+
+
+def test_a_table_and_a_figure_from_real_trainings(tmp_path, capsys):
+    """Digits, two epochs: trained once, then found; the shared first epoch is trained once, too."""
+    arguments = ["--out", str(tmp_path), *QUICK]
+    table = ["table", "1a", "--columns", "digits", "--methods", "ce,d-ffds", "--json", *arguments]
+    assert main(table) == 0
+    first = capsys.readouterr()
+    cells = json.loads(first.out)
+    assert [(cell["row"], cell["n"], cell["paper"]) for cell in cells] == [
+        ("CE", 1, None),
+        ("D-FFDS", 1, None),
+    ]
+    assert all(0 <= cell["accuracy_mean"] <= cell["best_on_test_mean"] <= 100 for cell in cells)
+    assert "1 shared" in first.err
+    assert main(table) == 0
+    again = capsys.readouterr()
+    assert (again.out, again.err) == (first.out, "")
+    saved = tmp_path / "drawn"
+    for name in ("3", "5a"):
+        drawing = ["figure", name, "--recipe", "digits", "--no-train", "--save", str(saved), *arguments]
+        assert main(drawing) == 0
+    with (saved / "figure-3.csv").open(encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    assert len(rows) == sum(long_tail_counts(124, 10, 100))
+    assert all(0 <= float(row["after"]) <= 1 for row in rows)
+    with (saved / "figure-5a.csv").open(encoding="utf-8") as opened:
+        gains = [float(row["difference"]) for row in csv.DictReader(opened)]
+    ce, ours = (cell["accuracy_mean"] for cell in cells)
+    assert sum(gains) / len(gains) == pytest.approx(ours - ce)

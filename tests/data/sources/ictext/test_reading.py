@@ -1,0 +1,227 @@
+import json
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffds.data import open_dataset
+from ffds.data.open import open_source
+from ffds.data.sources.ictext.layout import PAPER
+from ffds.data.tail import tail_rows
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+from tests.data.sources.ictext.layouts import INDEX, ORDER, layout, picture, values
+
+ONCE = "".join(ORDER)
+
+
+def settings(root, **given):
+    return Data(name="ictext", root=str(root), **{"image_size": 8, **given})
+
+
+def opened(root, **given):
+    return open_dataset(settings(root, **given))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two training images of each class and one test image, with lower case among them."""
+    return layout(tmp_path / "ictext", ONCE + "qa" + ONCE, "b" + ONCE)
+
+
+def test_classes_are_digits_and_upper_case_in_falling_frequency(root):
+    dataset = opened(root)
+    assert dataset.class_names == tuple(ORDER)
+    assert dataset.class_counts == [2] * 36
+    assert dataset.train.labels.tolist() == [*range(36), *range(36)]
+    assert values(dataset.train.images) == [*range(36), *range(38, 74)]
+    assert dataset.test.labels.tolist() == list(range(36))
+    assert values(dataset.test.images) == list(range(1, 37))
+    assert dataset.source == f"ICText-LT in {root}"
+
+
+def test_the_labels_are_those_of_the_index(root):
+    swapped = INDEX | {"0": 35, "O": 0}
+    (root / "char_2_idx.json").write_text(json.dumps(swapped))
+    assert opened(root).class_names[0] == "O"
+    assert opened(root).train.labels[0] == 35
+
+
+@pytest.mark.parametrize("folder", [".", "ictext-lt-18", "ictext2021"])
+def test_where_it_may_lie(root, tmp_path, folder):
+    there = tmp_path / "data" / folder
+    there.parent.mkdir(exist_ok=True)
+    root.rename(there)
+    assert opened(tmp_path / "data").class_counts == [2] * 36
+
+
+def test_images_are_padded_to_squares(root):
+    first = opened(root, image_size=9).train.images[3]
+    assert (first[:, 2:6] == 3).all()  # 4 wide, 9 high
+    assert (first[:, [0, 1, 7, 8]] == 0).all()
+    assert opened(root, image_size=8, eval_resize=11).train.images.shape[1:] == (11, 11, 3)
+    with pytest.raises(InputError, match=r"images differ in size(.*\n)+.*ictext"):
+        opened(root, image_size=None)
+
+
+def test_blank_lines_commas_and_a_byte_order_mark_do_no_harm(root):
+    file = root / "train" / "train.txt"
+    lines = file.read_text().splitlines()
+    file.write_text("\ufeff" + "\r\n\r\n".join(line.replace(" ", ", ") for line in lines) + "\n  \n")
+    assert opened(root).class_counts == [2] * 36
+
+
+def full(tmp_path, shuffled):
+    """The lists of the real size, with lower case, in an order by chance, and no image."""
+    text = [name for name, count in zip(ORDER, PAPER.natural, strict=True) for _ in range(count)]
+    text += [*(string.ascii_lowercase * 20)]
+    tested = [name for name in ORDER for _ in range(175 + 9 * (name in "ABC"))] + ["z"] * 40
+    for part in (text, tested):
+        np.random.RandomState(shuffled).shuffle(part)
+    return layout(tmp_path, "".join(text), "".join(tested), images=False), text, tested
+
+
+def reference(text, counts):
+    """The files that the released loader takes, written as plainly as can be."""
+    stream, labels = np.random.RandomState(0), np.array([INDEX[name] for name in text])
+    taken = []
+    for label, count in enumerate(counts):
+        there = np.where(labels == label)[0]
+        stream.shuffle(there)
+        taken.append(there[:count].tolist())
+    return taken
+
+
+def names(split, chosen):
+    return [int(Path(split.place(row)).stem) for row in split.rows[chosen].tolist()]
+
+
+def test_the_published_counts_and_the_reference_subset(tmp_path):
+    root, text, tested = full(tmp_path, shuffled=3)
+    source = open_source(settings(root))
+    assert source.counts == PAPER.natural
+    assert (len(source.train), len(source.test)) == (68_307, 6_300)
+    data = settings(root, imbalance_factor=100.0)
+    counts = [int(3200 * 100 ** (-i / 35)) for i in range(36)]
+    kept = tail_rows(source, data)
+    assert np.bincount(source.train.labels[kept]).tolist() == counts
+    assert len(kept) == 25_711
+    assert names(source.train, kept) == [k for taken in reference(text, counts) for k in taken]
+    tests = sorted(k for taken in reference(tested, [175] * 36) for k in taken)
+    assert names(source.test, np.arange(6_300)) == tests
+    assert len(tail_rows(source, settings(root))) == 68_307
+
+
+def test_a_root_cut_before_is_kept_whole_and_a_flatter_tail_is_refused(tmp_path):
+    counts = [int(3200 * 100 ** (-i / 35)) for i in range(36)]
+    text = "".join(name * count for name, count in zip(ORDER, counts, strict=True))
+    root = layout(tmp_path, text, ONCE, images=False)
+    data = settings(root, imbalance_factor=100.0)
+    assert sorted(tail_rows(open_source(data), data)) == list(range(25_711))
+    data = settings(root, imbalance_factor=98.0)
+    with pytest.raises(
+        InputError, match=r"34 classes have too few images: imbalance_factor 98(.*\n)+.*1 2805 of 2807"
+    ):
+        tail_rows(open_source(data), data)
+    natural = full(tmp_path / "natural", shuffled=0)[0]
+    data = settings(natural, imbalance_factor=2.0)
+    with pytest.raises(InputError, match=r"too few(.*\n)+.*O 334 of 1600(.*\n)+.*imbalance_factor=null"):
+        tail_rows(open_source(data), data)
+
+
+def test_sizes_of_the_paper():
+    assert (sum(PAPER.natural), 36 * PAPER.test, PAPER.head) == (68_307, 6_300, 3200)
+    assert list(PAPER.natural) == sorted(PAPER.natural, reverse=True)
+    assert PAPER.natural[0] / PAPER.natural[-1] == pytest.approx(18.43, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("7.png", r"does not name a file and a character\n.*train\.txt:76\n.*7\.png"),
+        ("7.png AB", r"does not name a file and a character\n.*train\.txt:76\n.*7\.png AB"),
+        ("7.png ?", r"a character of char_2_idx\.json"),
+        ("7.png -1", r"train\.txt:76"),
+        (" A", r"train\.txt:76"),
+        ("7.png A", r"7\.png is listed twice\n.*train\.txt:76\n.*line 8 too"),
+        ("7.png a", r"7\.png is listed twice"),
+    ],
+)
+def test_a_line_that_says_nothing_is_named(root, line, words):
+    file = root / "train" / "train.txt"
+    file.write_text(file.read_text() + "\n" + line + "\n")
+    with pytest.raises(InputError, match=words):
+        opened(root)
+
+
+def test_files_that_are_missing_are_named(root, tmp_path):
+    (root / "train" / "imgs" / "70.png").unlink()
+    with pytest.raises(InputError, match=r"cannot be read\n.*imgs/70\.png"):
+        opened(root)
+    (root / "val" / "val.txt").unlink()
+    with pytest.raises(InputError, match=r"cannot be read\n.*val/val\.txt\n.*\n.*char_2_idx\.json"):
+        opened(root)
+    (root / "char_2_idx.json").unlink()
+    with pytest.raises(InputError, match=r"char_2_idx\.json is missing(.*\n)+.*agreement.*ictext-sample"):
+        opened(root)
+    with pytest.raises(InputError, match=r"not a directory that can be read(.*\n)+.*agreement"):
+        opened(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"ictext needs data\.root"):
+        open_dataset(Data(name="ictext"))
+
+
+def test_a_bad_image_stops_or_is_left_out(root):
+    (root / "train" / "imgs" / "40.png").write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match=r"cannot be read\n.*40\.png"):
+        opened(root)
+    dataset = opened(root, on_bad_image="skip")
+    assert dataset.class_counts == [2, 2, 1, *[2] * 33]
+    assert "40.png" in dataset.skipped[0]
+
+
+def test_classes_without_an_image(tmp_path):
+    root = layout(tmp_path / "a", ONCE.replace("Q", "q"), ONCE)
+    with pytest.raises(InputError, match=r"1 of 36 classes have no training image(.*\n)+.*32 \(Q\)"):
+        opened(root)
+    root = layout(tmp_path / "b", ONCE, ONCE.replace("Q", "q").replace("7", "A"))
+    with pytest.raises(InputError, match=r"same number of each class(.*\n)+.*got: +7, Q"):
+        opened(root)
+    root = layout(tmp_path / "c", ONCE, "")
+    with pytest.raises(InputError, match=r"same number of each class"):
+        opened(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not JSON"),
+        ("[1, 2]", "not the characters"),
+        ('{"AB": 0}', "not the characters"),
+        (json.dumps(INDEX | {"A": "6"}), "not the characters"),
+        (json.dumps(INDEX | {"A": 7}), r"labels 0 to 35(.*\n)+.*A 7"),
+        (json.dumps({name: label for name, label in INDEX.items() if name != "A"}), "A missing"),
+        (json.dumps(INDEX | {"a": 6, "A": 36}), r"labels 0 to 35"),
+        ("\xff", "JSON|cannot be read"),
+    ],
+)
+def test_an_index_that_is_none(root, content, words):
+    (root / "char_2_idx.json").write_text(content, encoding="latin1")
+    with pytest.raises(InputError, match=words) as caught:
+        opened(root)
+    assert "char_2_idx.json" in str(caught.value)
+
+
+def test_a_rendered_root_says_so_under_either_name(root):
+    (root / "rendered-sample.json").write_text("{}")
+    assert opened(root).source == f"rendered sample, not ICText: {root}"
+
+
+def test_colours_survive(root):
+    Image.new("RGB", (9, 9), (10, 20, 30)).save(root / "train" / "imgs" / "0.png")
+    assert opened(root).train.images[0, 4, 4].tolist() == [10, 20, 30]
+    picture(root / "train" / "imgs" / "0.png", 99, (90, 30))
+    image = opened(root, image_size=30).train.images[0]
+    assert (image[12:18] == 99).all()
+    assert (image[[0, -1]] == 0).all()

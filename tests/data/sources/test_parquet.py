@@ -1,0 +1,285 @@
+import json
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ffds.data import open_dataset
+from ffds.data.decode import Stored
+from ffds.data.open import open_source
+from ffds.data.sources.parquet import ParquetImages
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def png(value, side=4):
+    content = BytesIO()
+    Image.fromarray(np.full((side, side, 3), value, dtype=np.uint8)).save(content, "PNG")
+    return content.getvalue()
+
+
+def write(file, labels, *, names=None, contents=None, column="label", group=3, **more):
+    """A shard in the hub's layout; row k shows the grey value k."""
+    contents = [png(k) for k in range(len(labels))] if contents is None else contents
+    images = [{"bytes": content, "path": f"{k}.png"} for k, content in enumerate(contents)]
+    table = pa.table({"image": pa.array(images, IMAGE), column: pa.array(labels), **more})
+    if names is not None:
+        features = {"image": {"_type": "Image"}, column: {"_type": "ClassLabel", "names": names}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file, row_group_size=group)
+
+
+def opened(root, **settings):
+    return open_dataset(Data(name="parquet", root=str(root), **settings))
+
+
+def values(split):
+    return split.images[:, 0, 0, 0].tolist()
+
+
+@pytest.fixture
+def root(tmp_path):
+    write(tmp_path / "train-00000-of-00002.parquet", [0, 1, 0, 1, 1], names=["cat", "dog"])
+    write(tmp_path / "train-00001-of-00002.parquet", [1, 0], names=["cat", "dog"])
+    write(tmp_path / "test-00000-of-00001.parquet", [1, 0], names=["cat", "dog"])
+    return tmp_path
+
+
+def test_shards_are_read_as_one(root):
+    dataset = opened(root)
+    assert dataset.class_names == ("cat", "dog")
+    assert values(dataset.train) == [0, 1, 2, 3, 4, 0, 1]
+    assert dataset.train.labels.tolist() == [0, 1, 0, 1, 1, 1, 0]
+    assert values(dataset.test) == [0, 1]
+    assert dataset.validation is None
+
+
+@pytest.mark.parametrize("rows", [[4, 0, 11, 7, 7], [11], list(range(12))])
+@pytest.mark.parametrize("group", [1, 5, 12])
+def test_any_rows_in_any_order(tmp_path, rows, group):
+    files = (tmp_path / "a.parquet", tmp_path / "b.parquet")
+    write(files[0], [0] * 7, contents=[png(k) for k in range(7)], group=group)
+    write(files[1], [0] * 5, contents=[png(k) for k in range(7, 12)], group=group)
+    found = ParquetImages(files, "image", Stored()).read(np.array(rows), "stop").images
+    assert found[:, 0, 0, 0].tolist() == rows
+
+
+@pytest.mark.parametrize("split", ["test", "validation", "val"])
+def test_names_of_the_test_set(tmp_path, split):
+    write(tmp_path / "data" / "train-00000-of-00001.parquet", [0, 1])
+    write(tmp_path / "data" / f"{split}-00000-of-00001.parquet", [1, 0, 1])
+    dataset = opened(tmp_path)
+    assert dataset.class_names == ("0", "1")
+    assert dataset.test.labels.tolist() == [1, 0, 1]
+
+
+def test_without_a_test_set_one_is_cut(tmp_path):
+    write(tmp_path / "train-0.parquet", [0] * 10 + [1] * 5 + [2])
+    first, again, other = (opened(tmp_path, test_fraction=0.4, seed=seed) for seed in (0, 0, 1))
+    assert np.bincount(first.test.labels).tolist() == [4, 2]
+    assert first.class_counts == [6, 3, 1]
+    assert sorted(values(first.train) + values(first.test)) == list(range(16))
+    assert values(first.test) == values(again.test) != values(other.test)
+
+
+def test_sizes(tmp_path):
+    write(tmp_path / "train-0.parquet", [0, 1], contents=[png(1, 4), png(2, 5)])
+    write(tmp_path / "test-0.parquet", [0, 1])
+    with pytest.raises(InputError, match="differ in size"):
+        opened(tmp_path)
+    assert opened(tmp_path, image_size=3).train.images.shape == (2, 3, 3, 3)
+    assert opened(tmp_path, image_size=3, eval_resize=6).test.images.shape == (2, 6, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "words"),
+    [
+        (
+            [0, 1, 5, 1],
+            ["a", "b"],
+            "1 labels are out of range, the first at index 2\n.*row 2.*\n.*5\n.*0 to 1",
+        ),
+        ([0, -1, 1, 1], ["a", "b"], "the first at index 1\n.*row 1.*\n.*-1\n.*0 to 1"),
+        ([1, 2, 3, 3], None, "the first at index 2\n.*\n.*3\n.*0 to 2"),
+        ([0, None, 1, 1], None, "1 values are missing\n.*row 1\n.*null"),
+        (["cat", "dog", "cat", "cat"], None, "no column can be the label\n.*\n.*label .string."),
+        ([0, 0, 0, 0], None, "a single class"),
+        ([0, 2, 2, 2], ["a", "b", "c"], r"1 of 3 classes have no training image\n.*\n.*1 \(b\)"),
+    ],
+)
+def test_labels_are_checked_at_the_start(tmp_path, labels, names, words):
+    write(tmp_path / "train-0.parquet", labels, names=names)
+    write(tmp_path / "test-0.parquet", [0, 0], names=names)
+    with pytest.raises(InputError, match=words):
+        opened(tmp_path)
+
+
+def test_a_text_column_asked_for(tmp_path):
+    write(tmp_path / "train-0.parquet", ["cat", "dog"])
+    write(tmp_path / "test-0.parquet", ["cat", "dog"])
+    with pytest.raises(InputError, match=r"string holds no labels\n.*row 0\n.*'cat'\n.*integers"):
+        opened(tmp_path, label_column="label")
+
+
+def test_a_test_label_is_checked_too(root):
+    write(root / "test-00000-of-00001.parquet", [1, -1], names=["cat", "dog"])
+    with pytest.raises(InputError, match=r"index 1\n.*test-00000"):
+        opened(root)
+
+
+def test_columns(tmp_path):
+    write(tmp_path / "train-0.parquet", [0, 1], width=pa.array([5, 6]))
+    write(tmp_path / "test-0.parquet", [0, 1], width=pa.array([5, 6]))
+    with pytest.raises(InputError, match=r"several columns can be the label\n.*\n.*label, width"):
+        opened(tmp_path)
+    assert opened(tmp_path, label_column="label", image_column="image").class_counts == [1, 1]
+    with pytest.raises(InputError, match=r"data.label_column=lable.*\n.*\n.*\n.*did you mean label"):
+        opened(tmp_path, label_column="lable")
+    with pytest.raises(InputError, match=r"data.image_column=label is not"):
+        opened(tmp_path, label_column="label", image_column="label")
+
+
+@pytest.mark.parametrize("shard", ["train-00001-of-00002.parquet", "test-00000-of-00001.parquet"])
+def test_every_file_has_the_image_column(shard, root):
+    for images in (None, pa.array([png(0), png(1)])):
+        columns = {"label": pa.array([0, 1])} | ({} if images is None else {"image": images})
+        pq.write_table(pa.table(columns), root / shard)
+        with pytest.raises(InputError, match=rf"data.image_column=image is not.*\n.*{shard}\n.*label .int64"):
+            opened(root)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_file_without_row_groups_is_empty(number, root):
+    shards = [root / f"train-0000{k}-of-00002.parquet" for k in range(3)]
+    schema = pq.read_schema(shards[0])
+    if number < 2:
+        shards[number].rename(shards[2])
+    pq.ParquetWriter(shards[number], schema).close()
+    assert pq.ParquetFile(shards[number]).num_row_groups == 0
+    dataset = opened(root)
+    assert sorted(values(dataset.train)) == [0, 0, 1, 1, 2, 3, 4]
+    assert dataset.class_names == ("cat", "dog")
+
+
+INDICES = {
+    "text": [pa.array(["a", "b", "c"]), pa.array(["d", "e"])],
+    "null": [pa.array([7, 8, 9]), pa.array([None, 3])],
+    "in one file only": [pa.array([7, 8, 9]), None],
+    "in the other file only": [None, pa.array([7, 8])],
+}
+
+
+@pytest.mark.parametrize("indices", INDICES)
+def test_a_column_index_of_another_meaning_is_not_looked_at(indices, tmp_path):
+    files = [tmp_path / f"train-{k}.parquet" for k in range(2)]
+    for file, labels, index in zip(files, ([0, 1, 0], [1, 1]), INDICES[indices], strict=True):
+        write(file, labels, names=["cat", "dog"], **({} if index is None else {"index": index}))
+    write(tmp_path / "test-0.parquet", [0, 1], names=["cat", "dog"])
+    source = open_source(Data(name="parquet", root=str(tmp_path)))
+    assert source.train.index.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_column_index_numbers_the_images(tmp_path):
+    for split, index in (("train", [9, 4]), ("test", [3, 0])):
+        write(tmp_path / f"{split}-0.parquet", [0, 1], index=pa.array(index))
+    source = open_source(Data(name="parquet", root=str(tmp_path)))
+    assert source.train.index.tolist() == [9, 4]
+    assert source.test.index.tolist() == [3, 0]
+
+
+def test_a_declared_class_label_goes_before_other_integers(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}-0.parquet", [0, 1], names=["a", "b"], width=pa.array([5, 6]))
+    assert opened(tmp_path).class_names == ("a", "b")
+
+
+def test_a_bad_image_stops_or_is_left_out(root):
+    contents = [png(0), png(1)[:40], png(2), png(3), None]
+    names = ["cat", "dog"]
+    write(root / "train-00000-of-00002.parquet", [0, 1, 0, 1, 1], names=names, contents=contents)
+    with pytest.raises(InputError, match=r"cannot be read\n.*train-00000-of-00002.parquet row 1 \(1.png\)"):
+        opened(root)
+    dataset = opened(root, on_bad_image="skip")
+    assert values(dataset.train) == [0, 2, 3, 0, 1]
+    assert dataset.class_counts == [3, 2]
+    assert len(dataset.skipped) == 2
+    assert "row 1 (1.png): " in dataset.skipped[0]
+    assert "row 4 (4.png): no bytes" in dataset.skipped[1]
+
+
+def test_a_class_that_lost_its_only_image_is_an_error(root):
+    for shard in root.glob("train-*"):
+        write(shard, [0, 1], names=["cat", "dog"], contents=[png(0), b"nothing"])
+    with pytest.raises(InputError, match=r"1 of 2 classes have no training image\n.*\n.*1 \(dog\)"):
+        opened(root, on_bad_image="skip")
+
+
+def test_a_broken_parquet_file_is_named(root):
+    shard = root / "train-00001-of-00002.parquet"
+    shard.write_bytes(shard.read_bytes()[:-30])
+    with pytest.raises(InputError, match=r"Parquet file cannot be read\n.*train-00001"):
+        opened(root)
+
+
+def test_a_root_is_needed(tmp_path):
+    with pytest.raises(InputError, match=r"parquet needs data.root\n.*\n.*train-\*.parquet"):
+        open_dataset(Data(name="parquet"))
+    with pytest.raises(InputError, match="not a directory that can be read"):
+        opened(tmp_path / "gone")
+    with pytest.raises(InputError, match="no training images"):
+        opened(tmp_path)
+
+
+def write_pack(root, counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    ranks = np.concatenate([np.arange(count)[::-1] for count in counts])
+    more = {"lt_rank": pa.array(ranks), "index": pa.array(np.arange(len(labels)) + 100)}
+    write(root / "train-0.parquet", labels.tolist(), **more)
+    write(root / "test-0.parquet", list(range(len(counts))))
+    return labels, ranks
+
+
+def test_a_pack_is_cut_by_its_ranks(tmp_path):
+    labels, ranks = write_pack(tmp_path, [40, 12, 4])
+    assert opened(tmp_path).class_counts == [40, 12, 4]
+    dataset = opened(tmp_path, imbalance_factor=20.0, seed=7)
+    assert dataset.class_counts == [40, 8, 2]
+    shown = np.array(values(dataset.train))
+    assert ranks[shown].tolist() == [*range(40), *range(8), 0, 1]
+    assert labels[shown].tolist() == dataset.train.labels.tolist()
+
+
+def test_a_pack_never_gives_a_shorter_tail_than_it_carries(tmp_path):
+    write_pack(tmp_path, [40, 12, 4])
+    with pytest.raises(
+        InputError, match=r"cut too far for imbalance_factor 5.*(\n.*)*reaches from imbalance_factor 10"
+    ):
+        opened(tmp_path, imbalance_factor=5.0)
+    with pytest.raises(InputError, match="cut too far"):
+        opened(tmp_path, imbalance_factor=2.0, profile="step")
+
+
+def test_a_bad_image_of_a_pack_leaves_the_others_in_place(tmp_path):
+    _, ranks = write_pack(tmp_path, [40, 12, 4])
+    table = pq.read_table(tmp_path / "train-0.parquet")
+    images = table["image"].to_pylist()
+    images[39]["bytes"] = b""
+    pq.write_table(table.set_column(0, "image", pa.array(images, IMAGE)), tmp_path / "train-0.parquet")
+    dataset = opened(tmp_path, imbalance_factor=20.0, on_bad_image="skip")
+    assert ranks[39] == 0
+    assert dataset.class_counts == [39, 8, 2]
+    assert len(dataset.skipped) == 1
+
+
+@pytest.mark.parametrize("ranks", [[0, 1, 1, 0], [0, 2, 0, 1], [0, -1, 0, 1]])
+def test_ranks_must_number_each_class(tmp_path, ranks):
+    write(tmp_path / "train-0.parquet", [0, 0, 0, 1], lt_rank=pa.array(ranks))
+    write(tmp_path / "test-0.parquet", [0, 1])
+    with pytest.raises(InputError, match="lt_rank does not number the images of class"):
+        opened(tmp_path)

@@ -1,0 +1,118 @@
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffds.data import open_dataset
+from ffds.data.decode import Stored, decode
+from ffds.errors import InputError
+from ffds.recipes.schema import Data
+
+PACKS = Path(__file__).parents[3] / "../shared/data"
+WNIDS = [f"n{k:08d}" for k in range(200)]
+
+
+def jpeg(value, mode="RGB"):
+    content = BytesIO()
+    Image.new(mode, (64, 64), value if mode == "L" else (value, 255 - value, 7)).save(content, "JPEG")
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Two training images of each class, one of them grey, and a test image of every second class."""
+    root = tmp_path_factory.mktemp("tiny") / "tiny-imagenet-200"
+    for k, wnid in enumerate(WNIDS):
+        images = root / "train" / wnid / "images"
+        images.mkdir(parents=True)
+        (images / f"{wnid}_0.JPEG").write_bytes(jpeg(k))
+        (images / f"{wnid}_1.JPEG").write_bytes(jpeg(k, "L"))
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("")
+    (root / "val" / "images").mkdir(parents=True)
+    lines = []
+    for k in range(0, 200, 2):
+        (root / "val" / "images" / f"val_{k}.JPEG").write_bytes(jpeg(k))
+        lines.append(f"val_{k}.JPEG\t{WNIDS[k]}\t0\t32\t44\t62\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(reversed(lines)))
+    (root / "wnids.txt").write_text("\n".join(reversed(WNIDS)))
+    return root
+
+
+def opened(root, **settings):
+    return open_dataset(Data(name="tiny-imagenet", root=str(root), **settings))
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_the_original_layout(original, above):
+    dataset = opened(original.parent if above else original, image_size=56)
+    assert dataset.class_names == tuple(WNIDS)
+    assert dataset.train.labels.tolist() == np.repeat(np.arange(200), 2).tolist()
+    assert dataset.test.labels.tolist() == list(range(198, -1, -2))
+    assert dataset.train.images.shape == (400, 64, 64, 3)
+    assert abs(int(dataset.train.images[60, 5, 5, 0]) - 30) <= 2
+    np.testing.assert_array_equal(dataset.train.images[61], np.full((64, 64, 3), 30))
+
+
+def test_an_annotation_of_no_class(original, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    annotations = copy / "val" / "val_annotations.txt"
+    annotations.write_text(annotations.read_text() + "val_1.JPEG\tn99999999\t0\t0\t1\t1\n")
+    with pytest.raises(InputError, match=r"no known class\n.*val_annotations.txt:101\n.*n99999999"):
+        opened(copy)
+    annotations.write_text("val_1.JPEG\n")
+    with pytest.raises(InputError, match=r"no known class\n.*:1\n"):
+        opened(copy)
+    (copy / "wnids.txt").write_text("\n".join(WNIDS[:100]))
+    annotations.write_text(f"val_0.JPEG\t{WNIDS[0]}\n")
+    with pytest.raises(InputError, match=r"this is not Tiny ImageNet(.*\n)+.*100 classes"):
+        opened(copy)
+    (copy / "wnids.txt").unlink()
+    with pytest.raises(InputError, match=r"wnids\.txt"):
+        opened(copy)
+
+
+def test_what_is_accepted_is_said(tmp_path):
+    with pytest.raises(
+        InputError, match=r"tiny-imagenet-200/, the archive tiny-imagenet-200.zip, or Parquet"
+    ):
+        opened(tmp_path)
+
+
+def test_original_files_and_pack_agree_on_real_images(tmp_path):
+    """Some real files, laid out as in the zip, decode and number as the pack says."""
+    if not PACKS.is_dir():
+        pytest.skip("the real packs are not beside this checkout")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pack = PACKS / "tiny-imagenet-if10"
+    wnids = sorted((pack / "wnids.txt").read_text().split())
+    with parquet.ParquetFile(pack / "train-00000-of-00002.parquet") as file:
+        rows = file.read_row_group(0).to_pylist()[::20]
+    with parquet.ParquetFile(pack / "val-00000-of-00001.parquet") as file:
+        tests = file.read_row_group(0).to_pylist()[:20]
+    train = {wnid: {f"{wnid}_9.JPEG": jpeg(0)} for wnid in wnids}
+    for row in rows:
+        train[wnids[row["label"]]][row["image"]["path"]] = row["image"]["bytes"]
+    for wnid, files in train.items():
+        (tmp_path / "train" / wnid / "images").mkdir(parents=True)
+        for name, content in files.items():
+            (tmp_path / "train" / wnid / "images" / name).write_bytes(content)
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    for row in tests:
+        (tmp_path / "val" / "images" / row["image"]["path"]).write_bytes(row["image"]["bytes"])
+    lines = (pack / "val_annotations.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "val" / "val_annotations.txt").write_text("".join(lines[:20]))
+    shutil.copy(pack / "wnids.txt", tmp_path)
+
+    dataset = opened(tmp_path)
+    assert dataset.test.labels.tolist() == [row["label"] for row in tests]
+    np.testing.assert_array_equal(
+        dataset.test.images, [decode(row["image"]["bytes"], Stored()) for row in tests]
+    )
+    in_order = [files[name] for files in train.values() for name in sorted(files)]
+    np.testing.assert_array_equal(dataset.train.images, [decode(content, Stored()) for content in in_order])
+    by_index = sorted(rows, key=lambda row: row["index"])
+    assert by_index == sorted(rows, key=lambda row: (row["label"], row["image"]["path"]))

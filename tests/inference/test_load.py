@@ -1,0 +1,200 @@
+"""A finished run, put to work again."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ffds.errors import InputError, Interrupted
+from ffds.inference.load import evaluate_run, train_probabilities
+from ffds.losses.ffds import frequency_groups
+from ffds.recipes.load import dump_recipe
+from ffds.run_directory import Run
+from ffds.training.train import train, train_recipe
+from tests.training import tiny
+
+
+@pytest.fixture(scope="module")
+def ldam(tmp_path_factory):
+    """A run with a cosine head, without channels-last, on the real digits and with results above chance."""
+    settings = {"schedule.epochs": 3, "trainer.channels_last": False, "trainer.batch_size": 16}
+    out = tmp_path_factory.mktemp("ldam")
+    return train("digits", method="ldam", overrides=settings, out=out, shown=False)
+
+
+def test_the_same_scores_as_in_the_summary(ldam):
+    scores, predictions = evaluate_run(ldam)
+    summary = ldam.summary
+    assert scores.accuracy == summary["accuracy"]["last"]
+    assert scores.accuracy > 12, "more than a network that knows one class"
+    found = scores.summary()
+    assert {name: summary[name] for name in found if name != "accuracy"} == {
+        name: value for name, value in found.items() if name != "accuracy"
+    }
+    assert scores.per_class == ldam.metrics[-1]["test"]["per_class"]
+    stored = pq.read_table(ldam.predictions).to_pydict()
+    for name, column in stored.items():
+        assert getattr(predictions, name).tolist() == column, name
+
+
+def test_the_same_for_d_ffds_in_channels_last(d_ffds, monkeypatch):
+    _, run = d_ffds
+    tiny.use(monkeypatch)
+    scores, predictions = evaluate_run(run)
+    assert scores.accuracy == run.summary["accuracy"]["last"]
+    stored = pq.read_table(run.predictions).to_pydict()
+    assert predictions.confidence.tolist() == stored["confidence"]
+
+
+def test_the_run_is_left_as_it_was(ldam):
+    before = {path: path.stat().st_mtime_ns for path in ldam.path.rglob("*")}
+    state = torch.get_rng_state()
+    evaluate_run(ldam)
+    assert {path: path.stat().st_mtime_ns for path in ldam.path.rglob("*")} == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_other_data_of_the_same_classes(ldam, monkeypatch):
+    tiny.use(monkeypatch, tiny.dataset([4] * 10, of_test=3))
+    scores, predictions = evaluate_run(ldam, ["data.root=elsewhere"])
+    assert len(predictions.index) == 30
+    assert scores.accuracy != ldam.summary["accuracy"]["last"]
+
+
+@pytest.mark.parametrize("redrawn", ["data.seed=5", "data.test_fraction=0.5", "data.validation=0.1"])
+def test_another_split_of_the_same_images_is_refused(ldam, redrawn):
+    """Images that were trained on would be among those it tests."""
+    with pytest.raises(InputError, match=f"trained on(.|\n)*{redrawn}"):
+        evaluate_run(ldam, [redrawn])
+
+
+def test_images_that_have_changed_since_are_refused(ldam, monkeypatch):
+    tiny.use(monkeypatch, tiny.dataset([4] * 10))
+    with pytest.raises(InputError, match="changed since"):
+        evaluate_run(ldam)
+
+
+def test_other_class_names_are_refused_unless_they_are_mere_numbers(d_ffds, monkeypatch):
+    _, run = d_ffds
+    images = tiny.dataset()
+    names = tuple("abcdefghij"[: images.num_classes])
+    tiny.use(monkeypatch, replace(images, class_names=names))
+    assert evaluate_run(run, ["data.root=elsewhere"])[0].accuracy == run.summary["accuracy"]["last"]
+    (manifest,) = run.checkpoints.glob(f"epoch-{tiny.EPOCHS:04d}/manifest.json")
+    content = manifest.read_text()
+    named = json.loads(content)
+    named["identity"]["class_names"] = list(reversed(names))
+    try:
+        manifest.write_text(json.dumps(named))
+        with pytest.raises(InputError, match=r"other class names(.|\n)*a, b"):
+            evaluate_run(run, ["data.root=elsewhere"])
+    finally:
+        manifest.write_text(content)
+
+
+def test_groups_are_those_of_the_training_data(ldam):
+    """Head, middle and tail stay what they were, though the data are now balanced."""
+    scores, _ = evaluate_run(ldam, ["data.imbalance_factor=null"])
+    assert (scores.head, scores.tail) == (ldam.summary["head"], ldam.summary["tail"])
+
+
+def test_other_classes_are_refused(ldam, monkeypatch):
+    tiny.use(monkeypatch, tiny.dataset([9, 5, 3, 2]))
+    with pytest.raises(InputError, match="other classes") as caught:
+        evaluate_run(ldam)
+    assert "got:     4 classes" in str(caught.value)
+    assert "allowed: 10 classes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["optimizer.lr=0.5", "method=ce", "model.name=resnet20", "schedule.epochs=9"]
+)
+def test_what_was_trained_cannot_be_changed(override, ldam):
+    with pytest.raises(InputError, match="cannot be changed") as caught:
+        evaluate_run(ldam, ["data.seed=5", override])
+    assert override in str(caught.value)
+    assert "data.seed=5" not in str(caught.value)
+
+
+def test_without_a_checkpoint(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(tiny.recipe()))
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        evaluate_run(Run(tmp_path))
+
+
+def test_an_unfinished_run_gives_its_newest_state(tmp_path, monkeypatch):
+    tiny.use(monkeypatch)
+    tiny.stop_after(monkeypatch, tiny.POLLS + 1)
+    with pytest.raises(Interrupted):
+        train_recipe(tiny.recipe(), out=tmp_path, shown=False)
+    scores, _ = evaluate_run(Run.of(tiny.recipe(), tmp_path))
+    assert len(scores.per_class) == 10
+
+
+def copy_of(run, tmp_path):
+    return Run(Path(shutil.copytree(run.path, tmp_path / "copy")))
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(ldam, tmp_path, capsys):
+    run = copy_of(ldam, tmp_path)
+    (run.checkpoints / "epoch-0003" / "model.safetensors").write_bytes(b"")
+    scores, _ = evaluate_run(run)
+    assert scores.accuracy == ldam.metrics[1]["test"]["accuracy"]
+    assert "epoch-0003 is broken" in capsys.readouterr().err
+
+
+def test_a_recipe_that_does_not_fit_the_weights(ldam, tmp_path):
+    run = copy_of(ldam, tmp_path)
+    text = (run.path / "recipe.yaml").read_text()
+    (run.path / "recipe.yaml").write_text(text.replace("name: resnet20", "name: resnet32"))
+    with pytest.raises(InputError, match="does not fit the network"):
+        evaluate_run(run)
+
+
+def test_a_run_of_a_loss_of_your_own(tmp_path, monkeypatch):
+    tiny.use(monkeypatch)
+    overrides = {"schedule.epochs": 1, "trainer.batch_size": 32}
+    run = train("digits", loss=torch.nn.CrossEntropyLoss(), overrides=overrides, out=tmp_path, shown=False)
+    scores, _ = evaluate_run(run)
+    assert scores.accuracy == run.summary["accuracy"]["last"]
+
+
+def test_train_probabilities_are_those_of_the_training_images_without_augmentation(d_ffds, monkeypatch):
+    _, run = d_ffds
+    images = tiny.dataset()
+    tiny.use(monkeypatch, images)
+    found = train_probabilities(run)
+    tiny.use(monkeypatch, replace(images, test=images.train))
+    _, predictions = evaluate_run(run)
+    assert found.probability.tolist() == predictions.label_probability.tolist()
+    groups = frequency_groups(tiny.COUNTS, run.recipe.method.num_groups)
+    assert found.group.tolist() == groups[torch.from_numpy(images.train.labels)].tolist()
+
+
+def test_train_probabilities_come_with_the_group_means_of_the_last_epoch(d_ffds, monkeypatch):
+    _, run = d_ffds
+    tiny.use(monkeypatch)
+    means = train_probabilities(run).group_means
+    stored = load_file(run.checkpoints / f"epoch-{tiny.EPOCHS:04d}" / "loss.safetensors")
+    assert means.tolist() == stored["rank0.1.group_means"].tolist()
+    assert len(means) == run.recipe.method.num_groups
+    assert all(0 < mean < 1 for mean in means)
+
+
+def test_train_probabilities_need_a_loss_with_group_means(ldam):
+    with pytest.raises(InputError, match="no group means") as caught:
+        train_probabilities(ldam)
+    assert "got:     ldam" in str(caught.value)
+    assert "d-ffds" in str(caught.value)
+
+
+def test_train_probabilities_of_other_classes_are_refused(d_ffds, monkeypatch):
+    _, run = d_ffds
+    tiny.use(monkeypatch, tiny.dataset([9, 5, 3, 2]))
+    with pytest.raises(InputError, match="other classes"):
+        train_probabilities(run)

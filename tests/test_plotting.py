@@ -1,0 +1,116 @@
+"""Figures as files: the same bytes from every process, whatever the user's own settings are."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ffds.paper.figures import Request, drawn
+from ffds.plotting import save_figure, tidy_text
+from tests.paper import made
+
+ROOT = Path(__file__).parents[1]
+SHORT = "schedule.epochs=3"
+DRAW = """
+import sys
+from pathlib import Path
+import numpy as np
+from ffds.paper import figure_data, figures
+from ffds.paper.figures import Drawing, Request, drawn
+from ffds.plotting import save_figure
+from ffds.plotting import style
+from matplotlib.figure import Figure
+
+runs, target = sys.argv[1:]
+for name in ("1", "2a", "2b", "4", "5a", "5b"):
+    recipe = "ictext-lt-18" if name == "4" else "cifar100-lt-100"
+    overrides = () if name == "2a" else ("schedule.epochs=3", "data.root=nowhere")
+    one = drawn(name, Request(recipe, overrides, out=runs, train=False))
+    save_figure(one.figure, one.rows, target, f"figure-{name}", one.description)
+random = np.random.default_rng(0)
+group, means = random.integers(0, 10, 3000), np.full(10, 0.8)
+rows = figure_data.smoothed_probabilities(random.beta(5, 1, 3000), group, means, 0.9)
+with style():
+    figure = Figure(figsize=(3.4, 2.3))
+    figures.smoothing(rows, figure.subplots())
+    figures.image_pair(*np.zeros((2, 8, 8, 3), dtype=np.uint8), "A", figure.add_axes((0.7, 0.7, 0.2, 0.2)))
+save_figure(figure, rows, target, "figure-3", "made by hand")
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    for method in ("ce", "cb-fl", "ffds", "d-ffds"):
+        made.run(place, made.recipe(SHORT, method=method))
+    return place
+
+
+@pytest.fixture(scope="module")
+def files(runs, tmp_path_factory):
+    """All figures, drawn by two processes that differ in everything that must not matter."""
+    found = []
+    for number, (seed, zone, settings) in enumerate(
+        [("1", "UTC", ""), ("2", "Asia/Tokyo", "font.size: 20\nsvg.hashsalt: other\npdf.fonttype: 3\n")]
+    ):
+        home = tmp_path_factory.mktemp(f"home{number}")
+        (home / "matplotlibrc").write_text(settings)
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+        command = [sys.executable, "-c", DRAW, str(runs), "drawn"]
+        process = subprocess.run(
+            command, env=environment, cwd=home, capture_output=True, text=True, check=False
+        )
+        assert process.returncode == 0, process.stderr
+        found.append({path.name: path.read_bytes() for path in sorted((home / "drawn").iterdir())})
+    return found
+
+
+def test_two_processes_write_the_same_bytes(files):
+    first, second = files
+    assert len(first) == 7 * 4
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_no_file_has_a_date_of_its_own(files):
+    for name, content in files[0].items():
+        if not name.endswith(".csv"):
+            assert b"CreationDate" not in content, name
+            assert re.search(rb"20[2-9]\d-[01]\d-[0-3]\d", content) is None, name
+
+
+def test_text_is_drawn_in_dejavu_sans(files):
+    for name, content in files[0].items():
+        if name.endswith(".pdf"):
+            assert set(re.findall(rb"/BaseFont /[A-Z]+\+([A-Za-z]+)", content)) == {b"DejaVuSans"}, name
+
+
+def test_the_files_are_what_they_are_called(runs, tmp_path):
+    drawing = drawn("5b", Request("cifar100-lt-100", (SHORT,), out=runs, train=False))
+    paths = save_figure(drawing.figure, drawing.rows, tmp_path / "a" / "b", "five", drawing.description)
+    assert [path.name for path in paths] == ["five.svg", "five.pdf", "five.png", "five.csv"]
+    svg, pdf, png, table = paths
+    assert "<svg" in svg.read_text(encoding="utf-8")
+    assert pdf.read_bytes().startswith(b"%PDF-")
+    with Image.open(png) as image:
+        assert image.width == pytest.approx(3.4 * 300, abs=1)
+        assert image.text["Description"] == drawing.description
+    assert "commit abc" in svg.read_text(encoding="utf-8")
+    with table.open(encoding="utf-8") as opened:
+        header, *lines = csv.reader(opened)
+    assert header == ["method", "rank", "label", "norm"]
+    assert [float(line[3]) for line in lines] == [row.norm for row in drawing.rows]
+
+
+def test_tidy_text_is_read_back_in_full(runs):
+    rows = drawn("1", Request("cifar100-lt-100", (SHORT,), out=runs, train=False)).rows
+    lines = list(csv.DictReader(tidy_text(rows).splitlines()))
+    assert [(line["method"], float(line["train"])) for line in lines] == [
+        (row.method, row.train) for row in rows
+    ]

@@ -1,0 +1,278 @@
+"""The run directory: where it lies, what it holds, who may write it."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ffds.errors import FfdsError, InputError
+from ffds.recipes.load import load_recipe
+from ffds.run_directory import Run, open_run
+from tests.training import processes
+
+RECIPE = load_recipe("digits", ["trainer.seed=3"]).recipe
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    return run
+
+
+# Where
+
+
+def test_place(tmp_path):
+    run = Run.of(RECIPE, tmp_path)
+    assert run.path == tmp_path / "digits" / "d-ffds" / f"seed3-{RECIPE.config_hash[:8]}"
+    assert run.checkpoints == run.path / "checkpoints"
+    assert run.predictions == run.path / "predictions.parquet"
+    assert not run.path.exists(), "asking makes nothing"
+
+
+def test_any_other_setting_is_another_place(tmp_path):
+    texts = [
+        "optimizer.lr=0.05",
+        "trainer.seed=4",
+        "method.k=0.8",
+        "method=ce",
+        "data.seed=1",
+        "model.head=cosine",
+    ]
+    places = {Run.of(load_recipe("digits", ["trainer.seed=3", text]).recipe, tmp_path).path for text in texts}
+    assert len(places | {Run.of(RECIPE, tmp_path).path}) == len(texts) + 1
+
+
+def test_no_name_leads_out_of_the_directory(tmp_path):
+    with pytest.raises(InputError):
+        load_recipe("digits", ["name=../../elsewhere"])
+
+
+# What
+
+
+def test_start(run):
+    run.start(RECIPE, {"hardware": "a machine"})
+    assert run.recipe == RECIPE
+    assert run.environment == {"hardware": "a machine"}
+    assert open_run(run.path) == run == open_run(str(run.path))
+
+
+def test_a_session_elsewhere_hides_none_before_it(run):
+    places = [
+        {"hardware": hardware, "versions": {"torch": torch}, "commit": None, "command": command}
+        for hardware, torch, command in [("a", "1", "x"), ("a", "1", "y"), ("a", "2", "y"), ("b", "2", "y")]
+    ]
+    told = [run.start(RECIPE, place) for place in places]
+    assert told == [[], [], ['versions: {"torch": "1"} → {"torch": "2"}'], ["hardware: a → b"]]
+    assert run.environment == {**places[3], "earlier": [places[1], places[2]]}
+
+
+def test_an_environment_that_cannot_be_read_holds_up_nobody(run):
+    run.start(RECIPE, {"hardware": "a"})
+    (run.path / "environment.json").write_text("{")
+    assert run.start(RECIPE, {"hardware": "b"}) == []
+    assert run.environment == {"hardware": "b"}
+
+
+def test_done_with_the_summary(run):
+    assert not run.done
+    with pytest.raises(InputError, match="not done") as caught:
+        _ = run.summary
+    assert "start the same training again" in str(caught.value)
+    run.finish({"accuracy": {"last": 40.5}, "ece": None})
+    assert run.done
+    assert run.summary == {"accuracy": {"last": 40.5}, "ece": None}
+
+
+def test_metrics(run):
+    assert run.metrics == []
+    for epoch in (1, 2, 3):
+        run.add_epoch({"epoch": epoch, "test": None})
+    assert run.metrics == [{"epoch": epoch, "test": None} for epoch in (1, 2, 3)]
+    run.keep_epochs(2)
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    run.keep_epochs(0)
+    assert run.metrics == []
+
+
+@pytest.mark.parametrize("lost", ["a line", "the file"])
+def test_metrics_that_are_lost(lost, run):
+    for epoch in (1, 2):
+        run.add_epoch({"epoch": epoch})
+    file = run.path / "metrics.jsonl"
+    if lost == "a line":
+        file.write_text(file.read_text().partition("\n")[2])
+    else:
+        file.unlink()
+    with pytest.raises(InputError, match="missing or damaged") as caught:
+        run.keep_epochs(2)
+    assert "metrics.jsonl" in str(caught.value)
+    assert "checkpoint after 2" in str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["start", "add_epoch", "finish"])
+def test_disk_full(call, run, monkeypatch):
+    run.start(RECIPE, {"hardware": "a machine"})
+    run.add_epoch({"epoch": 1})
+    before = {path: path.read_bytes() for path in run.path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    arguments = {"start": (RECIPE, {}), "add_epoch": ({"epoch": 2},), "finish": ({},)}[call]
+    with pytest.raises(FfdsError, match=r"disk full .* [\d,]+ bytes needed, [\d,]+ free") as caught:
+        getattr(run, call)(*arguments)
+    assert caught.value.exit_code == 1
+    monkeypatch.undo()
+    run.keep_epochs(1)
+    assert {path: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_line_cut_short_is_left_out(cut, run):
+    for epoch in (1, 2):
+        run.add_epoch({"epoch": epoch, "lr": 0.1})
+    file = run.path / "metrics.jsonl"
+    file.write_text(file.read_text()[:-cut])
+    assert [line["epoch"] for line in run.metrics] == [1]
+    run.keep_epochs(1)
+    run.add_epoch({"epoch": 2, "lr": 0.2})
+    assert [(line["epoch"], line["lr"]) for line in run.metrics] == [(1, 0.1), (2, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", b'{"accuracy": '),
+        ("summary.json", b"\xff"),
+        ("environment.json", b""),
+        ("environment.json", None),
+        ("metrics.jsonl", b'{"epoch": 1}\n\n{"epoch": 2}\n'),
+    ],
+)
+def test_a_damaged_file_is_named(name, content, run):
+    if content is not None:
+        (run.path / name).write_bytes(content)
+    with pytest.raises(InputError, match="missing or damaged") as caught:
+        getattr(run, name.partition(".")[0])
+    assert str(run.path / name) in str(caught.value)
+    assert "delete the run directory" in str(caught.value)
+
+
+def test_metrics_are_strict_json(run):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.add_epoch({"epoch": 1, "loss": float("nan")})
+    assert run.metrics == []
+
+
+def test_readable_without_torch(run):
+    """Tables and figures are drawn from the directory alone."""
+    run.start(RECIPE, {})
+    run.finish({"a": 1})
+    program = "import sys; from ffds.run_directory import open_run; open_run(sys.argv[1]).summary; "
+    program += "print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, run.path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(("make", "told"), [(False, "no such directory"), (True, "no recipe.yaml in it")])
+def test_not_a_run(make, told, tmp_path):
+    path = tmp_path / "runs"
+    if make:
+        path.mkdir()
+    with pytest.raises(InputError, match="not a run directory") as caught:
+        open_run(path)
+    assert told in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+# Who
+
+
+def test_the_lock_names_its_holder(run):
+    with run.locked():
+        held = (run.path / "lock").read_text()
+        with pytest.raises(InputError, match="another process is training this run") as caught, run.locked():
+            pass
+    assert held == f"pid {os.getpid()} on {socket.gethostname()}\n"
+    assert held.strip() in str(caught.value)
+    for part in (str(run.path), "trainer.seed=N", "--out DIR"):
+        assert part in str(caught.value)
+    with run.locked():
+        pass
+
+
+def test_the_lock_makes_the_directory_and_ends_with_an_error(tmp_path):
+    run = Run(tmp_path / "a" / "b")
+    with pytest.raises(ZeroDivisionError), run.locked():
+        raise ZeroDivisionError
+    with run.locked():
+        assert (run.path / "lock").read_text().count("pid") == 1
+
+
+def hold(run):
+    with run.locked():
+        (run.path / "held").touch()
+        threading.Event().wait()
+
+
+def test_the_lock_of_another_process_ends_with_it(run, tmp_path):
+    process = processes.forked(hold, run, log=tmp_path / "log")
+    processes.wait_for((run.path / "held").exists, process)
+    with pytest.raises(InputError) as caught, run.locked():
+        pass
+    assert f"pid {process.pid} on {socket.gethostname()}" in str(caught.value)
+    process.kill()
+    assert processes.exit_code(process) == -signal.SIGKILL
+    with run.locked():
+        assert f"pid {os.getpid()} " in (run.path / "lock").read_text()
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+    """A file in its way stands for all causes: permission would not stop a superuser."""
+    (tmp_path / "digits").write_text("")
+    with pytest.raises(InputError, match="cannot write the run directory") as caught:
+        Run.of(RECIPE, tmp_path).locked().__enter__()
+    assert "Not a directory" in str(caught.value)
+    assert "--out DIR" in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind the superuser")
+def test_a_read_only_directory(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(InputError, match="cannot write the run directory"):
+            Run.of(RECIPE, tmp_path).locked().__enter__()
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_file_system_without_locks(run, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match="cannot lock") as caught:
+        run.locked().__enter__()
+    assert os.strerror(errno.ENOLCK) in str(caught.value)
+
+
+def test_files_are_json_for_anyone(run):
+    run.start(RECIPE, {"command": "ffds train x"})
+    run.finish({"accuracy": 1.5})
+    run.add_epoch({"epoch": 1})
+    assert json.loads((run.path / "environment.json").read_text()) == {"command": "ffds train x"}
+    assert json.loads((run.path / "summary.json").read_text()) == {"accuracy": 1.5}
+    assert (run.path / "metrics.jsonl").read_text() == '{"epoch": 1}\n'

@@ -1,0 +1,222 @@
+"""A recorded step, repeated without Python, does what the step does."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ffds.errors import NonFiniteLossError
+from ffds.recipes.method_settings import METHODS, Custom
+from ffds.training.backend import cuda_graphs as recorded
+from ffds.training.backend.cuda_graphs import KEPT, Recorder
+from ffds.training.loop import Fit
+from ffds.training.train import train_recipe
+from tests.training import tiny
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Traced:
+    """In place of a CUDA graph, and as blind: the operations of torch, without the Python around them.
+
+    To trace them does them, where a GPU only takes note: so the first repetition gives what tracing gave.
+    """
+
+    made = 0
+
+    def __init__(self, work, inputs, memory):
+        type(self).made += 1
+        self.memory = memory
+        self.inputs = [tensor.clone() for tensor in inputs]
+        self.output = None
+
+        def traced(*tensors):
+            # A graph has an output.
+            self.output = work(*tensors)
+            return torch.zeros(()) if self.output is None else self.output
+
+        self.graph = make_fx(traced)(*self.inputs)
+        self.fresh = True
+
+    def repeat(self, *inputs):
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given)
+        if self.fresh:
+            self.fresh = False
+            return self.output
+        with torch.no_grad():
+            output = self.graph(*self.inputs)
+        return None if self.output is None else output
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    monkeypatch.setattr(recorded, "_Recording", Traced)
+    monkeypatch.setattr(Fit, "_recorder", lambda fit: Recorder(on=True))
+    monkeypatch.setattr(Traced, "made", 0)
+    return Traced
+
+
+LONG = ("schedule.epochs=6", "schedule.warmup=2", "trainer.batch_size=20")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_recorded_steps_is_the_same_run(method, tmp_path, monkeypatch, traced):
+    """Over every change between steps: of the rate, of the phase, of the size, of what a loss learnt."""
+    tiny.use(monkeypatch)
+    recipe = tiny.recipe(*LONG, method=method)
+    by_recordings = train_recipe(recipe, out=tmp_path / "recorded", shown=False)
+    assert traced.made >= 3
+    monkeypatch.undo()
+    tiny.use(monkeypatch)
+    assert tiny.trace(by_recordings) == tiny.trace(train_recipe(recipe, out=tmp_path / "plain", shown=False))
+
+
+def test_a_recorded_step_that_is_not_finite_stops_the_run_where_a_plain_one_does(
+    tmp_path, monkeypatch, traced
+):
+    found = []
+    for place in ("recorded", "plain"):
+        fit = tiny.fit(tmp_path / place, tiny.recipe(method="ce"))
+        bias = fit.state.model.head.bias
+        fit.after_epoch = lambda entry, bias=bias: bias.data.fill_(torch.nan if entry["epoch"] == 3 else 0.0)
+        with pytest.raises(NonFiniteLossError, match="epoch 4, step 1 ") as caught:
+            fit.train()
+        found.append(json.loads(caught.value.diagnosis.read_text()))
+        if place == "recorded":
+            assert traced.made >= 2
+            monkeypatch.undo()
+    assert found[0] == found[1]
+
+
+def test_work_is_recorded_when_it_comes_again(traced):
+    recorder, done = Recorder(on=True), []
+
+    def work(x):
+        done.append(len(x))
+        return x + 1
+
+    for _ in range(4):
+        assert recorder("key", work, torch.ones(2)).tolist() == [2, 2]
+    assert recorder("key", work, torch.full((2,), 5.0)).tolist() == [6, 6]
+    assert done == [2, 2]
+    recorder("another", work, torch.ones(2))
+    recorder("key", work, torch.ones(3))
+    recorder("key", work, torch.ones(2, dtype=torch.float64))
+    assert done == [2, 2, 2, 3, 2]
+    assert traced.made == 1
+
+
+def test_off_nothing_is_recorded(traced):
+    recorder = Recorder(on=False)
+    for _ in range(3):
+        recorder("key", torch.neg, torch.ones(1))
+    assert traced.made == 0
+
+
+def test_few_recordings_are_kept(traced):
+    recorder = Recorder(on=True)
+    for key in [*range(2 * KEPT), *range(2 * KEPT)]:
+        assert recorder(key, lambda x, by=key: x * by, torch.ones(1)).item() == key
+    assert traced.made == 2 * KEPT
+    recorder(2 * KEPT - 1, torch.neg, torch.ones(1))
+    recorder(0, torch.neg, torch.ones(1))
+    assert traced.made == 2 * KEPT + 1, "the newest was there, the oldest was not"
+
+
+def test_what_cannot_be_recorded_is_done_as_it_is(monkeypatch, capsys):
+    class Refusing:
+        def __init__(self, work, inputs, memory):
+            work(*inputs)
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(recorded, "_Recording", Refusing)
+    recorder = Recorder(on=True)
+    found = [recorder("key", torch.neg, torch.full((1,), float(number))).item() for number in range(5)]
+    assert found == [0, -1, -2, -3, -4]
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == 1
+    assert "got: operation not permitted when stream is capturing\n" in told
+    assert "trainer.cuda_graphs=false" in told
+
+
+def test_it_is_no_part_of_what_a_run_is():
+    on, off = tiny.recipe(), tiny.recipe("trainer.cuda_graphs=false")
+    assert on.config_hash == off.config_hash
+
+
+class OnCuda:
+    """A device that only says what it is."""
+
+    world_size, device = 1, torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "own_loss", "on"),
+    [
+        ([], False, True),
+        (["trainer.compile=true"], False, True),
+        (["trainer.precision=bf16"], False, True),
+        (["trainer.precision=16"], False, False),
+        (["trainer.cuda_graphs=false"], False, False),
+        ([], True, False),
+    ],
+)
+def test_where_steps_are_recorded(overrides, own_loss, on):
+    fit = object.__new__(Fit)
+    fit.fabric, fit.recipe = OnCuda(), tiny.recipe(*overrides)
+    if own_loss:
+        fit.recipe = fit.recipe.model_copy(update={"method": Custom(loss="own")})
+    assert fit._recorder()._on == on
+    fit.fabric = type("Several", (OnCuda,), {"world_size": 2})()
+    assert not fit._recorder()._on
+    fit.fabric = type("OnCpu", (OnCuda,), {"device": torch.device("cpu")})()
+    assert not fit._recorder()._on
+
+
+@on_a_gpu
+@pytest.mark.parametrize("precision", ["32", "tf32", "bf16"])
+@pytest.mark.parametrize("method", ["d-ffds", "ldam-drw", "ib-fl"])
+def test_a_recorded_run_on_a_gpu_is_the_same_run(method, precision, tmp_path, monkeypatch):
+    tiny.use(monkeypatch)
+    settings = ("trainer.accelerator=cuda", "trainer.deterministic=true", f"trainer.precision={precision}")
+    made = []
+    original = recorded._Recording.__init__
+    monkeypatch.setattr(recorded._Recording, "__init__", lambda *given: made.append(original(*given)))
+    traces = []
+    for kind in ("true", "false"):
+        recipe = tiny.recipe(*LONG, *settings, f"trainer.cuda_graphs={kind}", method=method)
+        traces.append(tiny.trace(train_recipe(recipe, out=tmp_path / kind, shown=False)))
+        assert len(made) >= 3
+    assert len(made) < 30
+    assert traces[0] == traces[1]
+
+
+class Drawing(nn.Module):
+    """Dropout, and where asked a wait for the GPU."""
+
+    def __init__(self, *, waits):
+        super().__init__()
+        self.waits = waits
+
+    def forward(self, x):
+        if self.waits and x.sum().item() < 0:
+            return x
+        return nn.functional.dropout(x)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("waits", [False, True])
+def test_recorded_dropout_draws_by_the_seed(waits, capsys):
+    recorder, x = Recorder(on=True), torch.ones(1000, device="cuda")
+    work = Drawing(waits=waits)
+    found = []
+    for seed in (1, 2, 3, 1, 2, 3):
+        torch.manual_seed(seed)
+        found.append(recorder("key", work, x).clone())
+    for seed, one in zip((1, 2, 3, 1, 2, 3), found, strict=True):
+        torch.manual_seed(seed)
+        assert torch.equal(one, work(x))
+    assert capsys.readouterr().err.count("warning: ") == waits
