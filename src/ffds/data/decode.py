@@ -45,7 +45,7 @@ def image_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(MOST, usable_cores()))
 
 
-READERS = ("images.py", "parquet.py")
+READERS = ("decode.py", "sources/parquet.py")
 BELOW = ("pil", "jpg", "libjpeg_turbo", "webp", "zlib", "libtiff")
 
 

@@ -1,1 +1,0 @@
-"""How figures look, and how they become files."""
