@@ -25,10 +25,10 @@ from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Data
 from ffds.run_directory import Run
-from ffds.training.backend.devices import launched
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import BATCH_SIZE
-from ffds.training.loop import Fit
-from ffds.training.signals import Interruption
+from ffds.training.loop import TrainingLoop
+from ffds.training.signals import StopSignals
 from ffds.training.trajectory import Trajectory
 
 __all__ = ["conventional_epochs", "epoch", "our_epochs", "precision"]
@@ -161,11 +161,18 @@ def our_epochs(laps: Laps, setting: Setting, epochs: int, precision: str = "32")
             run.start(recipe, environment())
             plan = phases(recipe, dataset.class_counts)
             trajectory = Trajectory.of(recipe, dataset, plan, directory)
-            fit = Fit(
-                launched(recipe.trainer), recipe, dataset, plan, run, trajectory, Interruption(), shown=False
+            loop = TrainingLoop(
+                launch_fabric(recipe.trainer),
+                recipe,
+                dataset,
+                plan,
+                run,
+                trajectory,
+                StopSignals(),
+                shown=False,
             )
             laps.start()
-            fit.train()
+            loop.train()
 
 
 def conventional_epochs(laps: Laps, setting: Setting, epochs: int) -> None:

@@ -15,7 +15,7 @@ from ffds.data import long_tail_counts
 from ffds.data.transforms import TrainTransform
 from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss, class_balanced_weights
 from ffds.models.build import build_model
-from ffds.training.backend.compile import compiled as compiled_network
+from ffds.training.backend.compile import compile_model
 from ffds.training.backend.memory import keep_freed_memory
 
 __all__ = ["LOSSES", "Work", "cross_entropy_work", "loss_work", "losses", "training_step"]
@@ -108,7 +108,7 @@ def training_step(setting: Setting) -> Work:
     recipe, (size, classes) = setting.recipe(epochs=1), setting.sizes.narrow
     model = build_model(recipe.model, head="linear", num_classes=classes, in_channels=3, seed=0)
     model.to(memory_format=torch.channels_last)
-    forward = compiled_network(model, torch.device("cpu")) if setting.sizes.compiled else model
+    forward = compile_model(model, torch.device("cpu")) if setting.sizes.compiled else model
     optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
     loss, transform = FFDSLoss(_counts(classes)), TrainTransform(recipe.data)
     images = torch.randint(256, (size, SIDE, SIDE, 3), dtype=torch.uint8)

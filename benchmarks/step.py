@@ -16,8 +16,8 @@ from benchmarks.timing import alternate, timed
 from ffds.data.dataset import Dataset
 from ffds.data.loader import EvalBatches
 from ffds.models.build import build_model
-from ffds.training.backend.compile import compiled
-from ffds.training.backend.devices import launched
+from ffds.training.backend.compile import compile_model
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import BATCH_SIZE, eval_batches, evaluate
 
 __all__ = ["conventional_evaluations", "our_evaluations", "our_steps", "step", "useful_flops"]
@@ -73,7 +73,7 @@ def _part_of_peak(setting: Setting) -> Result:
 
 def our_steps(laps: Laps, setting: Setting, times: int) -> None:
     """Training steps in a process that `ffds train` would set up the same way; `STEPS` make a lap."""
-    launched(setting.recipe(epochs=1).trainer)
+    launch_fabric(setting.recipe(epochs=1).trainer)
     step = training_step(setting)
 
     def work() -> None:
@@ -104,10 +104,10 @@ def _evaluation(setting: Setting) -> Result:
 def our_evaluations(laps: Laps, setting: Setting, times: int) -> None:
     """Evaluate the test images as a training does after an epoch; each is a lap."""
     recipe, dataset = setting.recipe(epochs=1), setting.dataset()
-    fabric = launched(recipe.trainer)
+    fabric = launch_fabric(recipe.trainer)
     batches = eval_batches(fabric, dataset.test, recipe.data)
     model = _network(setting, dataset).to(memory_format=torch.channels_last)
-    forward = compiled(model, torch.device("cpu")) if setting.sizes.compiled else model
+    forward = compile_model(model, torch.device("cpu")) if setting.sizes.compiled else model
 
     def work() -> None:
         evaluate(fabric, forward, batches, dataset.class_counts, recipe.data.cut)

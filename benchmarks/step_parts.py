@@ -20,7 +20,7 @@ from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.reports.formatting import markdown_table
-from ffds.training.backend.compile import compiled as compiled_network
+from ffds.training.backend.compile import compile_model
 from ffds.training.backend.memory import keep_freed_memory
 
 __all__ = ["PARTS", "Share", "main", "part_of", "parts_table", "shares"]
@@ -121,7 +121,7 @@ def _step(
     model = build_model(recipe.model, head="linear", num_classes=classes, in_channels=3, seed=0)
     forward: nn.Module | Callable[[Tensor], Tensor] = model.to(memory_format=layout)
     if compiled:
-        forward = compiled_network(model, torch.device("cpu"))
+        forward = compile_model(model, torch.device("cpu"))
     fused = layout == torch.channels_last
     optimizer = torch.optim.SGD(model.parameters(), fused=fused, **recipe.optimizer.model_dump())
     transform = TrainTransform(recipe.data)

@@ -10,7 +10,7 @@ from ffds.data.dataset import Split
 from ffds.data.transforms import EvalTransform, TrainTransform
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Trainer
-from ffds.training.backend.devices import launched
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import eval_batches, evaluate
 
 DATA = load_recipe("cifar10-lt-100").recipe.data
@@ -55,7 +55,7 @@ def test_both_sides_count_the_same_accuracy(split: Split) -> None:
     pictures = conventional.PictureDataset(split, conventional.eval_transform(DATA))
     batches = conventional.loader(pictures, batch_size=5, shuffle=False, workers=0)
     data = DATA.model_copy(update={"cut": None})
-    fabric = launched(Trainer(accelerator="cpu"))
+    fabric = launch_fabric(Trainer(accelerator="cpu"))
     scores, _ = evaluate(fabric, model, eval_batches(fabric, split, data), [1] * CLASSES, data.cut)
     assert conventional.evaluate(model, batches) == pytest.approx(scores.accuracy)
 

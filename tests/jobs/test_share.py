@@ -15,7 +15,7 @@ from ffds.jobs.several import train_all
 from ffds.jobs.share import Share
 from ffds.recipes.schedule import start_epoch
 from ffds.run_directory import Run
-from ffds.training.signals import Interruption
+from ffds.training.signals import StopSignals
 from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory
 from tests.said import heard
@@ -150,7 +150,7 @@ def test_of_two_that_wait_one_trains_what_they_share(tmp_path):
 
 def test_a_claim_is_taken_whole_or_not_at_all(tmp_path):
     ce, ib, deferred = plan(recipes("ce", "ib", "d-ffds"), tmp_path).runs
-    late = ce.trajectory.right(DEFERRED)
+    late = ce.trajectory.lock(DEFERRED)
     with claimed(deferred) as claim:
         assert claim is None
         with claimed(ib) as other:
@@ -164,7 +164,7 @@ def test_what_is_on_disk_is_not_claimed(tmp_path):
     work(tmp_path, methods=("ce", "ib", "d-ffds"))
     (again,) = plan([tiny.recipe(f"schedule.epochs={EPOCHS}", "method.k=0.5")], tmp_path).runs
     assert again.shared == DEFERRED
-    right = again.trajectory.right(DEFERRED)
+    right = again.trajectory.lock(DEFERRED)
     with claimed(again) as claim:
         assert claim is not None
     right.close()
@@ -261,12 +261,12 @@ def test_a_signal_too_late_for_one_run_ends_the_work(tmp_path, monkeypatch):
 
 
 def test_a_request_is_heard_by_all_that_are_entered():
-    with Interruption() as outer:
-        with Interruption() as inner:
+    with StopSignals() as outer:
+        with StopSignals() as inner:
             signal.raise_signal(signal.SIGTERM)
             assert inner.requested is signal.SIGTERM
         assert outer.requested is signal.SIGTERM
-    with Interruption() as later:
+    with StopSignals() as later:
         assert later.requested is None
 
 

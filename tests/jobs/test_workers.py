@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ffds.jobs.workers import Workers
-from ffds.training.signals import Interruption
+from ffds.training.signals import StopSignals
 from tests.training import processes
 
 MODULE = "tests.training.told"
@@ -52,7 +52,7 @@ def is_alive(pid):
 
 def test_order_environment_and_lines(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ffds", "compare", "a b"])
-    with Interruption() as interruption, started(tmp_path, waits=False, codes=(0, 7)) as workers:
+    with StopSignals() as interruption, started(tmp_path, waits=False, codes=(0, 7)) as workers:
         assert dict(workers.ended(interruption)) == {0: 0, 1: 7}
     out, err = capfd.readouterr()
     assert out == "", "standard output is that of the command alone"
@@ -64,7 +64,7 @@ def test_order_environment_and_lines(tmp_path, capfd, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_passed_on_to_all(number, tmp_path):
-    with Interruption() as interruption, started(tmp_path, codes=(75, 75)) as workers:
+    with StopSignals() as interruption, started(tmp_path, codes=(75, 75)) as workers:
         pids(tmp_path)
         signal.raise_signal(number)
         assert dict(workers.ended(interruption)) == {0: 75, 1: 75}
@@ -72,7 +72,7 @@ def test_a_signal_is_passed_on_to_all(number, tmp_path):
 
 
 def test_the_end_of_one_is_told_while_the_other_works(tmp_path):
-    with Interruption() as interruption, started(tmp_path) as workers:
+    with StopSignals() as interruption, started(tmp_path) as workers:
         first, second = pids(tmp_path)
         os.kill(first, signal.SIGKILL)
         ends = workers.ended(interruption)
@@ -100,10 +100,10 @@ def test_nobody_is_left_when_the_command_fails(tmp_path):
 def test_nobody_is_left_when_the_command_is_killed(tmp_path):
     code = (
         "from pathlib import Path\n"
-        "from ffds.training.signals import Interruption\n"
+        "from ffds.training.signals import StopSignals\n"
         "from ffds.jobs.workers import Workers\n"
         f"started = Workers({MODULE!r}, {orders(tmp_path)!r}, [{{}}, {{}}], Path({str(tmp_path)!r}))\n"
-        "with Interruption() as asked, started as workers: [*workers.ended(asked)]"
+        "with StopSignals() as asked, started as workers: [*workers.ended(asked)]"
     )
     command = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     found = pids(tmp_path)

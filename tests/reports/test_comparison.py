@@ -209,7 +209,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train_recipe", spied)
     given = ("digits", TEXTS, ["ce", "fl"], [0, 1])
     sessions = iter([float("inf"), 3, float("inf"), float("inf"), float("inf")])
-    monkeypatch.setattr("ffds.training.train.Interruption", lambda: tiny.StopAfter(next(sessions)))
+    monkeypatch.setattr("ffds.training.train.StopSignals", lambda: tiny.StopAfter(next(sessions)))
     with pytest.raises(Interrupted):
         compare_recipes(*given, out=tmp_path, shown=False)
     assert trained == [("ce", 0), ("ce", 1)]

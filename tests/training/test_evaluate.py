@@ -9,7 +9,7 @@ from torch import nn
 from ffds.data.dataset import Split
 from ffds.errors import FfdsError
 from ffds.recipes.schema import Data, Trainer
-from ffds.training.backend.devices import launched
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import BATCH_SIZE, Predictions, eval_batches, evaluate
 
 PLAIN = Data(name="digits", mean=(0.0,), std=(1.0,))
@@ -37,7 +37,7 @@ def written(count, seed=0):
 
 
 def fabric(precision="32"):
-    return launched(Trainer(precision=precision, accelerator="cpu"))
+    return launch_fabric(Trainer(precision=precision, accelerator="cpu"))
 
 
 def scored(model, split, precision="32", **given):

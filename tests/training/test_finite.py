@@ -18,7 +18,7 @@ from ffds.models.build import Classifier
 from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import Custom
 from ffds.run_directory import Run
-from ffds.training.step import FiniteWatch, diagnosis
+from ffds.training.step import NanGuard, diagnosis
 from ffds.training.train import train_recipe
 from tests.training import tiny
 from tests.training.test_resume import with_loss_scaler
@@ -29,10 +29,10 @@ class Watched(NamedTuple):
 
     network: nn.Module
     optimizer: torch.optim.SGD
-    watch: FiniteWatch
+    watch: NanGuard
 
     def step(self, number, loss=1.0):
-        self.watch.look(torch.tensor(number), torch.tensor(loss))
+        self.watch.check(torch.tensor(number), torch.tensor(loss))
         self.optimizer.step()
 
 
@@ -46,7 +46,7 @@ def watching(*, gradients):
     network(torch.ones(1, 3)).sum().backward()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=True)
     return Watched(
-        network, optimizer, FiniteWatch(Fabric(accelerator="cpu"), network, optimizer, gradients=gradients)
+        network, optimizer, NanGuard(Fabric(accelerator="cpu"), network, optimizer, gradients=gradients)
     )
 
 
@@ -54,7 +54,7 @@ def watching(*, gradients):
 def test_finite(value, watched):
     before = watched.network.weight.clone()
     watched.step(3, value)
-    assert watched.watch.first_bad() is None
+    assert watched.watch.first_non_finite() is None
     assert torch.allclose(watched.network.weight, before - 0.1)
 
 
@@ -63,7 +63,7 @@ def test_finite(value, watched):
 def test_not_finite_loss(value, gradients):
     watched = watching(gradients=gradients)
     watched.step(3, value)
-    assert watched.watch.first_bad() == watched.watch.first_bad(wait=True) == 3
+    assert watched.watch.first_non_finite() == watched.watch.first_non_finite(wait=True) == 3
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -71,7 +71,7 @@ def test_not_finite_gradient(value):
     for watched, expected in ((watching(gradients=True), 0), (watching(gradients=False), None)):
         watched.network.bias.grad[1] = value
         watched.step(0)
-        assert watched.watch.first_bad() == expected
+        assert watched.watch.first_non_finite() == expected
 
 
 def test_no_weight_changes_from_the_first_bad_step_on(watched):
@@ -80,16 +80,16 @@ def test_no_weight_changes_from_the_first_bad_step_on(watched):
     before = [parameter.clone() for parameter in watched.network.parameters()]
     for number, loss in [(5, math.nan), (6, 1.0), (7, math.inf), (8, 1.0)]:
         watched.step(number, loss)
-    assert watched.watch.first_bad() == 5
+    assert watched.watch.first_non_finite() == 5
     assert all(map(torch.equal, watched.network.parameters(), before))
 
 
 def test_parameters_without_a_gradient_do_not_count():
     network = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(network.parameters(), fused=True)
-    watch = FiniteWatch(Fabric(accelerator="cpu"), network, optimizer, gradients=True)
-    watch.look(torch.tensor(0), torch.tensor(1.0))
-    assert watch.first_bad() is None
+    watch = NanGuard(Fabric(accelerator="cpu"), network, optimizer, gradients=True)
+    watch.check(torch.tensor(0), torch.tensor(1.0))
+    assert watch.first_non_finite() is None
 
 
 def test_diagnosis_names_what_is_broken():
@@ -151,27 +151,27 @@ def own(*overrides):
 def test_stops_before_the_step(how, precision, tmp_path):
     """In step 2 of epoch 2: the weights are those after step 1, the checkpoint that of epoch 1."""
     recipe = own(f"trainer.precision={precision}")
-    good = tiny.fit(tmp_path / "good", recipe, loss=Broken("nan", 10**9), polls=tiny.POLLS + 1)
+    good = tiny.loop(tmp_path / "good", recipe, loss=Broken("nan", 10**9), polls=tiny.POLLS + 1)
     with pytest.raises(Exception, match="SIGTERM"):
         good.train()
-    fit = tiny.fit(tmp_path / "bad", recipe, loss=Broken(how, AT))
+    loop = tiny.loop(tmp_path / "bad", recipe, loss=Broken(how, AT))
     with pytest.raises(
         NonFiniteLossError, match=r"not finite in epoch 2, step 2 \(custom, lr 0.1\)"
     ) as caught:
-        fit.train()
+        loop.train()
     for (name, ours), theirs in zip(
-        good.state.model.named_parameters(), fit.state.model.parameters(), strict=True
+        good.state.model.named_parameters(), loop.state.model.parameters(), strict=True
     ):
         assert torch.equal(ours, theirs), name
-    assert [path.name for path in fit.run.checkpoints.iterdir()] == ["epoch-0001"]
-    file = fit.run.path / "diagnosis.json"
+    assert [path.name for path in loop.run.checkpoints.iterdir()] == ["epoch-0001"]
+    file = loop.run.path / "diagnosis.json"
     assert caught.value.diagnosis == file
     assert str(file) in str(caught.value)
     found = json.loads(file.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-    expected = [batch.indices.tolist() for batch in fit.batches.epoch(1)][1]
+    expected = [batch.indices.tolist() for batch in loop.batches.epoch(1)][1]
     assert (found["epoch"], found["step"], found["phase"], found["lr"]) == (2, 2, "custom", 0.1)
     assert found["samples"] == expected
-    labels = {str(fit.dataset.train.labels[row]) for row in expected}
+    labels = {str(loop.dataset.train.labels[row]) for row in expected}
     assert found["cross_entropy_per_class"].keys() == labels
     assert math.isfinite(float(found["loss"])) == (how == "gradient")
     assert found["gradients_not_finite"]
@@ -180,15 +180,15 @@ def test_stops_before_the_step(how, precision, tmp_path):
 
 def test_the_loss_scaler_may_meet_infinite_gradients(tmp_path, monkeypatch):
     """In half precision such steps are skipped, but a loss that is not finite stops there too."""
-    monkeypatch.setattr("tests.training.tiny.launched", with_loss_scaler)
+    monkeypatch.setattr("tests.training.tiny.launch_fabric", with_loss_scaler)
     recipe = own("trainer.precision=16", "schedule.epochs=1")
-    fit = tiny.fit(tmp_path / "gradient", recipe, loss=Broken("gradient", 3))
-    before = fit.fabric.strategy.precision.scaler.get_scale()
-    fit.train()
-    assert fit.fabric.strategy.precision.scaler.get_scale() < before * 2
-    assert all(weight.isfinite().all() for weight in fit.state.model.parameters())
+    loop = tiny.loop(tmp_path / "gradient", recipe, loss=Broken("gradient", 3))
+    before = loop.fabric.strategy.precision.scaler.get_scale()
+    loop.train()
+    assert loop.fabric.strategy.precision.scaler.get_scale() < before * 2
+    assert all(weight.isfinite().all() for weight in loop.state.model.parameters())
     with pytest.raises(NonFiniteLossError):
-        tiny.fit(tmp_path / "loss", recipe, loss=Broken("nan", 3)).train()
+        tiny.loop(tmp_path / "loss", recipe, loss=Broken("nan", 3)).train()
 
 
 def test_a_run_that_diverges_for_real(tmp_path, capsys):

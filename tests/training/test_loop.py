@@ -15,7 +15,7 @@ from ffds.models.build import build_model
 from ffds.recipes.method_settings import METHODS, Custom
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
-from ffds.training.loop import Fit
+from ffds.training.loop import TrainingLoop
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from tests.training import tiny
@@ -50,15 +50,15 @@ def twin(recipe, losses, observing_epoch=None, images=None):
 
 
 def check_against_twin(tmp_path, recipe, losses, **how):
-    fit = tiny.fit(tmp_path, recipe, images=how.get("images"))
-    outcome = fit.train()
+    loop = tiny.loop(tmp_path, recipe, images=how.get("images"))
+    outcome = loop.train()
     model, mean_losses = twin(recipe, losses, **how)
     for name, weight in model.state_dict().items():
-        assert torch.equal(fit.state.model.state_dict()[name], weight), name
-    metrics = fit.run.metrics
+        assert torch.equal(loop.state.model.state_dict()[name], weight), name
+    metrics = loop.run.metrics
     assert [line["train"]["loss"] for line in metrics] == pytest.approx(mean_losses, rel=1e-6)
     assert [line["lr"] for line in metrics] == [lr for _, lr in losses]
-    return fit, outcome
+    return loop, outcome
 
 
 CE = nn.CrossEntropyLoss()
@@ -66,9 +66,9 @@ CE = nn.CrossEntropyLoss()
 
 def test_cross_entropy(tmp_path):
     recipe = tiny.recipe(method="ce")
-    fit, outcome = check_against_twin(tmp_path, recipe, [(CE, 0.1), (CE, 0.1), (CE, 0.1), (CE, 0.1 * 0.1)])
+    loop, outcome = check_against_twin(tmp_path, recipe, [(CE, 0.1), (CE, 0.1), (CE, 0.1), (CE, 0.1 * 0.1)])
     assert outcome.reached.images == tiny.EPOCHS * 95
-    assert [line["phase"] for line in fit.run.metrics] == ["cross-entropy"] * 4
+    assert [line["phase"] for line in loop.run.metrics] == ["cross-entropy"] * 4
 
 
 @pytest.mark.parametrize("observe", [True, False])
@@ -77,8 +77,8 @@ def test_deferred_ffds(observe, tmp_path):
     ffds = FFDSLoss(tiny.COUNTS, num_groups=3)
     losses = [(CE, 0.1), (CE, 0.1), (CE, 0.1), (ffds, 0.1), (ffds, 0.1 * 0.1)]
     observing_epoch = 2 if observe else None
-    fit, _ = check_against_twin(tmp_path, recipe, losses, observing_epoch=observing_epoch)
-    assert torch.equal(fit.state.losses[1].group_means, ffds.group_means)
+    loop, _ = check_against_twin(tmp_path, recipe, losses, observing_epoch=observing_epoch)
+    assert torch.equal(loop.state.losses[1].group_means, ffds.group_means)
     assert not ffds.group_means.isnan().any()
 
 
@@ -92,10 +92,10 @@ def test_ldam_drw(tmp_path):
 
 def test_the_last_layers_input_reaches_a_loss_that_asks_for_it(tmp_path, monkeypatch):
     seen = []
-    fit = tiny.fit(tmp_path, tiny.recipe(method="ib"))
-    loss = fit.phases[1].stage.loss
+    loop = tiny.loop(tmp_path, tiny.recipe(method="ib"))
+    loss = loop.phases[1].stage.loss
     monkeypatch.setattr(loss, "forward", lambda *given: seen.append(given) or F.cross_entropy(*given[:2]))
-    fit.train()
+    loop.train()
     logits, _, features = seen[-1]
     assert features.shape == (31, 64)
     assert features.grad_fn is not None
@@ -137,7 +137,7 @@ def test_group_statistics_never_see_a_test_image(tmp_path, monkeypatch):
 
     monkeypatch.setattr(FFDSLoss, "start_from", counting)
     images = tiny.dataset(validation=True)
-    tiny.fit(tmp_path, tiny.recipe("schedule.epochs=6", "method.start=0.5"), images=images).train()
+    tiny.loop(tmp_path, tiny.recipe("schedule.epochs=6", "method.start=0.5"), images=images).train()
     assert gathered == [95] * 4, "the last epoch of cross-entropy, then three of its own"
 
 
@@ -145,7 +145,7 @@ def test_a_loss_with_statistics_sees_each_training_image_once_an_epoch(tmp_path)
     spy = Spy()
     images = tiny.dataset(validation=True)
     recipe = tiny.recipe(method="ce").model_copy(update={"method": Custom(loss="own")})
-    tiny.fit(tmp_path, recipe, images=images, loss=spy).train()
+    tiny.loop(tmp_path, recipe, images=images, loss=spy).train()
     assert spy.shown == [95] * tiny.EPOCHS + [0]
     assert spy.observed == [0] * (tiny.EPOCHS + 1)
     assert spy.modes == {True}
@@ -153,9 +153,9 @@ def test_a_loss_with_statistics_sees_each_training_image_once_an_epoch(tmp_path)
 
 def test_validation_is_scored_and_never_trained_on(tmp_path, monkeypatch):
     recipe, images, scored = tiny.recipe(), tiny.dataset(validation=True), []
-    plain = tiny.fit(tmp_path / "plain", recipe)
+    plain = tiny.loop(tmp_path / "plain", recipe)
     plain.train()
-    held = tiny.fit(tmp_path / "held", recipe, images=images)
+    held = tiny.loop(tmp_path / "held", recipe, images=images)
     original = held._evaluate
     monkeypatch.setattr(held, "_evaluate", lambda batches: scored.append(batches) or original(batches))
     held.train()
@@ -196,36 +196,36 @@ def test_checkpoints_of_some_epochs_alone(tmp_path, monkeypatch):
 
 def test_the_wait_for_the_last_step_counts_as_training(tmp_path, monkeypatch):
     """A GPU is behind the host, which waits for it after the last step alone."""
-    fit, clock, original = tiny.fit(tmp_path, tiny.recipe(method="ce")), [0.0], Fit._poll_step
+    loop, clock, original = tiny.loop(tmp_path, tiny.recipe(method="ce")), [0.0], TrainingLoop._poll_step
     monkeypatch.setattr("ffds.training.loop.time.monotonic", lambda: clock[0])
 
-    def poll_step(fit):
-        original(fit)
-        clock[0] += 10.0 if fit.reached.step == tiny.STEPS else 1.0
+    def poll_step(loop):
+        original(loop)
+        clock[0] += 10.0 if loop.reached.step == tiny.STEPS else 1.0
 
-    monkeypatch.setattr(Fit, "_poll_step", poll_step)
-    fit.train()
-    assert fit.reached.train_seconds == tiny.EPOCHS * (10.0 + tiny.STEPS - 1)
-    assert [line["images_per_second"] for line in fit.run.metrics] == [95 / 12] * tiny.EPOCHS
+    monkeypatch.setattr(TrainingLoop, "_poll_step", poll_step)
+    loop.train()
+    assert loop.reached.train_seconds == tiny.EPOCHS * (10.0 + tiny.STEPS - 1)
+    assert [line["images_per_second"] for line in loop.run.metrics] == [95 / 12] * tiny.EPOCHS
 
 
 def test_only_whole_batches_are_compiled(tmp_path):
     """One of another size would be compiled for itself, which takes longer than all of its kind."""
-    fit, seen = tiny.fit(tmp_path, tiny.recipe(method="ce")), []
-    original = fit.step.forward
+    loop, seen = tiny.loop(tmp_path, tiny.recipe(method="ce")), []
+    original = loop.step.forward
 
     def compiled(images, **given):
         seen.append(len(images))
         return original(images, **given)
 
-    fit.step.forward = compiled
-    fit.train()
-    assert fit.batches.rows == 32
+    loop.step.forward = compiled
+    loop.train()
+    assert loop.batches.rows == 32
     assert seen == [32, 32] * tiny.EPOCHS, "and 31 as it is"
 
 
 def test_the_model_is_back_in_training_mode_after_each_evaluation(tmp_path, monkeypatch):
-    fit = tiny.fit(tmp_path, tiny.recipe(method="ce"))
+    loop = tiny.loop(tmp_path, tiny.recipe(method="ce"))
     modes = []
     original = TrainStep.__call__
 
@@ -234,7 +234,7 @@ def test_the_model_is_back_in_training_mode_after_each_evaluation(tmp_path, monk
         original(self, *given, **how)
 
     monkeypatch.setattr(TrainStep, "__call__", step)
-    fit.train()
+    loop.train()
     assert modes == [True] * tiny.EPOCHS * tiny.STEPS
 
 
@@ -243,9 +243,9 @@ def test_the_model_is_back_in_training_mode_after_each_evaluation(tmp_path, monk
 
 @pytest.mark.parametrize(("every", "scored"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3, 4]), (9, [4])])
 def test_eval_every(every, scored, tmp_path):
-    fit = tiny.fit(tmp_path, tiny.recipe(f"trainer.eval_every={every}", method="ce"))
-    outcome = fit.train()
-    lines = fit.run.metrics
+    loop = tiny.loop(tmp_path, tiny.recipe(f"trainer.eval_every={every}", method="ce"))
+    outcome = loop.train()
+    lines = loop.run.metrics
     assert [line["epoch"] for line in lines if line["test"] is not None] == scored
     assert outcome.reached.best_epoch in scored
     assert outcome.scores.accuracy == lines[-1]["test"]["accuracy"]
@@ -253,16 +253,16 @@ def test_eval_every(every, scored, tmp_path):
 
 
 def test_a_metric_that_is_not_a_number_is_never_the_best(tmp_path, monkeypatch):
-    fit = tiny.fit(tmp_path, tiny.recipe(method="ce"))
-    original, given = fit._evaluate, iter([math.nan, 30.0, math.nan, 20.0])
+    loop = tiny.loop(tmp_path, tiny.recipe(method="ce"))
+    original, given = loop._evaluate, iter([math.nan, 30.0, math.nan, 20.0])
 
     def evaluate(split):
         scores, predictions = original(split)
         return replace(scores, accuracy=next(given)), predictions
 
-    monkeypatch.setattr(fit, "_evaluate", evaluate)
-    monkeypatch.setattr(type(fit.run), "add_epoch", lambda self, entry: None)
-    reached = fit.train().reached
+    monkeypatch.setattr(loop, "_evaluate", evaluate)
+    monkeypatch.setattr(type(loop.run), "add_epoch", lambda self, entry: None)
+    reached = loop.train().reached
     assert (reached.best_on_test, reached.best_epoch) == (30.0, 2)
 
 
@@ -278,9 +278,9 @@ def test_metrics_are_the_ones_of_a_count_by_hand(tmp_path):
             return F.cross_entropy(logits, target)
 
     recipe = tiny.recipe("schedule.epochs=1", method="ce").model_copy(update={"method": Custom(loss="own")})
-    fit = tiny.fit(tmp_path, recipe, loss=Counting())
-    fit.train()
-    train = fit.run.metrics[0]["train"]
+    loop = tiny.loop(tmp_path, recipe, loss=Counting())
+    loop.train()
+    train = loop.run.metrics[0]["train"]
     per_class = (100 * right / seen).tolist()
     assert seen.tolist() == tiny.COUNTS
     assert train["accuracy"] == pytest.approx(100 * right.sum().item() / 95)
@@ -292,19 +292,19 @@ def test_metrics_are_the_ones_of_a_count_by_hand(tmp_path):
 
 
 def test_a_batch_larger_than_the_data(tmp_path):
-    fit = tiny.fit(tmp_path, tiny.recipe("trainer.batch_size=1000"))
-    outcome = fit.train()
-    assert len(fit.batches) == 1
+    loop = tiny.loop(tmp_path, tiny.recipe("trainer.batch_size=1000"))
+    outcome = loop.train()
+    assert len(loop.batches) == 1
     assert outcome.reached.images == tiny.EPOCHS * 95
 
 
 def test_a_last_batch_of_one(tmp_path):
     images = tiny.dataset([20, 6, 3, 1, 1, 1, 1, 1, 1, 1])
-    fit = tiny.fit(tmp_path, tiny.recipe("trainer.batch_size=7"), images=images)
-    outcome = fit.train()
-    assert len(fit.batches) == 5
+    loop = tiny.loop(tmp_path, tiny.recipe("trainer.batch_size=7"), images=images)
+    outcome = loop.train()
+    assert len(loop.batches) == 5
     assert outcome.reached.images == tiny.EPOCHS * 36
-    assert fit.run.metrics[-1]["train"]["tail"] is not None
+    assert loop.run.metrics[-1]["train"]["tail"] is not None
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -314,17 +314,17 @@ def test_classes_of_one_image(method, tmp_path):
     images = replace(images, test=images.test.take((images.test.labels == 0).nonzero()[0]))
     groups = ("method.num_groups=2",) if "ffds" in method else ()
     recipe = tiny.recipe("data.cut=null", "schedule.epochs=2", *groups, method=method)
-    fit = tiny.fit(tmp_path, recipe, images=images)
-    scores = fit.train().scores
+    loop = tiny.loop(tmp_path, recipe, images=images)
+    scores = loop.train().scores
     assert scores.per_class[1] is None, "n/a, not 0"
-    assert all(math.isfinite(line["train"]["loss"]) for line in fit.run.metrics)
-    assert all(weight.isfinite().all() for weight in fit.state.model.state_dict().values())
+    assert all(math.isfinite(line["train"]["loss"]) for line in loop.run.metrics)
+    assert all(weight.isfinite().all() for weight in loop.state.model.state_dict().values())
 
 
 def test_losses_are_built_for_the_device_and_the_model_is_seeded(tmp_path):
-    first, second = (tiny.fit(tmp_path / str(n), tiny.recipe(f"trainer.seed={n}")) for n in (0, 1))
-    again = tiny.fit(tmp_path / "again", tiny.recipe())
-    ours, theirs, same = (fit.state.model.state_dict() for fit in (first, second, again))
+    first, second = (tiny.loop(tmp_path / str(n), tiny.recipe(f"trainer.seed={n}")) for n in (0, 1))
+    again = tiny.loop(tmp_path / "again", tiny.recipe())
+    ours, theirs, same = (loop.state.model.state_dict() for loop in (first, second, again))
     assert all(torch.equal(ours[name], same[name]) for name in ours)
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -347,7 +347,7 @@ def test_compiled(tmp_path, monkeypatch):
     whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
     assert modes == {True, False}
     trace = tiny.trace(whole)
-    plain = tiny.fit(tmp_path / "plain", tiny.recipe("schedule.epochs=2"))
+    plain = tiny.loop(tmp_path / "plain", tiny.recipe("schedule.epochs=2"))
     plain.train()
     names = {f"model {name}" for name in plain.state.model.state_dict()}
     assert {name for name in trace if name.startswith("model ")} == names

@@ -22,7 +22,7 @@ from ffds.models.build import Classifier
 from ffds.models.heads import LinearHead
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
-from ffds.training.backend.devices import launched
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.state import any_rank, average_buffers, gathered, sum_over_ranks
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
@@ -41,7 +41,7 @@ def end(group):
 
 
 def agree(rank, out):
-    fabric = launched(tiny.recipe(ON_CPU).trainer)
+    fabric = launch_fabric(tiny.recipe(ON_CPU).trainer)
     mean, total = torch.tensor([1.0, 2.0]) * (rank + 1), torch.tensor([3 + rank])
     sum_over_ranks(fabric, mean, total)
     norm = nn.BatchNorm1d(1)
@@ -70,7 +70,7 @@ def test_collectives(tmp_path):
 
 
 def test_one_process_needs_no_group():
-    fabric = launched(tiny.recipe(ON_CPU).trainer)
+    fabric = launch_fabric(tiny.recipe(ON_CPU).trainer)
     norm, total = nn.BatchNorm1d(1), torch.tensor([3])
     norm.running_mean.fill_(4)
     average_buffers(fabric, norm)

@@ -150,7 +150,7 @@ def with_loss_scaler(trainer):
 
 def test_half_precision_with_its_loss_scale(tmp_path, monkeypatch):
     tiny.use(monkeypatch)
-    monkeypatch.setattr(training, "launched", with_loss_scaler)
+    monkeypatch.setattr(training, "launch_fabric", with_loss_scaler)
     recipe = tiny.recipe("trainer.precision=16", "schedule.epochs=2")
     whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
     go_on_until_done(recipe, tmp_path / "parts", 2, monkeypatch)

@@ -15,7 +15,7 @@ from ffds.cli import main
 from ffds.errors import Interrupted
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
-from ffds.training.signals import Interruption
+from ffds.training.signals import StopSignals
 from ffds.training.train import train_recipe
 from tests import killed
 from tests.training import processes, tiny
@@ -31,10 +31,10 @@ COMMAND = ("train", "digits", f"schedule.epochs={EPOCHS}", "model.name=resnet20"
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_a_request(number):
     before = [signal.getsignal(known) for known in SIGNALS]
-    with Interruption() as interruption:
-        assert interruption.requested is None
+    with StopSignals() as stop_signals:
+        assert stop_signals.requested is None
         signal.raise_signal(number)
-        assert interruption.requested is number
+        assert stop_signals.requested is number
     assert [signal.getsignal(known) for known in SIGNALS] == before
 
 
@@ -44,7 +44,7 @@ def test_handlers_are_restored_after_an_error():
 
     before = signal.signal(signal.SIGTERM, own)
     try:
-        with pytest.raises(ZeroDivisionError), Interruption():
+        with pytest.raises(ZeroDivisionError), StopSignals():
             raise ZeroDivisionError
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
@@ -55,8 +55,8 @@ def test_in_another_thread_it_asks_for_nothing():
     before, seen = [signal.getsignal(known) for known in SIGNALS], []
 
     def enter():
-        with Interruption() as interruption:
-            seen.append((interruption.requested, [signal.getsignal(known) for known in SIGNALS]))
+        with StopSignals() as stop_signals:
+            seen.append((stop_signals.requested, [signal.getsignal(known) for known in SIGNALS]))
 
     thread = threading.Thread(target=enter)
     thread.start()
@@ -173,7 +173,7 @@ def test_sigint(tmp_path, uninterrupted):
     goes_on(tmp_path, uninterrupted)
 
 
-class Heard(Interruption):
+class Heard(StopSignals):
     """Leaves a file for each signal it received."""
 
     def _receive(self, number, frame):
@@ -189,7 +189,7 @@ def train_with_a_step_that_never_ends(out):
     with pytest.MonkeyPatch.context() as patch:
         tiny.use(patch)
         patch.setattr("ffds.training.step.TrainStep.__call__", hang)
-        patch.setattr("ffds.training.train.Interruption", Heard)
+        patch.setattr("ffds.training.train.StopSignals", Heard)
         train_recipe(tiny.recipe(), out=out, shown=False)
 
 

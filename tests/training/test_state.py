@@ -34,14 +34,14 @@ def test_the_best_epoch(accuracies, best, epoch):
 
 def trained(path, *overrides, polls=2 * tiny.POLLS + 2):
     """In the middle of the third epoch, the observed one."""
-    fit = tiny.fit(path, tiny.recipe(*overrides), polls=polls)
+    loop = tiny.loop(path, tiny.recipe(*overrides), polls=polls)
     with pytest.raises(Exception, match="SIGTERM"):
-        fit.train()
-    return fit
+        loop.train()
+    return loop
 
 
-def everything(fit):
-    state = fit.state
+def everything(loop):
+    state = loop.state
     tensors = dict(state.model.state_dict()) | {f"loss {k}": v for k, v in state.losses.state_dict().items()}
     tensors |= {f"observed {k}": v for k, v in state.observed.state_dict().items()}
     for name, parameter in state.model.named_parameters():
@@ -53,16 +53,16 @@ def everything(fit):
 
 @pytest.mark.parametrize("channels_last", ["true", "false"])
 def test_comes_back_through_the_disk(channels_last, tmp_path):
-    fit = trained(tmp_path / "run", f"trainer.channels_last={channels_last}")
-    before, reached = everything(fit), fit.state.reached
-    assert all(before[f"{name} momentum_buffer"].any() for name, _ in fit.state.model.named_parameters())
+    loop = trained(tmp_path / "run", f"trainer.channels_last={channels_last}")
+    before, reached = everything(loop), loop.state.reached
+    assert all(before[f"{name} momentum_buffer"].any() for name, _ in loop.state.model.named_parameters())
     assert before["observed counts"].sum() == 64
     assert before["loss"] > 0
     store = Checkpoints(tmp_path / "copy", {})
-    store.save(fit.state.checkpoint(), reached.epoch, reached.step)
+    store.save(loop.state.checkpoint(), reached.epoch, reached.step)
 
     recipe = tiny.recipe(f"trainer.channels_last={channels_last}", "trainer.seed=9")
-    other = tiny.fit(tmp_path / "other", recipe)
+    other = tiny.loop(tmp_path / "other", recipe)
     other.state.restore(store.latest())
     after = everything(other)
     assert before.keys() == after.keys()
@@ -82,15 +82,15 @@ def test_the_state_is_json(tmp_path):
 
 
 def test_within_an_epoch_the_number_of_processes_has_to_be_the_same(tmp_path):
-    fit = trained(tmp_path)
-    saved = fit.state.checkpoint()
+    loop = trained(tmp_path)
+    saved = loop.state.checkpoint()
     of_four = Checkpoint(saved.model, saved.optimizer, saved.loss, saved.state | {"world_size": 4})
     with pytest.raises(InputError, match="another number of processes") as caught:
-        fit.state.restore(of_four)
+        loop.state.restore(of_four)
     assert "allowed: 4" in str(caught.value)
     between = of_four.state | {"reached": saved.state["reached"] | {"step": 0}}
-    fit.state.restore(Checkpoint(saved.model, saved.optimizer, saved.loss, between))
-    assert fit.state.reached.step == 0
+    loop.state.restore(Checkpoint(saved.model, saved.optimizer, saved.loss, between))
+    assert loop.state.reached.step == 0
 
 
 def test_running_counts_begin_anew(tmp_path):

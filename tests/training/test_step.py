@@ -10,15 +10,15 @@ from tests.training import tiny
 @pytest.mark.parametrize("method", METHODS)
 def test_no_step_waits_for_the_device(method, tmp_path):
     """From the batch to the update, in the first epoch and in the last, whatever is observed."""
-    fit = tiny.fit(tmp_path, tiny.recipe(method=method))
+    loop = tiny.loop(tmp_path, tiny.recipe(method=method))
     for epoch in (0, tiny.EPOCHS - 1):
-        fit.reached.epoch = epoch
-        for batch in fit.batches.epoch(epoch, tiny.STEPS - 2):
+        loop.reached.epoch = epoch
+        for batch in loop.batches.epoch(epoch, tiny.STEPS - 2):
             with NoHostSync():
-                fit.step(fit._phase, batch, observed=True)
+                loop.step(loop._phase, batch, observed=True)
 
 
 def test_no_batch_waits_for_the_device(tmp_path):
-    fit = tiny.fit(tmp_path, tiny.recipe())
+    loop = tiny.loop(tmp_path, tiny.recipe())
     with NoHostSync():
-        assert len(list(fit.batches.epoch(1))) == tiny.STEPS
+        assert len(list(loop.batches.epoch(1))) == tiny.STEPS

@@ -14,7 +14,7 @@ from ffds.errors import InputError, Interrupted
 from ffds.losses import FFDSLoss, FocalLoss
 from ffds.run_directory import Run
 from ffds.training.train import train, train_recipe
-from ffds.training.trajectory import described
+from ffds.training.trajectory import loss_identity
 from tests.training import tiny
 
 OVERRIDES = {"schedule.epochs": 2, "trainer.batch_size": 32, "model.name": "resnet20"}
@@ -80,7 +80,7 @@ def test_the_recipe_of_a_run_is_a_recipe_of_the_same_run(tmp_path):
 def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
     run = trained(tmp_path, method="ce")
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
-    monkeypatch.setattr("ffds.training.train.launched", lambda trainer: pytest.fail("trains again"))
+    monkeypatch.setattr("ffds.training.train.launch_fabric", lambda trainer: pytest.fail("trains again"))
     assert trained(tmp_path, method="ce").path == run.path
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
@@ -225,15 +225,15 @@ def test_a_setting_outside_the_repr_is_part_of_the_identity():
         partial(Mixed, 5.0, ("a", 2.0)),
         partial(Mixed, 5.0, None),
     ]
-    assert len({described(make()) for make in makers}) == len(makers)
-    assert [described(make()) for make in makers] == [described(make().eval()) for make in makers]
+    assert len({loss_identity(make()) for make in makers}) == len(makers)
+    assert [loss_identity(make()) for make in makers] == [loss_identity(make().eval()) for make in makers]
 
 
 def test_what_a_loss_of_the_package_keeps_beside_its_repr_is_no_setting():
     loss = FocalLoss(1.0)
-    before = described(loss)
+    before = loss_identity(loss)
     loss.steps = 3
-    assert described(loss) == before
+    assert loss_identity(loss) == before
 
 
 class Plain:

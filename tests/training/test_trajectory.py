@@ -16,10 +16,10 @@ from ffds.recipes.load import load_recipe
 from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schedule import start_epoch
 from ffds.run_directory import Run
-from ffds.training.loop import Fit
+from ffds.training.loop import TrainingLoop
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
-from ffds.training.trajectory import Trajectory, histories
+from ffds.training.trajectory import Trajectory, history_hashes
 from tests.training import tiny
 
 PAIRS = {
@@ -40,7 +40,7 @@ def one(method, *overrides):
 
 
 def history(recipe):
-    return histories(recipe, tiny.dataset(), phases(recipe, tiny.COUNTS))
+    return history_hashes(recipe, tiny.dataset(), phases(recipe, tiny.COUNTS))
 
 
 def shared(first, second):
@@ -99,12 +99,12 @@ def test_three_runs_each_branch_off_where_they_part(digits, steps, tmp_path):
 
 def test_the_group_means_of_a_branch_come_from_the_shared_epoch(digits, tmp_path):
     recipe = one("d-ffds")
-    fit = tiny.fit(tmp_path / "alone", recipe)
-    fit.train()
-    means = fit.state.losses[1].group_means
+    loop = tiny.loop(tmp_path / "alone", recipe)
+    loop.train()
+    means = loop.state.losses[1].group_means
     assert not means.isnan().all()
     train_all([one("ce"), recipe], out=tmp_path, shown=False)
-    again = tiny.fit(tmp_path / "again", recipe)
+    again = tiny.loop(tmp_path / "again", recipe)
     again.trajectory = Trajectory(tmp_path / recipe.name / "trajectories", again.trajectory.histories)
     again._resume()
     assert again.reached.epoch == start_epoch(recipe.method, tiny.EPOCHS)
@@ -155,7 +155,7 @@ def test_how_images_are_loaded_is_no_part_of_the_history(setting):
 def test_class_counts_are_a_part_of_the_history():
     recipe = one("ce")
     other = [*tiny.COUNTS[:-1], 1]
-    assert histories(recipe, tiny.dataset(other), phases(recipe, other))[0] != history(recipe)[0]
+    assert history_hashes(recipe, tiny.dataset(other), phases(recipe, other))[0] != history(recipe)[0]
 
 
 def test_images_are_a_part_of_the_history_those_of_the_test_are_not():
@@ -163,8 +163,8 @@ def test_images_are_a_part_of_the_history_those_of_the_test_are_not():
     changed = replace(images, train=Split(255 - images.train.images, images.train.labels))
     elsewhere = replace(images, test=Split(255 - images.test.images, images.test.labels))
     parts = phases(recipe, tiny.COUNTS)
-    assert not {*histories(recipe, changed, parts)} & {*history(recipe)}
-    assert histories(recipe, elsewhere, parts) == history(recipe)
+    assert not {*history_hashes(recipe, changed, parts)} & {*history(recipe)}
+    assert history_hashes(recipe, elsewhere, parts) == history(recipe)
 
 
 CHANGES = {
@@ -276,7 +276,7 @@ def test_interrupted_anywhere_the_same_call_goes_on(polls, monkeypatch, tmp_path
     train_all(recipes, out=tmp_path / "whole", shown=False)
     with monkeypatch.context() as patch:
         stopper = tiny.StopAfter(polls)
-        patch.setattr("ffds.training.train.Interruption", lambda: stopper)
+        patch.setattr("ffds.training.train.StopSignals", lambda: stopper)
         try:
             train_all(recipes, out=tmp_path / "parts", shown=False)
         except Interrupted:
@@ -318,14 +318,14 @@ def test_a_broken_shared_checkpoint_is_named_and_trained_again(digits, capsys, t
 
 def test_a_failed_run_leaves_a_gap_and_the_others_go_on(digits, monkeypatch, capsys, tmp_path):
     alone = train_recipe(one("d-ffds"), out=tmp_path / "alone", shown=False)
-    epoch = Fit._epoch
+    epoch = TrainingLoop._epoch
 
     def failing(self):
         if self.recipe.method.name == "ce" and self.reached.epoch == 1:
             raise NonFiniteLossError("not finite")
         return epoch(self)
 
-    monkeypatch.setattr(Fit, "_epoch", failing)
+    monkeypatch.setattr(TrainingLoop, "_epoch", failing)
     failures = train_all([one("ce"), one("d-ffds")], out=tmp_path, shown=False)
     assert {path: str(error) for path, error in failures.items()} == {
         Run.of(one("ce"), tmp_path).path: "not finite"

@@ -23,8 +23,8 @@ from ffds.methods.base import phases
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe
 from ffds.run_directory import Run
-from ffds.training.backend.devices import launched
-from ffds.training.loop import Fit
+from ffds.training.backend.devices import launch_fabric
+from ffds.training.loop import TrainingLoop
 from ffds.training.trajectory import Trajectory
 
 COUNTS = [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]
@@ -70,7 +70,7 @@ def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:
 
 
 class StopAfter:
-    """In place of `Interruption`: a request to stop, seen at the poll with this number."""
+    """In place of `StopSignals`: a request to stop, seen at the poll with this number."""
 
     def __init__(self, polls: float) -> None:
         self.left = polls
@@ -88,10 +88,10 @@ class StopAfter:
 
 
 def stop_after(patch: pytest.MonkeyPatch, polls: float) -> None:
-    patch.setattr("ffds.training.train.Interruption", lambda: StopAfter(polls))
+    patch.setattr("ffds.training.train.StopSignals", lambda: StopAfter(polls))
 
 
-def fit(
+def loop(
     path: Path,
     one: Recipe,
     *,
@@ -99,14 +99,16 @@ def fit(
     loss: nn.Module | None = None,
     polls: float = float("inf"),
     branches: Collection[int] = (),
-) -> Fit:
-    """A `Fit` of its own, for a look inside."""
+) -> TrainingLoop:
+    """A `TrainingLoop` of its own, for a look inside."""
     path.mkdir(parents=True, exist_ok=True)
     images = images or dataset()
     plan = phases(one, images.class_counts, loss)
     stop: Any = StopAfter(polls)
     trajectory = Trajectory.of(one, images, plan, path, branches)
-    return Fit(launched(one.trainer), one, images, plan, Run(path), trajectory, stop, shown=False)
+    return TrainingLoop(
+        launch_fabric(one.trainer), one, images, plan, Run(path), trajectory, stop, shown=False
+    )
 
 
 def trace(run: Run) -> dict[str, Any]:

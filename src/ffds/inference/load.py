@@ -20,7 +20,7 @@ from ffds.models.build import Classifier, build_model
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.backend.devices import arithmetic, launched
+from ffds.training.backend.devices import launch_fabric, precision_flags
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Predictions, eval_batches, evaluate
 
@@ -82,7 +82,7 @@ def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> tuple[Scores, Predi
             fix="put them back, or name the images to score: data.root=DIR",
         )
     batches, counts = eval_batches(fabric, dataset.test, recipe.data), checkpoint.identity["class_counts"]
-    with arithmetic(recipe.trainer):
+    with precision_flags(recipe.trainer):
         return evaluate(fabric, network, batches, counts, recipe.data.cut)
 
 
@@ -102,7 +102,7 @@ def train_probabilities(run: Run, overrides: Sequence[str] = ()) -> TrainProbabi
     dataset = open_dataset(recipe.data)
     fabric, network = _network(recipe, checkpoint, dataset)
     counts, batches = checkpoint.identity["class_counts"], eval_batches(fabric, dataset.train, recipe.data)
-    with arithmetic(recipe.trainer):
+    with precision_flags(recipe.trainer):
         _, found = evaluate(fabric, network, batches, counts, recipe.data.cut)
     return TrainProbabilities(
         probability=found.label_probability.astype(np.float64),
@@ -137,7 +137,7 @@ def _network(recipe: Recipe, checkpoint: Checkpoint, dataset: Dataset) -> tuple[
             got=", ".join(own for own, _ in differing[:10]),
             allowed=", ".join(theirs for _, theirs in differing[:10]),
         )
-    fabric = launched(recipe.trainer)
+    fabric = launch_fabric(recipe.trainer)
     model = build_model(
         recipe.model.model_copy(update={"pretrained": False}),
         head=recipe.head,

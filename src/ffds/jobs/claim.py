@@ -31,7 +31,7 @@ class Claim:
 
     def take(self, trajectory: Trajectory, epoch: int) -> bool:
         """Whether the right to train up to an epoch could be had."""
-        right = trajectory.right(epoch)
+        right = trajectory.lock(epoch)
         if right is not None:
             self._rights[epoch] = right
         return right is not None

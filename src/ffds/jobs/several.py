@@ -16,7 +16,7 @@ from ffds.jobs.share import Share
 from ffds.jobs.workers import Workers, how_it_ended
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.signals import Interruption
+from ffds.training.signals import StopSignals
 
 __all__ = ["train_all"]
 
@@ -82,7 +82,7 @@ def _train_at_once(
         journal = Path(directory) / "journal.jsonl"
         share = Share(out, shown, Journal(journal))
         share.fail(planned.failures)
-        with Interruption() as interruption:
+        with StopSignals() as interruption:
             codes = _worked(share, planned, jobs, journal, interruption)
         left = share.unfinished(planned.runs)
         if left and (interruption.requested is not None or Interrupted.exit_code in codes):
@@ -93,7 +93,7 @@ def _train_at_once(
 
 
 def _worked(
-    share: Share, planned: Plan, jobs: Jobs, journal: Path, interruption: Interruption
+    share: Share, planned: Plan, jobs: Jobs, journal: Path, interruption: StopSignals
 ) -> Sequence[int]:
     """Have the processes train, and note what one leaves that is killed or stopped; their exit codes."""
     recipes = [one.recipe.model_dump_json() for one in share.unfinished(planned.runs)]

@@ -15,7 +15,7 @@ from ffds.errors import FfdsError, Interrupted
 from ffds.jobs.claim import claimed
 from ffds.jobs.journal import Journal
 from ffds.jobs.plan import OpenData, Plan, Planned
-from ffds.training.signals import Interruption
+from ffds.training.signals import StopSignals
 from ffds.training.train import train_recipe
 
 __all__ = ["Share"]
@@ -50,7 +50,7 @@ class Share:
         """
         self.fail(planned.failures)
         left, waiting = list(planned.runs), False
-        with Interruption() as interruption:
+        with StopSignals() as interruption:
             while left := self.unfinished(left):
                 if interruption.requested is not None:
                     raise Interrupted(f"{interruption.requested.name}: the same command goes on")

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from ffds.environment import collect_rarely
 from ffds.jobs.lines import PrefixedLines
-from ffds.training.signals import Interruption
+from ffds.training.signals import StopSignals
 
 __all__ = ["Workers", "begin_work", "how_it_ended"]
 
@@ -68,7 +68,7 @@ class Workers:
                 process.stdin.close()
             process.wait()
 
-    def ended(self, interruption: Interruption) -> Iterator[tuple[int, int]]:
+    def ended(self, interruption: StopSignals) -> Iterator[tuple[int, int]]:
         """Place and exit code of each process as it ends, minus the signal that ended it.
 
         Args:

@@ -31,7 +31,7 @@ from ffds.sweep.progress import SweepProgress
 from ffds.sweep.recipe import searched_method, searched_recipe, with_settings, with_validation
 from ffds.sweep.space import Space
 from ffds.sweep.study import checked_name, open_study
-from ffds.training.signals import Interruption
+from ffds.training.signals import StopSignals
 from ffds.training.trajectory import Trajectory
 
 __all__ = ["Search", "sweep"]
@@ -139,7 +139,7 @@ class Search:
 
     def work(self, trials: int) -> None:
         """Train trials until the study has had as many."""
-        with worker(self.directory) as name, Interruption() as interruption:
+        with worker(self.directory) as name, StopSignals() as interruption:
             while self._left(trials):
                 with self._shared_epochs(interruption) or nullcontext() as right:
                     with self._study_alone():
@@ -162,7 +162,7 @@ class Search:
             environments = jobs.environments(min(jobs.count, trials))
             orders = [order] * len(environments)
             with (
-                Interruption() as interruption,
+                StopSignals() as interruption,
                 Workers("ffds.sweep.worker", orders, environments, Path(directory)) as workers,
             ):
                 codes = [code for _, code in workers.ended(interruption)]
@@ -215,7 +215,7 @@ class Search:
             raise
         self.progress.trial(self._one(trial.number))
 
-    def _shared_epochs(self, interruption: Interruption) -> IO[str] | None:
+    def _shared_epochs(self, interruption: StopSignals) -> IO[str] | None:
         """Wait until the epochs that all trials share are there, or hold the right to train them."""
         start = start_epoch(self.recipe.method, self.recipe.schedule.epochs)
         trajectory = Trajectory.of(
@@ -223,7 +223,7 @@ class Search:
         )
         waiting = False
         while not trajectory.has(start):
-            right = trajectory.right(start)
+            right = trajectory.lock(start)
             if right is not None and not trajectory.has(start):
                 self.progress.say(f"training the first {start} epochs, which all trials share")
                 return right
@@ -237,7 +237,7 @@ class Search:
         return None
 
 
-def _stop_if_asked(interruption: Interruption) -> None:
+def _stop_if_asked(interruption: StopSignals) -> None:
     if interruption.requested is not None:
         raise Interrupted(f"{interruption.requested.name}: the same command goes on with the sweep")
 

@@ -19,7 +19,7 @@ from ffds.data.loader import EvalBatches
 from ffds.evaluation.measures import Evaluation, Scores
 from ffds.files import saving, write_bytes
 from ffds.recipes.schema import Data
-from ffds.training.backend.cuda_graphs import Recorder
+from ffds.training.backend.cuda_graphs import CudaGraphs
 
 __all__ = ["Predictions", "eval_batches", "evaluate"]
 
@@ -84,7 +84,7 @@ def evaluate(
     batches: EvalBatches,
     class_counts: Sequence[int],
     cut: tuple[int, int, int] | None,
-    recorder: Recorder | None = None,
+    graphs: CudaGraphs | None = None,
     poll: Callable[[], None] = lambda: None,
 ) -> tuple[Scores, Predictions]:
     """Scores of a model on a set, each image counted once whatever the number of ranks.
@@ -95,13 +95,13 @@ def evaluate(
         batches: of `eval_batches`.
         class_counts: training images of each class, which decide the groups.
         cut: classes in head, middle and tail; None: thirds.
-        recorder: repeats the network on a GPU; None: the network runs as it is.
+        graphs: repeats the network on a GPU; None: the network runs as it is.
         poll: called after each batch; may raise to stop.
 
     Returns:
         The scores and one prediction per image.
     """
-    recorder = recorder or Recorder(on=False)
+    graphs = graphs or CudaGraphs(on=False)
 
     def forward(images: Tensor) -> Tensor:
         with fabric.autocast():
@@ -115,7 +115,7 @@ def evaluate(
     try:
         with torch.inference_mode():
             for batch in batches:
-                logits = recorder("evaluation", forward, batch.images)
+                logits = graphs("evaluation", forward, batch.images)
                 evaluation.update(logits, batch.labels)
                 rows.append((batch.indices, batch.labels, *_predicted(logits.float(), batch.labels)))
                 poll()

@@ -25,16 +25,16 @@ from ffds.progress import TrainingProgress
 from ffds.recipes.method_settings import Custom
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.backend.compile import compiled
-from ffds.training.backend.cuda_graphs import Recorder
+from ffds.training.backend.compile import compile_model
+from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Predictions, eval_batches, evaluate
-from ffds.training.signals import Interruption
+from ffds.training.signals import StopSignals
 from ffds.training.state import Reached, TrainingState, any_rank, average_buffers
 from ffds.training.step import TrainStep
 from ffds.training.trajectory import Trajectory
 
-__all__ = ["Fit", "Outcome"]
+__all__ = ["Outcome", "TrainingLoop"]
 
 POLL_STEPS = 8
 """Steps between two questions to all ranks, each of which waits for the accelerators."""
@@ -55,7 +55,7 @@ class Outcome:
     reached: Reached
 
 
-class Fit:
+class TrainingLoop:
     """One training, from its newest checkpoint to its last epoch.
 
     Args:
@@ -65,7 +65,7 @@ class Fit:
         phases: losses and learning rates, epoch by epoch.
         run: where metrics and checkpoints go.
         trajectory: this run's history, and what runs that share it left.
-        interruption: asked after each step.
+        stop_signals: asked after each step.
         after_epoch: called with the metrics of each epoch, once they are saved; may raise to stop.
         shown: whether to report progress on standard error.
     """
@@ -78,13 +78,13 @@ class Fit:
         phases: tuple[Phase, ...],
         run: Run,
         trajectory: Trajectory,
-        interruption: Interruption,
+        stop_signals: StopSignals,
         after_epoch: Callable[[dict[str, Any]], None] = lambda entry: None,
         *,
         shown: bool = True,
     ) -> None:
         self.fabric, self.recipe, self.dataset, self.phases, self.run = fabric, recipe, dataset, phases, run
-        self.trajectory, self.interruption, self.after_epoch = trajectory, interruption, after_epoch
+        self.trajectory, self.stop_signals, self.after_epoch = trajectory, stop_signals, after_epoch
         self.counts = dataset.class_counts
         self.groups = class_groups(self.counts, recipe.data.cut)
         self.batches = TrainBatches(
@@ -106,13 +106,13 @@ class Fit:
         )
         self.test = eval_batches(fabric, dataset.test, recipe.data)
         self.held_out = eval_batches(fabric, dataset.validation, recipe.data) if dataset.validation else None
-        self.recorder = self._recorder()
+        self.graphs = self._cuda_graphs()
         self.step = TrainStep(
             fabric,
             self.forward,
             self.optimizer,
             self.state,
-            self.recorder,
+            self.graphs,
             recipe.trainer.seed,
             rows=self.batches.rows,
         )
@@ -161,7 +161,7 @@ class Fit:
             model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
         # Evaluation calls it directly: what Fabric wraps around the training step would wait for other ranks.
-        self.network = compiled(model, device) if recipe.trainer.compile else model
+        self.network = compile_model(model, device) if recipe.trainer.compile else model
         self.forward, self.optimizer = self.fabric.setup(self.network, optimizer)
         return TrainingState(
             fabric=self.fabric,
@@ -174,13 +174,13 @@ class Fit:
             reached=Reached(),
         )
 
-    def _recorder(self) -> Recorder:
+    def _cuda_graphs(self) -> CudaGraphs:
         # Ranks would have to record at the same time; a loss scaler waits for the GPU; and of a loss of
         # somebody else's nobody knows whether it keeps to tensors.
         alone = self.fabric.world_size == 1 and self.fabric.device.type == "cuda"
         scaled = self.recipe.trainer.precision == "16"
         known = not isinstance(self.recipe.method, Custom)
-        return Recorder(on=self.recipe.trainer.cuda_graphs and alone and known and not scaled)
+        return CudaGraphs(on=self.recipe.trainer.cuda_graphs and alone and known and not scaled)
 
     def _epoch(self) -> tuple[Scores, Predictions] | None:
         """Train one epoch, score it and save it where the recipe says so."""
@@ -279,21 +279,21 @@ class Fit:
         # Among several ranks a poll is a collective, and here they may have different numbers of batches.
         poll = self._poll if self.fabric.world_size == 1 else lambda: None
         cut = self.recipe.data.cut
-        return evaluate(self.fabric, self.network, batches, self.counts, cut, self.recorder, poll)
+        return evaluate(self.fabric, self.network, batches, self.counts, cut, self.graphs, poll)
 
     def _poll_step(self) -> None:
         """Whether to go on after a step; several accelerators are asked now and then only, as that waits."""
         several, last = self.fabric.world_size > 1, self.reached.step == len(self.batches)
         if several and self.fabric.device.type != "cpu" and self.reached.step % POLL_STEPS and not last:
             return
-        requested = self.interruption.requested
-        bad = self.step.finite.first_bad(wait=several or last or requested is not None)
+        requested = self.stop_signals.requested
+        bad = self.step.nan_guard.first_non_finite(wait=several or last or requested is not None)
         if bad is not None:
             self._stop_at(bad)
         self._stop_if(requested)
 
     def _poll(self) -> None:
-        self._stop_if(self.interruption.requested)
+        self._stop_if(self.stop_signals.requested)
 
     def _stop_if(self, requested: signal.Signals | None) -> None:
         if any_rank(self.fabric, requested is not None):
@@ -317,7 +317,7 @@ class Fit:
         whole = int(observed.counts.sum()) == len(self.dataset.train)
         # Before this run's own checkpoint: whoever resumes from that has left this one.
         if whole and epoch in self.trajectory.branches:
-            self._write(lambda checkpoint: self.trajectory.leave(epoch, checkpoint, self.run.metrics))
+            self._write(lambda checkpoint: self.trajectory.save_shared(epoch, checkpoint, self.run.metrics))
 
     def _start_next_loss(self) -> None:
         for phase in self.phases:

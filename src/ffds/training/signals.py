@@ -8,19 +8,19 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Self
 
-__all__ = ["Interruption"]
+__all__ = ["StopSignals"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Interruption:
+class StopSignals:
     """While entered, the first signal sets `requested`; on exit the former handlers are back.
 
     One within another tells it as well: a request that comes too late for one run ends the work on several.
     Signals reach the main thread only: entered in another thread it never requests anything.
     """
 
-    _entered: ClassVar[list[Interruption]] = []
+    _entered: ClassVar[list[StopSignals]] = []
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None

@@ -16,15 +16,15 @@ from ffds.data.loader import Batch
 from ffds.losses.reduction import WeightedMean
 from ffds.methods.base import Phase
 from ffds.seeding import derived_seed
-from ffds.training.backend.cuda_graphs import Recorder
+from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.state import TrainingState
 
-__all__ = ["FiniteWatch", "TrainStep", "diagnosis"]
+__all__ = ["NanGuard", "TrainStep", "diagnosis"]
 
 NEVER = 2**62
 
 
-class FiniteWatch:
+class NanGuard:
     """The first step whose loss or gradient is not finite, found without waiting for the device.
 
     The number of that step stays on the device. From there on the optimizer updates nothing, so that the
@@ -46,7 +46,7 @@ class FiniteWatch:
         on_host = fabric.device.type == "cpu"
         self._seen = self._first if on_host else torch.full((), NEVER).pin_memory()
 
-    def look(self, step: Tensor, loss: Tensor) -> None:
+    def check(self, step: Tensor, loss: Tensor) -> None:
         """Watch one step, after its backward pass and before the optimizer.
 
         Args:
@@ -63,7 +63,7 @@ class FiniteWatch:
         if self._seen is not self._first:
             self._seen.copy_(self._first, non_blocking=True)
 
-    def first_bad(self, *, wait: bool = False) -> int | None:
+    def first_non_finite(self, *, wait: bool = False) -> int | None:
         """The first step that was not finite, None if there is none that the host knows of.
 
         Args:
@@ -117,7 +117,7 @@ class TrainStep:
         forward: the network as Fabric set it up: images → logits and features.
         optimizer: of its parameters, as Fabric set it up.
         state: what the step changes.
-        recorder: repeats steps on a GPU.
+        graphs: repeats steps on a GPU.
         seed: of the run.
         rows: of this rank in a whole batch. A last batch of another size goes through the network as it is:
             to compile it once more would take longer than all those batches do.
@@ -129,17 +129,17 @@ class TrainStep:
         forward: nn.Module,
         optimizer: Any,
         state: TrainingState,
-        recorder: Recorder,
+        graphs: CudaGraphs,
         seed: int,
         *,
         rows: int,
     ) -> None:
         self.fabric, self.forward, self.optimizer, self.state = fabric, forward, optimizer, state
-        self.recorder, self.rows = recorder, rows
+        self.graphs, self.rows = graphs, rows
         self._uncompiled = getattr(forward, "_orig_mod", forward)
         # bfloat16 and the CPU have no loss scaler, whatever the recipe says.
         scaled = bool(fabric.strategy.precision.state_dict())
-        self.finite = FiniteWatch(fabric, state.model, state.optimizer, gradients=not scaled)
+        self.nan_guard = NanGuard(fabric, state.model, state.optimizer, gradients=not scaled)
         self._seed = seed
         self._number = torch.zeros((), dtype=torch.int64, device=fabric.device)
 
@@ -156,7 +156,7 @@ class TrainStep:
         # A recorded update has its rate in it.
         lr = self.optimizer.param_groups[0]["lr"]
         key = ("step", phase.start, lr, observed, batch.global_size)
-        self.recorder(key, partial(self._take, phase, batch, observed), batch.images, batch.labels)
+        self.graphs(key, partial(self._take, phase, batch, observed), batch.images, batch.labels)
 
     def diagnosis(self, phase: Phase, batch: Batch, step: int) -> dict[str, Any]:
         """Go back to a step that was not finite, and so updated no weight, and see what it met."""
@@ -165,10 +165,10 @@ class TrainStep:
         return diagnosis(batch, logits, loss, self.state.model)
 
     def _take(self, phase: Phase, batch: Batch, observed: bool, images: Tensor, labels: Tensor) -> None:
-        """The step itself, which a recording can hold: no value comes to the host, no tensor is replaced."""
+        """The step itself, which a graph can hold: no value comes to the host, no tensor is replaced."""
         batch = batch._replace(images=images, labels=labels)
         logits, loss, share = self._gradients(phase, batch)
-        self.finite.look(self._number, loss)
+        self.nan_guard.check(self._number, loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if observed:

@@ -22,11 +22,11 @@ from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.method_settings import Custom
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.backend.devices import arithmetic, launched
+from ffds.training.backend.devices import launch_fabric, precision_flags
 from ffds.training.checkpoint import Checkpoints
-from ffds.training.loop import Fit, Outcome
-from ffds.training.signals import Interruption
-from ffds.training.trajectory import Trajectory, described
+from ffds.training.loop import Outcome, TrainingLoop
+from ffds.training.signals import StopSignals
+from ffds.training.trajectory import Trajectory, loss_identity
 
 __all__ = ["refuse_other_images", "train", "train_recipe"]
 
@@ -86,7 +86,7 @@ def train(
     given = dict(overrides or {}) | ({} if seed is None else {"trainer.seed": seed})
     resolved = load_recipe(recipe, override_texts(given), method=method if loss is None else "custom").recipe
     if loss is not None:
-        resolved = resolved.model_copy(update={"method": Custom(loss=described(loss))})
+        resolved = resolved.model_copy(update={"method": Custom(loss=loss_identity(loss))})
     # A copy: training would change the buffers, and with them the identity of the next call.
     return train_recipe(resolved, out=out, loss=copy.deepcopy(loss), shown=shown)
 
@@ -100,6 +100,7 @@ def train_recipe(
     dataset: Dataset | None = None,
     branches: Collection[int] = (),
     after_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+    stop_signals: StopSignals | None = None,
 ) -> Run:
     """As `train`, for a recipe that is already resolved.
 
@@ -111,14 +112,15 @@ def train_recipe(
         dataset: the recipe's data, if they are open already.
         branches: epochs after which other runs will go on from this one's state.
         after_epoch: called with the metrics of each epoch, once they are saved; may raise to stop.
+        stop_signals: asked after each step whether to stop; None: SIGTERM and SIGINT ask for it.
     """
     run = Run.of(recipe, out)
     if run.done:
         if dataset is not None:
             refuse_other_images(run, dataset)
         return run
-    with Interruption() as interruption, arithmetic(recipe.trainer):
-        fabric = launched(recipe.trainer)
+    with stop_signals or StopSignals() as signals, precision_flags(recipe.trainer):
+        fabric = launch_fabric(recipe.trainer)
         with _held(run, fabric), torch.random.fork_rng(_accelerators(fabric)):
             with fabric.rank_zero_first(local=True):  # one process downloads
                 dataset = dataset or open_dataset(recipe.data)
@@ -127,8 +129,10 @@ def train_recipe(
                 for change in run.start(recipe, environment(_accelerator(fabric))):
                     print(f"note: {run.path} goes on elsewhere than it began, {change}", file=sys.stderr)
             trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
-            fit = Fit(fabric, recipe, dataset, plan, run, trajectory, interruption, after_epoch, shown=shown)
-            outcome = fit.train()
+            loop = TrainingLoop(
+                fabric, recipe, dataset, plan, run, trajectory, signals, after_epoch, shown=shown
+            )
+            outcome = loop.train()
             if fabric.is_global_zero:
                 outcome.predictions.write(run.predictions)
                 run.finish(_summary(recipe, run, outcome))

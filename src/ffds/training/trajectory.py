@@ -24,7 +24,7 @@ from ffds.methods.base import Phase
 from ffds.recipes.schema import Recipe
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 
-__all__ = ["Trajectory", "described", "histories"]
+__all__ = ["Trajectory", "history_hashes", "loss_identity"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Trajectory:
     ) -> Trajectory:
         """The trajectory of a recipe; all runs of a recipe's name below `out` share one directory."""
         directory = Path(out) / recipe.name / "trajectories"
-        return cls(directory, histories(recipe, dataset, phases), frozenset(branches))
+        return cls(directory, history_hashes(recipe, dataset, phases), frozenset(branches))
 
     @property
     def epochs(self) -> int:
@@ -67,7 +67,7 @@ class Trajectory:
         """Whether there is a checkpoint after an epoch, whole but not verified."""
         return self._checkpoints(epoch).newest_epoch() == epoch
 
-    def right(self, epoch: int) -> IO[str] | None:
+    def lock(self, epoch: int) -> IO[str] | None:
         """The right to train this history up to an epoch, whichever run it is for.
 
         Returns:
@@ -87,7 +87,7 @@ class Trajectory:
                 return epoch, found
         return None
 
-    def leave(self, epoch: int, checkpoint: Checkpoint, metrics: Sequence[dict[str, Any]]) -> None:
+    def save_shared(self, epoch: int, checkpoint: Checkpoint, metrics: Sequence[dict[str, Any]]) -> None:
         """Keep the state after an epoch, with the metrics so far, for the runs that branch off there."""
         state = {**checkpoint.state, "metrics": list(metrics)}
         self._checkpoints(epoch).save(replace(checkpoint, state=state), epoch)
@@ -107,7 +107,7 @@ class Trajectory:
         return Checkpoints(self._place(epoch), {"history": self.histories[epoch]})
 
 
-def histories(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) -> tuple[str, ...]:
+def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) -> tuple[str, ...]:
     """Hash of everything that decides the state after each epoch.
 
     Args:
@@ -125,7 +125,7 @@ def histories(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) -> tupl
     for phase in phases:
         # Whether the loss starts from what was observed is part of its own epochs, not of those before.
         epoch: dict[str, object] = {
-            "loss": described(phase.stage.loss),
+            "loss": loss_identity(phase.stage.loss),
             "with_features": phase.stage.with_features,
             "starts_from_observed": observed,
         }
@@ -137,7 +137,7 @@ def histories(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) -> tupl
     return tuple(found)
 
 
-def described(loss: nn.Module) -> str:
+def loss_identity(loss: nn.Module) -> str:
     """What tells one loss from another, in every process alike: its repr and the hash of what it holds."""
     digest = hashlib.sha256()
     for name, tensor in loss.state_dict().items():

@@ -7,13 +7,13 @@ import sys
 import torch
 from torch import nn
 
-from ffds.training.backend.compile import compiled
+from ffds.training.backend.compile import compile_model
 
 SCRIPT = """
 import torch
-from ffds.training.backend.compile import compiled
+from ffds.training.backend.compile import compile_model
 model = torch.nn.Linear(2, 2)
-print(compiled(model, torch.device("cpu")) is model)
+print(compile_model(model, torch.device("cpu")) is model)
 """
 
 
@@ -41,7 +41,7 @@ def test_with_a_compiler_the_network_computes_the_same(monkeypatch, capfd):
 
     monkeypatch.setattr("torch._inductor.compile", without_code_generation)
     model, images = nn.Linear(3, 2), torch.randn(4, 3)
-    found = compiled(model, torch.device("cpu"))
+    found = compile_model(model, torch.device("cpu"))
     assert found is not model
     assert torch.equal(found(images), model(images))
     assert given == [{"cpp.enable_tiling_heuristics": False}], "an option that this torch knows"

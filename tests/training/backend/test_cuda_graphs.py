@@ -10,8 +10,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ffds.errors import NonFiniteLossError
 from ffds.recipes.method_settings import METHODS, Custom
 from ffds.training.backend import cuda_graphs as recorded
-from ffds.training.backend.cuda_graphs import KEPT, Recorder
-from ffds.training.loop import Fit
+from ffds.training.backend.cuda_graphs import KEPT, CudaGraphs
+from ffds.training.loop import TrainingLoop
 from ffds.training.train import train_recipe
 from tests.training import tiny
 
@@ -40,7 +40,7 @@ class Traced:
         self.graph = make_fx(traced)(*self.inputs)
         self.fresh = True
 
-    def repeat(self, *inputs):
+    def replay(self, *inputs):
         for own, given in zip(self.inputs, inputs, strict=True):
             own.copy_(given)
         if self.fresh:
@@ -53,8 +53,8 @@ class Traced:
 
 @pytest.fixture
 def traced(monkeypatch):
-    monkeypatch.setattr(recorded, "_Recording", Traced)
-    monkeypatch.setattr(Fit, "_recorder", lambda fit: Recorder(on=True))
+    monkeypatch.setattr(recorded, "_Graph", Traced)
+    monkeypatch.setattr(TrainingLoop, "_cuda_graphs", lambda loop: CudaGraphs(on=True))
     monkeypatch.setattr(Traced, "made", 0)
     return Traced
 
@@ -79,11 +79,11 @@ def test_a_recorded_step_that_is_not_finite_stops_the_run_where_a_plain_one_does
 ):
     found = []
     for place in ("recorded", "plain"):
-        fit = tiny.fit(tmp_path / place, tiny.recipe(method="ce"))
-        bias = fit.state.model.head.bias
-        fit.after_epoch = lambda entry, bias=bias: bias.data.fill_(torch.nan if entry["epoch"] == 3 else 0.0)
+        loop = tiny.loop(tmp_path / place, tiny.recipe(method="ce"))
+        bias = loop.state.model.head.bias
+        loop.after_epoch = lambda entry, bias=bias: bias.data.fill_(torch.nan if entry["epoch"] == 3 else 0.0)
         with pytest.raises(NonFiniteLossError, match="epoch 4, step 1 ") as caught:
-            fit.train()
+            loop.train()
         found.append(json.loads(caught.value.diagnosis.read_text()))
         if place == "recorded":
             assert traced.made >= 2
@@ -92,37 +92,37 @@ def test_a_recorded_step_that_is_not_finite_stops_the_run_where_a_plain_one_does
 
 
 def test_work_is_recorded_when_it_comes_again(traced):
-    recorder, done = Recorder(on=True), []
+    graphs, done = CudaGraphs(on=True), []
 
     def work(x):
         done.append(len(x))
         return x + 1
 
     for _ in range(4):
-        assert recorder("key", work, torch.ones(2)).tolist() == [2, 2]
-    assert recorder("key", work, torch.full((2,), 5.0)).tolist() == [6, 6]
+        assert graphs("key", work, torch.ones(2)).tolist() == [2, 2]
+    assert graphs("key", work, torch.full((2,), 5.0)).tolist() == [6, 6]
     assert done == [2, 2]
-    recorder("another", work, torch.ones(2))
-    recorder("key", work, torch.ones(3))
-    recorder("key", work, torch.ones(2, dtype=torch.float64))
+    graphs("another", work, torch.ones(2))
+    graphs("key", work, torch.ones(3))
+    graphs("key", work, torch.ones(2, dtype=torch.float64))
     assert done == [2, 2, 2, 3, 2]
     assert traced.made == 1
 
 
 def test_off_nothing_is_recorded(traced):
-    recorder = Recorder(on=False)
+    graphs = CudaGraphs(on=False)
     for _ in range(3):
-        recorder("key", torch.neg, torch.ones(1))
+        graphs("key", torch.neg, torch.ones(1))
     assert traced.made == 0
 
 
 def test_few_recordings_are_kept(traced):
-    recorder = Recorder(on=True)
+    graphs = CudaGraphs(on=True)
     for key in [*range(2 * KEPT), *range(2 * KEPT)]:
-        assert recorder(key, lambda x, by=key: x * by, torch.ones(1)).item() == key
+        assert graphs(key, lambda x, by=key: x * by, torch.ones(1)).item() == key
     assert traced.made == 2 * KEPT
-    recorder(2 * KEPT - 1, torch.neg, torch.ones(1))
-    recorder(0, torch.neg, torch.ones(1))
+    graphs(2 * KEPT - 1, torch.neg, torch.ones(1))
+    graphs(0, torch.neg, torch.ones(1))
     assert traced.made == 2 * KEPT + 1, "the newest was there, the oldest was not"
 
 
@@ -132,9 +132,9 @@ def test_what_cannot_be_recorded_is_done_as_it_is(monkeypatch, capsys):
             work(*inputs)
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr(recorded, "_Recording", Refusing)
-    recorder = Recorder(on=True)
-    found = [recorder("key", torch.neg, torch.full((1,), float(number))).item() for number in range(5)]
+    monkeypatch.setattr(recorded, "_Graph", Refusing)
+    graphs = CudaGraphs(on=True)
+    found = [graphs("key", torch.neg, torch.full((1,), float(number))).item() for number in range(5)]
     assert found == [0, -1, -2, -3, -4]
     told = capsys.readouterr().err
     assert told.count("warning: ") == 1
@@ -165,15 +165,15 @@ class OnCuda:
     ],
 )
 def test_where_steps_are_recorded(overrides, own_loss, on):
-    fit = object.__new__(Fit)
-    fit.fabric, fit.recipe = OnCuda(), tiny.recipe(*overrides)
+    loop = object.__new__(TrainingLoop)
+    loop.fabric, loop.recipe = OnCuda(), tiny.recipe(*overrides)
     if own_loss:
-        fit.recipe = fit.recipe.model_copy(update={"method": Custom(loss="own")})
-    assert fit._recorder()._on == on
-    fit.fabric = type("Several", (OnCuda,), {"world_size": 2})()
-    assert not fit._recorder()._on
-    fit.fabric = type("OnCpu", (OnCuda,), {"device": torch.device("cpu")})()
-    assert not fit._recorder()._on
+        loop.recipe = loop.recipe.model_copy(update={"method": Custom(loss="own")})
+    assert loop._cuda_graphs()._on == on
+    loop.fabric = type("Several", (OnCuda,), {"world_size": 2})()
+    assert not loop._cuda_graphs()._on
+    loop.fabric = type("OnCpu", (OnCuda,), {"device": torch.device("cpu")})()
+    assert not loop._cuda_graphs()._on
 
 
 @on_a_gpu
@@ -183,8 +183,8 @@ def test_a_recorded_run_on_a_gpu_is_the_same_run(method, precision, tmp_path, mo
     tiny.use(monkeypatch)
     settings = ("trainer.accelerator=cuda", "trainer.deterministic=true", f"trainer.precision={precision}")
     made = []
-    original = recorded._Recording.__init__
-    monkeypatch.setattr(recorded._Recording, "__init__", lambda *given: made.append(original(*given)))
+    original = recorded._Graph.__init__
+    monkeypatch.setattr(recorded._Graph, "__init__", lambda *given: made.append(original(*given)))
     traces = []
     for kind in ("true", "false"):
         recipe = tiny.recipe(*LONG, *settings, f"trainer.cuda_graphs={kind}", method=method)
@@ -210,12 +210,12 @@ class Drawing(nn.Module):
 @on_a_gpu
 @pytest.mark.parametrize("waits", [False, True])
 def test_recorded_dropout_draws_by_the_seed(waits, capsys):
-    recorder, x = Recorder(on=True), torch.ones(1000, device="cuda")
+    graphs, x = CudaGraphs(on=True), torch.ones(1000, device="cuda")
     work = Drawing(waits=waits)
     found = []
     for seed in (1, 2, 3, 1, 2, 3):
         torch.manual_seed(seed)
-        found.append(recorder("key", work, x).clone())
+        found.append(graphs("key", work, x).clone())
     for seed, one in zip((1, 2, 3, 1, 2, 3), found, strict=True):
         torch.manual_seed(seed)
         assert torch.equal(one, work(x))

@@ -6,7 +6,7 @@ import pytest
 from lightning_fabric import Fabric
 
 from ffds.recipes.schema import Trainer
-from ffds.training.backend.devices import launched
+from ffds.training.backend.devices import launch_fabric
 
 LOGGER = logging.getLogger("lightning_fabric")
 
@@ -24,7 +24,10 @@ def told():
 
 def test_it_does_not_tell_what_the_recipe_says(told):
     before = LOGGER.level
-    assert launched(Trainer(precision="bf16", accelerator="cpu")).strategy.precision.precision == "bf16-mixed"
+    assert (
+        launch_fabric(Trainer(precision="bf16", accelerator="cpu")).strategy.precision.precision
+        == "bf16-mixed"
+    )
     assert not told
     Fabric(precision="bf16-mixed", accelerator="cpu", devices=1)
     assert len(told) == 1, "Fabric's own voice is as it was"
@@ -33,5 +36,5 @@ def test_it_does_not_tell_what_the_recipe_says(told):
 
 def test_it_still_warns(told, monkeypatch):
     monkeypatch.setattr(Fabric, "launch", lambda _: LOGGER.warning("no rank 1 in sight"))
-    launched(Trainer(accelerator="cpu"))
+    launch_fabric(Trainer(accelerator="cpu"))
     assert [record.getMessage() for record in told] == ["no rank 1 in sight"]

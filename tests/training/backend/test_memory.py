@@ -74,5 +74,5 @@ def test_training_on_the_cpu_keeps_memory(monkeypatch):
 
     called = []
     monkeypatch.setattr(launch, "keep_freed_memory", lambda: called.append(True))
-    launch.launched(Trainer(accelerator="cpu"))
+    launch.launch_fabric(Trainer(accelerator="cpu"))
     assert called

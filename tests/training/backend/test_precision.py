@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ffds.recipes.schema import Trainer
-from ffds.training.backend.devices import arithmetic
+from ffds.training.backend.devices import precision_flags
 
 BACKENDS = torch.backends
 
@@ -19,13 +19,13 @@ def settings():
 def test_while_it_trains_and_after(precision, deterministic, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     before, tf32 = settings(), precision == "tf32"
-    with arithmetic(Trainer(precision=precision, deterministic=deterministic)):
+    with precision_flags(Trainer(precision=precision, deterministic=deterministic)):
         assert settings() == (tf32, tf32, not deterministic, deterministic)
     assert settings() == before
 
 
 def test_also_after_a_training_that_fails():
     before = settings()
-    with pytest.raises(ZeroDivisionError), arithmetic(Trainer(precision="tf32", deterministic=True)):
+    with pytest.raises(ZeroDivisionError), precision_flags(Trainer(precision="tf32", deterministic=True)):
         1 / 0  # noqa: B018
     assert settings() == before

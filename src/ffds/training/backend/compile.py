@@ -11,14 +11,14 @@ from torch import fx, nn
 
 from ffds.training.backend.folding import fold_batch_norms
 
-__all__ = ["backend", "compiled"]
+__all__ = ["backend", "compile_model"]
 
 # With it on, torch takes the gradient of batch norm and ReLU for hard to vectorize, and then sums it over the
 # pixels of 16 channels on one thread, whatever their number.
 _OFF = "enable_tiling_heuristics"
 
 
-def compiled(model: nn.Module, device: torch.device) -> nn.Module:
+def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
     """The model, to be compiled when it is first called; as it is where no compiler works.
 
     A function of one line is compiled first, so that a missing compiler is a warning now and not an error in

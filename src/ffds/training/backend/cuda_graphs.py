@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Recorder"]
+__all__ = ["CudaGraphs"]
 
 Result = TypeVar("Result", bound=Tensor | None)
 KEPT = 8
 """Recordings at a time: of whole and last batches, in training and of both sets that are scored, and more."""
 
 
-class Recorder:
+class CudaGraphs:
     """Does work as it is, or has a GPU repeat what it has seen of it.
 
     A training step of a small network launches hundreds of kernels of some µs each, and Python takes longer
@@ -37,7 +37,7 @@ class Recorder:
     def __init__(self, *, on: bool) -> None:
         self._on = on
         self._met: set[Hashable] = set()
-        self._recordings: dict[Hashable, _Recording] = {}
+        self._graphs: dict[Hashable, _Graph] = {}
         self._memory: Any = None
 
     def __call__(self, key: Hashable, work: Callable[..., Result], *inputs: Tensor) -> Result:
@@ -49,29 +49,29 @@ class Recorder:
             inputs: whose values differ from time to time, and whose shapes may.
 
         Returns:
-            What the work gave; of a recording, to be used before anything is recorded or repeated again.
+            What the work gave; of a graph, to be used before anything is recorded or repeated again.
         """
         if not self._on:
             return work(*inputs)
         whole = (key, *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs))
-        recording = self._recordings.get(whole)
-        if recording is None and whole in self._met:
-            recording = self._recorded(whole, work, inputs)
+        graph = self._graphs.get(whole)
+        if graph is None and whole in self._met:
+            graph = self._recorded(whole, work, inputs)
         self._met.add(whole)
-        if recording is None:
+        if graph is None:
             return work(*inputs)
-        output: Result = recording.repeat(*inputs)
+        output: Result = graph.replay(*inputs)
         return output
 
     def _recorded(
         self, key: Hashable, work: Callable[..., Result], inputs: tuple[Tensor, ...]
-    ) -> _Recording | None:
+    ) -> _Graph | None:
         try:
             with _draws_as_before():
-                recording = _Recording(work, inputs, self._memory)
-        except Exception as error:  # whatever a network does that a recording cannot hold
+                graph = _Graph(work, inputs, self._memory)
+        except Exception as error:  # whatever a network does that a graph cannot hold
             self._on = False
-            self._recordings.clear()
+            self._graphs.clear()
             print(
                 "warning: a step cannot be recorded as a CUDA graph; training goes on without, slower\n"
                 f"  got: {(str(error).strip() or type(error).__name__).splitlines()[0]}\n"
@@ -81,15 +81,15 @@ class Recorder:
             )
             return None
         # One more before one goes: its memory is shared as long as there is one.
-        self._memory, self._recordings[key] = recording.memory, recording
-        if len(self._recordings) > KEPT:
-            del self._recordings[next(iter(self._recordings))]
-        return recording
+        self._memory, self._graphs[key] = graph.memory, graph
+        if len(self._graphs) > KEPT:
+            del self._graphs[next(iter(self._graphs))]
+        return graph
 
 
 @contextmanager
 def _draws_as_before() -> Iterator[None]:
-    """A recording that breaks off leaves a generator that believes in it, and refuses to draw."""
+    """A graph that breaks off leaves a generator that believes in it, and refuses to draw."""
     if not torch.cuda.is_available():
         yield
         return
@@ -103,7 +103,7 @@ def _draws_as_before() -> Iterator[None]:
         raise
 
 
-class _Recording:
+class _Graph:
     """One graph, its inputs and its output, each in its own place in memory."""
 
     def __init__(self, work: Callable[..., Result], inputs: tuple[Tensor, ...], memory: Any) -> None:
@@ -113,7 +113,7 @@ class _Recording:
             self._output = work(*self._inputs)
         self.memory = self._graph.pool()
 
-    def repeat(self, *inputs: Tensor) -> Any:
+    def replay(self, *inputs: Tensor) -> Any:
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         self._graph.replay()

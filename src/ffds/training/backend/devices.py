@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from ffds.recipes.schema import Trainer
 from ffds.training.backend.memory import keep_freed_memory
 
-__all__ = ["arithmetic", "launched"]
+__all__ = ["launch_fabric", "precision_flags"]
 
 _PRECISIONS: Final[dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]] = {
     "32": "32-true",
@@ -24,7 +24,7 @@ _PRECISIONS: Final[dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]] = {
 }
 
 
-def launched(trainer: Trainer) -> Fabric:
+def launch_fabric(trainer: Trainer) -> Fabric:
     """Fabric, launched; under torchrun, on the devices that torchrun gives."""
     devices, num_nodes = trainer.devices, trainer.num_nodes
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -57,7 +57,7 @@ def _warnings_alone() -> Iterator[None]:
 
 
 @contextmanager
-def arithmetic(trainer: Trainer) -> Iterator[None]:
+def precision_flags(trainer: Trainer) -> Iterator[None]:
     """Products in TensorFloat-32 only with `precision` ``tf32``, deterministic kernels with `deterministic`.
 
     Where not deterministic, cuDNN tries its kernels for each shape and takes the fastest.
