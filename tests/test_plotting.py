@@ -20,7 +20,7 @@ DRAW = """
 import sys
 from pathlib import Path
 import numpy as np
-from ffds.paper import figure_data, figures
+from ffds.paper import figure_data, panels
 from ffds.paper.figures import Drawing, Request, drawn
 from ffds.plotting import save_figure
 from ffds.plotting import style
@@ -37,8 +37,8 @@ group, means = random.integers(0, 10, 3000), np.full(10, 0.8)
 rows = figure_data.smoothed_probabilities(random.beta(5, 1, 3000), group, means, 0.9)
 with style():
     figure = Figure(figsize=(3.4, 2.3))
-    figures.smoothing(rows, figure.subplots())
-    figures.image_pair(*np.zeros((2, 8, 8, 3), dtype=np.uint8), "A", figure.add_axes((0.7, 0.7, 0.2, 0.2)))
+    panels.smoothing(rows, figure.subplots())
+    panels.image_pair(*np.zeros((2, 8, 8, 3), dtype=np.uint8), "A", figure.add_axes((0.7, 0.7, 0.2, 0.2)))
 save_figure(figure, rows, target, "figure-3", "made by hand")
 """
 
