@@ -19,15 +19,15 @@ from benchmarks.timing import Pairs, alternate
 from ffds.data.dataset import Dataset
 from ffds.environment import environment
 from ffds.jobs.plan import OpenData, plan
-from ffds.methods.base import phases
+from ffds.methods.registry import METHODS
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Data
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import BATCH_SIZE
 from ffds.training.loop import TrainingLoop
+from ffds.training.phases import phases
 from ffds.training.signals import StopSignals
 from ffds.training.trajectory import Trajectory
 

@@ -28,12 +28,12 @@ from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import commit, hardware, versions
 from ffds.files import write_json, write_text
-from ffds.methods.base import phases
+from ffds.methods.registry import METHODS
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Recipe
 from ffds.reports.formatting import markdown_table
+from ffds.training.phases import phases
 from ffds.training.train import train_recipe
 
 __all__ = ["PARTS", "Figure", "main", "part_of_step"]

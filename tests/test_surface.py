@@ -8,9 +8,9 @@ import pytest
 
 import ffds
 from ffds.cli.main import parser
+from ffds.methods.registry import METHODS
 from ffds.recipes import shipped_recipes
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schedule import leaves
 
 VERBS = {

@@ -1,4 +1,7 @@
-"""Every method: its losses with the settings of the recipe, its epochs, its learning rates."""
+"""Every method: the losses that it makes of its settings."""
+
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,93 +16,24 @@ from ffds.losses import (
     class_balanced_weights,
     inverse_frequency_weights,
 )
-from ffds.methods.base import phases, stages
-from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import DEFERRED, METHODS, Custom
-from ffds.recipes.schedule import lr_factor
+from ffds.methods.base import Deferred
+from ffds.methods.registry import METHODS, SETTINGS
+from ffds.methods.reweighting import Custom
 
 COUNTS = [20, 300, 5, 80]
-GROUPED = {"ffds", "d-ffds"}
-
-
-def recipe(method, *overrides, name="cifar100-lt-100"):
-    groups = ("method.num_groups=2",) if method in GROUPED else ()
-    return load_recipe(name, [*groups, *overrides], method=method).recipe
-
-
-def last_loss(method, *overrides):
-    return stages(recipe(method, *overrides).method, COUNTS)[-1].loss
-
-
-def weight(*settings):
-    return class_balanced_weights(COUNTS, *settings)
-
-
-# Losses
-
-
-@pytest.mark.parametrize(
-    ("method", "names", "with_features"),
-    [
-        ("ce", ["cross-entropy"], [False]),
-        ("fl", ["focal"], [False]),
-        ("cb", ["class-balanced"], [False]),
-        ("cb-fl", ["class-balanced focal"], [False]),
-        ("ldam", ["ldam"], [False]),
-        ("ffds", ["ffds"], [False]),
-        ("ldam-drw", ["ldam", "ldam, re-weighted"], [False, False]),
-        ("ib", ["cross-entropy", "influence-balanced"], [False, True]),
-        ("ib-cb", ["cross-entropy", "influence-balanced"], [False, True]),
-        ("ib-fl", ["cross-entropy", "influence-balanced"], [False, True]),
-        ("d-ffds", ["cross-entropy", "ffds"], [False, False]),
-    ],
-)
-def test_stages(method, names, with_features):
-    found = stages(recipe(method).method, COUNTS)
-    assert [stage.name for stage in found] == names
-    assert [stage.with_features for stage in found] == with_features
-    assert (len(found) == 2) == isinstance(recipe(method).method, DEFERRED)
-
-
-def test_the_list_above_is_complete():
-    (mark,) = test_stages.pytestmark
-    assert [case[0] for case in mark.args[1]] == list(METHODS)
-
-
-def same(ours, theirs):
-    assert type(ours) is type(theirs)
-    state = theirs.state_dict()
-    assert ours.state_dict().keys() == state.keys()
-    for name, tensor in ours.state_dict().items():
-        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0, equal_nan=True)
-    plain = [
-        {k: v for k, v in vars(loss).items() if k[0] != "_" or k == "_version"} for loss in (ours, theirs)
-    ]
-    assert plain[0] == plain[1]
-
-
-SETTINGS = {
-    "ce": ((), nn.CrossEntropyLoss()),
-    "fl": (("gamma=2.5",), FocalLoss(2.5)),
-    "cb": (("beta=0.99", "weight_scale=none"), FocalLoss(0.0, weight=weight(0.99, "none"))),
-    "cb-fl": (("beta=0.9", "gamma=0.5"), FocalLoss(0.5, weight=weight(0.9))),
-    "ldam": (("max_margin=0.3", "scale=20.0"), LDAMLoss(COUNTS, max_margin=0.3, scale=20.0)),
-    "ldam-drw": (
-        ("max_margin=0.3", "scale=20.0", "beta=0.9"),
-        LDAMLoss(COUNTS, max_margin=0.3, scale=20.0, weight=weight(0.9)),
-    ),
-    "ib": (
-        ("alpha=10.0", "epsilon=0.5"),
-        InfluenceBalancedLoss(alpha=10.0, epsilon=0.5, weight=inverse_frequency_weights(COUNTS)),
-    ),
-    "ib-cb": (
-        ("alpha=10.0", "epsilon=0.5", "beta=0.9"),
-        InfluenceBalancedLoss(alpha=10.0, epsilon=0.5, weight=weight(0.9)),
-    ),
-    "ib-fl": (
-        ("alpha=10.0", "epsilon=0.5", "gamma=2.0"),
-        InfluenceBalancedLoss(alpha=10.0, epsilon=0.5, gamma=2.0, weight=inverse_frequency_weights(COUNTS)),
-    ),
+IB = ["cross-entropy", "influence-balanced"]
+STAGES = {
+    "ce": ["cross-entropy"],
+    "fl": ["focal"],
+    "cb": ["class-balanced"],
+    "cb-fl": ["class-balanced focal"],
+    "ldam": ["ldam"],
+    "ffds": ["ffds"],
+    "ldam-drw": ["ldam", "ldam, re-weighted"],
+    "ib": IB,
+    "ib-cb": IB,
+    "ib-fl": IB,
+    "d-ffds": ["cross-entropy", "ffds"],
 }
 FFDS = {
     "beta": 0.9,
@@ -112,22 +46,71 @@ FFDS = {
     "weight_scale": "released",
     "cold_start": "unsmoothed",
 }
-SETTINGS |= dict.fromkeys(
-    ("ffds", "d-ffds"), (tuple(f"{key}={value}" for key, value in FFDS.items()), FFDSLoss(COUNTS, **FFDS))
-)
+MARGINS, INFLUENCE = {"max_margin": 0.3, "scale": 20.0}, {"alpha": 10.0, "epsilon": 0.5}
+
+
+def weight(*settings):
+    return class_balanced_weights(COUNTS, *settings)
+
+
+INVERSE = inverse_frequency_weights(COUNTS)
+LAST_LOSS = {
+    "ce": ({}, nn.CrossEntropyLoss()),
+    "fl": ({"gamma": 2.5}, FocalLoss(2.5)),
+    "cb": ({"beta": 0.99, "weight_scale": "none"}, FocalLoss(0.0, weight=weight(0.99, "none"))),
+    "cb-fl": ({"beta": 0.9, "gamma": 0.5}, FocalLoss(0.5, weight=weight(0.9))),
+    "ldam": (MARGINS, LDAMLoss(COUNTS, **MARGINS)),
+    "ldam-drw": (MARGINS | {"beta": 0.9}, LDAMLoss(COUNTS, **MARGINS, weight=weight(0.9))),
+    "ib": (INFLUENCE, InfluenceBalancedLoss(**INFLUENCE, weight=INVERSE)),
+    "ib-cb": (INFLUENCE | {"beta": 0.9}, InfluenceBalancedLoss(**INFLUENCE, weight=weight(0.9))),
+    "ib-fl": (INFLUENCE | {"gamma": 2.0}, InfluenceBalancedLoss(**INFLUENCE, gamma=2.0, weight=INVERSE)),
+    "ffds": (FFDS, FFDSLoss(COUNTS, **FFDS)),
+    "d-ffds": (FFDS, FFDSLoss(COUNTS, **FFDS)),
+}
+
+
+def made(method, **settings):
+    groups = {"num_groups": 2} if "num_groups" in METHODS[method].model_fields else {}
+    return METHODS[method](**groups | settings)
+
+
+def last_loss(method, **settings):
+    return made(method, **settings).stages(COUNTS)[-1].loss
+
+
+def same(ours, theirs):
+    assert type(ours) is type(theirs)
+    state = theirs.state_dict()
+    assert ours.state_dict().keys() == state.keys()
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0, equal_nan=True)
+    public = [{k: v for k, v in vars(loss).items() if not k.startswith("_")} for loss in (ours, theirs)]
+    assert public[0] == public[1]
+
+
+def test_the_registry_knows_each_method_by_its_own_name():
+    assert set(STAGES) == set(METHODS) == set(LAST_LOSS)
+    assert [method().name for method in SETTINGS.values()] == list(SETTINGS) == [*METHODS, "custom"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stages(method):
+    stages = made(method).stages(COUNTS)
+    assert [stage.name for stage in stages] == STAGES[method]
+    assert [stage.with_features for stage in stages] == [name == IB[1] for name in STAGES[method]]
+    assert (len(stages) == 2) == isinstance(made(method), Deferred)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_settings_reach_the_loss(method):
-    overrides, expected = SETTINGS[method]
-    same(last_loss(method, *(f"method.{text}" for text in overrides)), expected)
+    settings, expected = LAST_LOSS[method]
+    same(last_loss(method, **settings), expected)
 
 
 def test_first_stages_are_plain():
     for method in ("ib", "ib-cb", "ib-fl", "d-ffds"):
-        same(stages(recipe(method).method, COUNTS)[0].loss, nn.CrossEntropyLoss())
-    first = stages(recipe("ldam-drw", "method.max_margin=0.3", "method.scale=20.0").method, COUNTS)[0]
-    same(first.loss, LDAMLoss(COUNTS, max_margin=0.3, scale=20.0))
+        same(made(method).stages(COUNTS)[0].loss, nn.CrossEntropyLoss())
+    same(made("ldam-drw", **MARGINS).stages(COUNTS)[0].loss, LDAMLoss(COUNTS, **MARGINS))
 
 
 NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe", "sampler"}
@@ -135,133 +118,47 @@ NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe", "sampler"}
 
 @pytest.mark.parametrize(
     ("method", "setting"),
-    [
-        (name, key)
-        for name, model in METHODS.items()
-        for key in model.model_fields
-        if key not in NOT_OF_THE_LOSS
-    ],
+    [(name, key) for name, method in METHODS.items() for key in method.model_fields.keys() - NOT_OF_THE_LOSS],
 )
 def test_no_setting_is_dead(method, setting):
     """Whatever a recipe may say of a method changes its loss."""
-    before = getattr(recipe(method).method, setting)
     words = {"curve": "convex", "weight_scale": "released", "cold_start": "unsmoothed"}
     after = words.get(setting) or {"num_groups": 3, "max_margin": 0.25}.get(setting, 0.125)
-    assert after != before
+    assert after != getattr(made(method), setting)
     with pytest.raises(AssertionError):
-        same(last_loss(method, f"method.{setting}={after}"), last_loss(method))
+        same(last_loss(method, **{setting: after}), last_loss(method))
 
 
-# Epochs
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_sampler_is_that_of_the_last_phase(method):
-    plain, balanced = "instance-balanced", "class-balanced"
-    for settings, last in (((), plain), ((f"method.sampler={balanced}",), balanced)):
-        *first, found = [phase.stage.sampler for phase in phases(recipe(method, *settings), COUNTS)]
-        assert found == last
-        assert set(first) <= {plain}
-
-
-@pytest.mark.parametrize("epochs", [2, 3, 7, 60, 200])
-@pytest.mark.parametrize("method", METHODS)
-def test_phases_cover_every_epoch_once(method, epochs):
-    one = recipe(method, f"schedule.epochs={epochs}")
-    found = phases(one, COUNTS)
-    covered = [epoch for phase in found for epoch in range(phase.start, phase.stop)]
-    assert covered == list(range(epochs))
-    assert all(phase.start < phase.stop for phase in found)
-    factors = [factor for phase in found for factor in phase.lr_factors]
-    assert factors == [lr_factor(one, epoch) for epoch in range(epochs)]
-    assert all(len(phase.lr_factors) == phase.stop - phase.start for phase in found)
-
-
-@pytest.mark.parametrize(
-    ("method", "start"), [("ldam-drw", 160), ("ib", 100), ("ib-cb", 100), ("ib-fl", 100), ("d-ffds", 130)]
-)
-def test_published_starts(method, start):
-    first, second = phases(recipe(method), COUNTS)
-    assert (first.start, first.stop, second.start, second.stop) == (0, start, start, 200)
-
-
-DROPS = {
-    "ce": {160: 0.1, 180: 0.01},
-    "d-ffds": {160: 0.1, 180: 0.01},
-    "ldam-drw": {160: 0.01, 180: 0.0001},
-    "ib": {100: 0.01, 160: 0.0001, 180: 0.000001},
-}
-
-
-@pytest.mark.parametrize("method", DROPS)
-def test_published_learning_rates(method):
-    factors = [factor for phase in phases(recipe(method), COUNTS) for factor in phase.lr_factors]
-    expected = [(epoch + 1) / 5 for epoch in range(5)] + [1.0] * 195
-    for first, factor in DROPS[method].items():
-        expected[first:] = [factor] * (200 - first)
-    assert factors == pytest.approx(expected, rel=1e-12)
-
-
-# Statistics
-
-
-def test_deferred_ffds_observes_the_last_epoch_before_it():
-    first, second = phases(recipe("d-ffds", "schedule.epochs=20"), COUNTS)
-    assert first.stop == 13
-    loss = second.stage.loss
-    assert [first.next_from(epoch) for epoch in range(13)] == [None] * 12 + [loss]
-    assert [second.next_from(epoch) for epoch in range(13, 20)] == [None] * 7
-    assert (first.statistics, second.statistics) == (None, loss)
-
-
-def test_deferred_ffds_may_start_cold():
-    first, second = phases(recipe("d-ffds", "method.observe=false"), COUNTS)
-    assert all(first.next_from(epoch) is None for epoch in range(first.stop))
-    assert second.statistics is second.stage.loss
-
-
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "d-ffds"])
-def test_no_other_method_observes(method):
-    for phase in phases(recipe(method, "schedule.epochs=10"), COUNTS):
-        assert phase.statistics is (phase.stage.loss if method == "ffds" else None)
-        assert all(phase.next_from(epoch) is None for epoch in range(phase.start, phase.stop))
-
-
-# Your own
-
-
-class WithStatistics(nn.Module):
-    def observe(self, logits, target):
-        pass
-
-    def end_epoch(self):
-        pass
-
-
-@pytest.mark.parametrize(("loss", "gathers"), [(nn.CrossEntropyLoss(), False), (WithStatistics(), True)])
-def test_a_loss_of_your_own(loss, gathers):
-    one = recipe("ce", "schedule.epochs=5").model_copy(update={"method": Custom(loss="own")})
-    (phase,) = phases(one, COUNTS, loss)
-    assert phase.stage.loss is loss
-    assert (phase.start, phase.stop) == (0, 5)
-    assert list(phase.lr_factors) == [lr_factor(one, epoch) for epoch in range(5)]
-    assert phase.statistics is (loss if gathers else None)
-    assert phase.next_from(4) is None
+@pytest.mark.parametrize("observe", [True, False])
+def test_only_deferred_ffds_hands_statistics_on(observe):
+    first, second = made("d-ffds", observe=observe).stages(COUNTS)
+    assert first.observed_for is (second.loss if observe else None)
+    others = [stage for method in METHODS if method != "d-ffds" for stage in made(method).stages(COUNTS)]
+    assert {stage.observed_for for stage in [second, *others]} == {None}
 
 
 def test_a_loss_of_your_own_has_to_be_given():
     with pytest.raises(InputError, match="custom has no loss") as caught:
-        stages(Custom(loss="own"), COUNTS)
+        Custom(loss="own").stages(COUNTS)
     assert "ffds.train(recipe, loss=my_loss)" in str(caught.value)
 
 
-@pytest.mark.parametrize("method", sorted(GROUPED))
+@pytest.mark.parametrize("method", ["ffds", "d-ffds"])
 def test_settings_that_do_not_fit_the_classes(method):
     with pytest.raises(InputError, match="num_groups"):
-        last_loss(method, "method.num_groups=5")
+        last_loss(method, num_groups=5)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in {"ce", "fl"}])
 def test_a_class_without_images_is_refused(method):
     with pytest.raises(InputError):
-        stages(recipe(method).method, [20, 0, 5, 80])
+        made(method).stages([20, 0, 5, 80])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_docs_have_a_row_with_every_setting(method):
+    lines = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [line for line in lines if line.startswith(f"| `{method}` |")]
+    own = METHODS[method].model_fields.keys() - {"name", "milestones", "sampler"}
+    inherited = FFDS.keys() if "those of `ffds`" in row else set()
+    assert own <= inherited | set(re.findall(r"`(\w+)`", row))

@@ -3,6 +3,7 @@
 import pytest
 
 from ffds.data.long_tail import long_tail_counts
+from ffds.methods.registry import METHODS
 from ffds.paper.reference import (
     COLUMN_TITLES,
     FIGURE_1,
@@ -15,7 +16,6 @@ from ffds.paper.reference import (
 )
 from ffds.recipes import shipped_recipes
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import METHODS
 
 
 def test_table_1a_has_every_method_on_every_dataset():

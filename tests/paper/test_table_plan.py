@@ -3,10 +3,10 @@
 import pytest
 
 from ffds.errors import InputError
+from ffds.methods.registry import METHODS
 from ffds.paper.reference import COLUMN_TITLES, TABLE_1A
 from ffds.paper.table_plan import TABLES, planned_table
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import METHODS
 from ffds.reports.run_records import identity
 
 

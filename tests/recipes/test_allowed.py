@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
+from ffds.methods.registry import METHODS
 from ffds.recipes.messages import Path, allowed, choices, section_at
-from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Data, Recipe
 from ffds.settings import Section
 

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffds.errors import InputError
+from ffds.methods.registry import METHODS
+from ffds.methods.reweighting import Custom
 from ffds.recipes.load import (
     Resolved,
     dump_recipe,
@@ -22,7 +24,6 @@ from ffds.recipes.load import (
     recipe_text,
     shipped_recipes,
 )
-from ffds.recipes.method_settings import METHODS, Custom
 from ffds.recipes.schedule import leaves
 from ffds.recipes.schema import Data, Recipe
 from ffds.recipes.yaml_loader import dump_yaml

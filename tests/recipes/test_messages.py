@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ffds.errors import InputError
+from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import METHODS
 
 
 def refusal(path: str, overrides: Sequence[str] = (), method: str | None = None) -> str:

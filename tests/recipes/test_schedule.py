@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffds.methods.base import Deferred
+from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import DEFERRED, METHODS
 from ffds.recipes.schedule import epoch_at, lr_factor, milestone_epochs, start_epoch, warmup_epochs
 from ffds.recipes.schema import Recipe, Schedule
 
@@ -116,14 +117,9 @@ def test_the_learning_rates_of_short_runs() -> None:
 
 
 def test_one_phase_methods_start_at_once() -> None:
-    one_phase = [method for method, settings in METHODS.items() if settings not in DEFERRED]
+    one_phase = [method for method, settings in METHODS.items() if "start" not in settings.model_fields]
     assert one_phase == ["ce", "fl", "cb", "cb-fl", "ldam", "ffds"]
     assert {start_epoch(recipe(method, 200).method, 200) for method in one_phase} == {0}
-
-
-def test_deferred_methods_are_those_with_a_start() -> None:
-    with_start = {method for method, settings in METHODS.items() if "start" in settings.model_fields}
-    assert {method for method, settings in METHODS.items() if settings in DEFERRED} == with_start
 
 
 def test_a_methods_own_milestones_go_before_those_of_the_schedule() -> None:
@@ -160,11 +156,11 @@ def test_halves_round_up_whatever_the_binary_fraction() -> None:
 @given(
     st.floats(0.001, 0.999),
     st.integers(2, 500),
-    st.sampled_from([m for m, s in METHODS.items() if s in DEFERRED]),
+    st.sampled_from([m for m, s in METHODS.items() if "start" in s.model_fields]),
 )
 def test_both_phases_have_at_least_one_epoch(start: float, epochs: int, method: str) -> None:
     settings = METHODS[method].model_validate({"start": start})
-    assert isinstance(settings, DEFERRED)
+    assert isinstance(settings, Deferred)
     assert 1 <= start_epoch(settings, epochs) <= epochs - 1
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ffds.methods.ldam import LDAM
+from ffds.methods.registry import METHODS
+from ffds.methods.reweighting import CrossEntropy
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import LDAM, METHODS, CrossEntropy
 from ffds.recipes.schema import Data, Model, Recipe, Trainer
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ffds.methods.registry import METHODS
 from ffds.recipes.load import dump_recipe, load_recipe, recipe_text, shipped_recipes
-from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Recipe
 
 NAMES = [

@@ -2,8 +2,8 @@
 
 import pytest
 
+from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schema import Recipe
 from ffds.reports.run_records import changed_settings, deciding, identity, protocol
 from tests.paper.made import recipe

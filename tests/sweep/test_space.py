@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ffds.methods.ffds import DFFDS, FFDS
 from ffds.recipes import shipped_recipes
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import DFFDS, FFDS
 from ffds.sweep.space import SEARCHED, Space
 
 unit = st.floats(0, 1)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from ffds.errors import InputError
 from ffds.files import held
-from ffds.recipes.method_settings import DFFDS
+from ffds.methods.ffds import DFFDS
 from ffds.sweep.claims import claim, give_back, left, revive, worker
 from ffds.sweep.space import Space
 from ffds.sweep.study import checked_name, counted, open_study

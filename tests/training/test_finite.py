@@ -14,9 +14,9 @@ from ffds.cli import main
 from ffds.data.loader import Batch
 from ffds.errors import NonFiniteLossError
 from ffds.losses import FFDSLoss
+from ffds.methods.reweighting import Custom
 from ffds.models.build import Classifier
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import Custom
 from ffds.run_directory import Run
 from ffds.training.step import NanGuard, diagnosis
 from ffds.training.train import train_recipe

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from ffds.data.loader import TrainBatches
 from ffds.errors import Interrupted
 from ffds.losses import FFDSLoss, LDAMLoss, class_balanced_weights
+from ffds.methods.registry import METHODS
+from ffds.methods.reweighting import Custom
 from ffds.models.build import build_model
-from ffds.recipes.method_settings import METHODS, Custom
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
 from ffds.training.loop import TrainingLoop

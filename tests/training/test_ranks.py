@@ -229,7 +229,7 @@ class NotFiniteOnOne(FFDSLoss):
 
 def train_into_not_finite(rank, out):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffds.methods.base.FFDSLoss", NotFiniteOnOne)
+        patch.setattr("ffds.losses.FFDSLoss", NotFiniteOnOne)
         return train_stopping_one(rank, out, NEVER)
 
 

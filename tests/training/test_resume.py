@@ -11,9 +11,9 @@ from torch import nn
 
 import ffds.training.train as training
 from ffds.errors import Interrupted
-from ffds.methods.base import phases
-from ffds.recipes.method_settings import METHODS
+from ffds.methods.registry import METHODS
 from ffds.run_directory import Run
+from ffds.training.phases import phases
 from ffds.training.train import train, train_recipe
 from tests.training import tiny
 

@@ -86,7 +86,7 @@ def test_the_step_ends_and_the_state_is_saved(tmp_path, monkeypatch):
     recipe = tiny.recipe(method="ce")
     before = [signal.getsignal(known) for known in SIGNALS]
     whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
-    monkeypatch.setattr("ffds.methods.base.nn.CrossEntropyLoss", Signalling)
+    monkeypatch.setattr("torch.nn.CrossEntropyLoss", Signalling)
     monkeypatch.setattr(Signalling, "at", tiny.STEPS + 2)
     with pytest.raises(Interrupted, match="SIGTERM: state saved after epoch 1, step 2; the same command"):
         train_recipe(recipe, out=tmp_path / "parts", shown=False)

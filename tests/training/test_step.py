@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffds.recipes.method_settings import METHODS
+from ffds.methods.registry import METHODS
 from tests.host_sync import NoHostSync
 from tests.training import tiny
 

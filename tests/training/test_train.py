@@ -125,7 +125,7 @@ def test_deterministic_kernels_are_asked_for_and_put_back(tmp_path, monkeypatch)
             seen.append(torch.are_deterministic_algorithms_enabled())
             return super().forward(logits, target)
 
-    monkeypatch.setattr("ffds.methods.base.nn.CrossEntropyLoss", Asking)
+    monkeypatch.setattr("torch.nn.CrossEntropyLoss", Asking)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     trained(tmp_path, method="ce", overrides={"trainer.deterministic": True})
     assert set(seen) == {True}

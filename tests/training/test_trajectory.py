@@ -11,12 +11,12 @@ from ffds.errors import Interrupted, NonFiniteLossError
 from ffds.jobs import share as sharing
 from ffds.jobs.plan import plan
 from ffds.jobs.several import train_all
-from ffds.methods.base import phases
+from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import METHODS
 from ffds.recipes.schedule import start_epoch
 from ffds.run_directory import Run
 from ffds.training.loop import TrainingLoop
+from ffds.training.phases import phases
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory, history_hashes

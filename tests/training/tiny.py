@@ -19,12 +19,12 @@ from torch import nn
 
 from ffds.data.dataset import Dataset, Split
 from ffds.data.open import open_dataset
-from ffds.methods.base import phases
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric
 from ffds.training.loop import TrainingLoop
+from ffds.training.phases import phases
 from ffds.training.trajectory import Trajectory
 
 COUNTS = [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]

@@ -16,7 +16,7 @@ from ffds.data.dataset import Split
 from ffds.data.streaming import StreamedImages
 from ffds.data.transforms import EvalTransform, TrainTransform
 from ffds.errors import InputError
-from ffds.recipes.method_settings import Sampler
+from ffds.methods.base import Sampler
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.errors import FfdsError, InputError
-from ffds.methods.base import phases
 from ffds.recipes.schema import Data, Recipe
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
+from ffds.training.phases import phases
 from ffds.training.train import refuse_other_images
 from ffds.training.trajectory import Trajectory
 

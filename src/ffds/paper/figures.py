@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from ffds.data.dataset import Split
 from ffds.errors import InputError
 from ffds.jobs.jobs import ALONE, Jobs
+from ffds.methods.ffds import FFDS
 from ffds.paper import figure_data
 from ffds.paper import panels as figures
 from ffds.paper.reference import COLUMN_TITLES, LARGEST_CLASS
@@ -20,7 +21,6 @@ from ffds.paper.table_plan import planned_table
 from ffds.paper.tables import Cell, filled
 from ffds.plotting import COLUMN, PAGE, style
 from ffds.recipes.load import load_recipe, planned_recipe
-from ffds.recipes.method_settings import FFDS
 from ffds.recipes.schema import RENDERED, Data, Recipe
 from ffds.reports.run_records import measured, provenance, read_runs
 from ffds.run_directory import Run

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ffds.errors import InputError, nearest
+from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.messages import explain, unknown_method, wrong_type
-from ffds.recipes.method_settings import METHODS, SETTINGS
 from ffds.recipes.schedule import leaves
 from ffds.recipes.schema import Recipe
 from ffds.recipes.yaml_loader import (

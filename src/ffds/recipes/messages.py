@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ffds.errors import InputError, nearest
-from ffds.recipes.method_settings import METHODS
+from ffds.methods.registry import METHODS
 from ffds.recipes.schema import Recipe
 from ffds.recipes.yaml_loader import Node, Place, join_key, readable
 from ffds.settings import Section

@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 from typing import Any
 
-from ffds.recipes.method_settings import DEFERRED, MethodSettings
+from ffds.methods.base import Deferred, Method
 from ffds.recipes.schema import Recipe, Schedule
 
 __all__ = [
@@ -56,7 +56,7 @@ def milestone_epochs(recipe: Recipe) -> tuple[tuple[int, float], ...]:
     return tuple((epoch_at(fraction, recipe.schedule.epochs), factor) for fraction, factor in milestones)
 
 
-def start_epoch(method: MethodSettings, epochs: int) -> int:
+def start_epoch(method: Method, epochs: int) -> int:
     """The epoch, counted from 0, in which the method's own loss starts: 0 for a one-phase method.
 
     Both phases of a deferred method have at least one epoch.
@@ -65,7 +65,7 @@ def start_epoch(method: MethodSettings, epochs: int) -> int:
         method: the settings of the method.
         epochs: length of the run, at least 2 for a deferred method (a `Recipe` sees to that).
     """
-    if not isinstance(method, DEFERRED):
+    if not isinstance(method, Deferred):
         return 0
     return min(max(epoch_at(method.start, epochs), 1), epochs - 1)
 

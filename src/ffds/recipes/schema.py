@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ffds.recipes.method_settings import DEFERRED, LDAM, LDAMDRW, CrossEntropy, MethodSettings
+from ffds.methods.base import Deferred, Head
+from ffds.methods.registry import MethodSettings
+from ffds.methods.reweighting import CrossEntropy
 from ffds.settings import Finite, Fraction, Milestones, NonNegative, Positive, Section
 
 __all__ = ["LOADING", "RENDERED", "RUNNING", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
@@ -188,28 +190,21 @@ class Recipe(Section):
 
     def disagreements(self) -> Iterator[str]:
         """Of the method with the network and with the length of the run."""
-        if self.needs_cosine_head and self.model.head == "linear":
+        if self.method.head == "cosine" and self.model.head == "linear":
             yield (
                 f"method {self.method.name} diverges on a linear head: set model.head to auto or cosine, "
                 "or take another method"
             )
-        if isinstance(self.method, DEFERRED) and self.schedule.epochs < 2:
+        if isinstance(self.method, Deferred) and self.schedule.epochs < 2:
             yield (
                 f"method {self.method.name} has two phases: set schedule.epochs to 2 or more, "
                 "or take a one-phase method"
             )
 
     @property
-    def needs_cosine_head(self) -> bool:
-        """LDAM is defined on the cosine of feature and class weight."""
-        return isinstance(self.method, LDAM | LDAMDRW)
-
-    @property
-    def head(self) -> Literal["linear", "cosine"]:
+    def head(self) -> Head:
         """The classifier head with `auto` resolved."""
-        if self.model.head == "auto":
-            return "cosine" if self.needs_cosine_head else "linear"
-        return self.model.head
+        return self.method.head if self.model.head == "auto" else self.model.head
 
     @property
     def title(self) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ffds.environment import ranks
 from ffds.errors import InputError
+from ffds.methods.ffds import FFDS
 from ffds.recipes.load import load_recipe
-from ffds.recipes.method_settings import FFDS
 from ffds.recipes.schema import Recipe
 
 __all__ = ["VALIDATION", "searched_method", "searched_recipe", "with_settings", "with_validation"]

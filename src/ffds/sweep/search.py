@@ -20,7 +20,6 @@ from ffds.files import made_directory, waited
 from ffds.jobs.jobs import ALONE, Jobs
 from ffds.jobs.journal import Journal
 from ffds.jobs.workers import Workers, how_it_ended
-from ffds.methods.base import phases
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
 from ffds.sweep.claims import claim, give_back, left, revive, worker
@@ -31,6 +30,7 @@ from ffds.sweep.progress import SweepProgress
 from ffds.sweep.recipe import searched_method, searched_recipe, with_settings, with_validation
 from ffds.sweep.space import Space
 from ffds.sweep.study import checked_name, open_study
+from ffds.training.phases import phases
 from ffds.training.signals import StopSignals
 from ffds.training.trajectory import Trajectory
 

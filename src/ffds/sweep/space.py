@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ffds.recipes.method_settings import FFDS
+from ffds.methods.ffds import FFDS
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -48,7 +48,7 @@ class Space:
     def around(cls, method: FFDS, num_classes: int) -> Space:
         """The space that holds a recipe's own settings too.
 
-        >>> from ffds.recipes.method_settings import DFFDS
+        >>> from ffds.methods.ffds import DFFDS
         >>> Space.around(DFFDS(num_groups=2), num_classes=8).groups
         (2, 3, 5)
         """

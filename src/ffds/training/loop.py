@@ -19,16 +19,16 @@ from ffds.evaluation.groups import class_groups
 from ffds.evaluation.measures import ClassAccuracy, Scores
 from ffds.files import write_json
 from ffds.losses.statistics import ClassProbabilities
-from ffds.methods.base import Phase
+from ffds.methods.reweighting import Custom
 from ffds.models.build import build_model
 from ffds.progress import TrainingProgress
-from ffds.recipes.method_settings import Custom
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.compile import compile_model
 from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Predictions, eval_batches, evaluate
+from ffds.training.phases import Phase
 from ffds.training.signals import StopSignals
 from ffds.training.state import Reached, TrainingState, any_rank, average_buffers
 from ffds.training.step import TrainStep

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from ffds.data.loader import Batch
 from ffds.losses.reduction import WeightedMean
-from ffds.methods.base import Phase
 from ffds.seeding import derived_seed
 from ffds.training.backend.cuda_graphs import CudaGraphs
+from ffds.training.phases import Phase
 from ffds.training.state import TrainingState
 
 __all__ = ["NanGuard", "TrainStep", "diagnosis"]

@@ -17,14 +17,14 @@ from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import environment
 from ffds.errors import InputError
-from ffds.methods.base import phases
+from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe, override_texts
-from ffds.recipes.method_settings import Custom
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric, precision_flags
 from ffds.training.checkpoint import Checkpoints
 from ffds.training.loop import Outcome, TrainingLoop
+from ffds.training.phases import phases
 from ffds.training.signals import StopSignals
 from ffds.training.trajectory import Trajectory, loss_identity
 

@@ -20,9 +20,9 @@ from torch import nn
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.files import held, made_directory
-from ffds.methods.base import Phase
 from ffds.recipes.schema import Recipe
 from ffds.training.checkpoint import Checkpoint, Checkpoints
+from ffds.training.phases import Phase
 
 __all__ = ["Trajectory", "history_hashes", "loss_identity"]
 

@@ -8,7 +8,8 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ffds.errors import NonFiniteLossError
-from ffds.recipes.method_settings import METHODS, Custom
+from ffds.methods.registry import METHODS
+from ffds.methods.reweighting import Custom
 from ffds.training.backend import cuda_graphs as recorded
 from ffds.training.backend.cuda_graphs import KEPT, CudaGraphs
 from ffds.training.loop import TrainingLoop

@@ -1,0 +1,83 @@
+"""FFDS and its deferred version, the methods of the paper (Nah et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from ffds.errors import InputError
+from ffds.methods.base import Beta, Method, Stage, WeightScale, cross_entropy
+from ffds.settings import Finite, Fraction, NonNegative
+
+if TYPE_CHECKING:
+    from ffds.losses import FFDSLoss
+
+__all__ = ["DFFDS", "FFDS"]
+
+
+class FFDS(Method):
+    """Frequency weighted focusing with dynamic smoothing, from the first epoch (Nah et al. 2023)."""
+
+    name: Literal["ffds"] = "ffds"
+    beta: Beta = 0.9999
+    k: Annotated[Finite, Field(ge=0, le=1)] = 0.9
+    num_groups: Annotated[int, Field(ge=1)] = 10
+    gamma_min: NonNegative = 0.0
+    gamma_max: NonNegative = 3.0
+    curve: Literal["linear", "convex", "concave"] = "concave"
+    label_smoothing: Annotated[Finite, Field(ge=0, lt=1)] = 0.1
+    weight_scale: WeightScale = "mean"
+    cold_start: Literal["cross_entropy", "unsmoothed"] = "cross_entropy"
+
+    def disagreements(self) -> Iterator[str]:
+        """The exponent must not fall with frequency: gamma_min <= gamma_max."""
+        if self.gamma_min > self.gamma_max:
+            yield f"gamma_min {self.gamma_min} is above gamma_max {self.gamma_max}"
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        """FFDS."""
+        return (Stage("ffds", self._loss(class_counts)),)
+
+    def _loss(self, class_counts: Sequence[int]) -> FFDSLoss:
+        from ffds.losses import FFDSLoss
+
+        if self.num_groups > len(class_counts):
+            raise InputError(
+                "more groups than classes",
+                where="method.num_groups",
+                got=self.num_groups,
+                allowed=f"1 to {len(class_counts)}, the number of classes",
+                fix=f"method.num_groups={len(class_counts)}",
+            )
+        return FFDSLoss(
+            class_counts,
+            beta=self.beta,
+            k=self.k,
+            num_groups=self.num_groups,
+            gamma_min=self.gamma_min,
+            gamma_max=self.gamma_max,
+            curve=self.curve,
+            label_smoothing=self.label_smoothing,
+            weight_scale=self.weight_scale,
+            cold_start=self.cold_start,
+        )
+
+
+class DFFDS(FFDS):
+    """Deferred FFDS: cross-entropy until `start`, then FFDS (Nah et al. 2023, Algorithm 1).
+
+    `observe`: gather the first group means in the last epoch of cross-entropy, as the paper defines them.
+    Without it the first FFDS epoch is a cold start, as in the authors' released code.
+    """
+
+    name: Literal["d-ffds"] = "d-ffds"  # type: ignore[assignment]
+    start: Fraction = 0.65
+    observe: bool = True
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        """Cross-entropy, then FFDS."""
+        loss = self._loss(class_counts)
+        return replace(cross_entropy(), observed_for=loss if self.observe else None), Stage("ffds", loss)

@@ -1,0 +1,85 @@
+"""Cross-entropy, and the losses that weight its samples or classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ffds.errors import InputError
+from ffds.methods.base import Beta, Method, Stage, WeightScale, cross_entropy
+from ffds.settings import NonNegative
+
+__all__ = ["CBFocal", "ClassBalanced", "CrossEntropy", "Custom", "Focal"]
+
+
+class CrossEntropy(Method):
+    """Plain cross-entropy, the baseline."""
+
+    name: Literal["ce"] = "ce"
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        """Cross-entropy."""
+        return (cross_entropy(),)
+
+
+class Focal(Method):
+    """Focal loss (1 - p)^gamma CE (Lin et al. 2017)."""
+
+    name: Literal["fl"] = "fl"
+    gamma: NonNegative = 1.0
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        """The focal loss."""
+        from ffds.losses import FocalLoss
+
+        return (Stage("focal", FocalLoss(self.gamma)),)
+
+
+class ClassBalanced(Method):
+    """Cross-entropy weighted by the effective number of samples (Cui et al. 2019)."""
+
+    name: Literal["cb"] = "cb"
+    beta: Beta = 0.9999
+    weight_scale: WeightScale = "mean"
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        """Weighted cross-entropy."""
+        from ffds.losses import FocalLoss, class_balanced_weights
+
+        weight = class_balanced_weights(class_counts, self.beta, self.weight_scale)
+        return (Stage("class-balanced", FocalLoss(0.0, weight=weight)),)
+
+
+class CBFocal(Method):
+    """Focal loss with class-balanced weights (Cui et al. 2019)."""
+
+    name: Literal["cb-fl"] = "cb-fl"
+    beta: Beta = 0.9999
+    gamma: NonNegative = 1.0
+    weight_scale: WeightScale = "mean"
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        """The weighted focal loss."""
+        from ffds.losses import FocalLoss, class_balanced_weights
+
+        weight = class_balanced_weights(class_counts, self.beta, self.weight_scale)
+        return (Stage("class-balanced focal", FocalLoss(self.gamma, weight=weight)),)
+
+
+class Custom(Method):
+    """A loss of your own, given from Python: ``ffds.train(recipe, loss=my_loss)``.
+
+    `loss` is its repr, so that the run's hash knows it.
+    """
+
+    name: Literal["custom"] = "custom"
+    loss: str = ""
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        """None without the loss itself, which a recipe cannot hold.
+
+        Raises:
+            InputError: always; whoever has the loss makes the stage of it.
+        """
+        fix = "pass it from Python: ffds.train(recipe, loss=my_loss)"
+        raise InputError("method custom has no loss", got=self, fix=fix)

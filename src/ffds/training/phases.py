@@ -1,0 +1,65 @@
+"""The phases of a run: the losses of its method, each with its epochs and their learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from torch import nn
+
+from ffds.losses.statistics import DeferredStart, EpochStatistics
+from ffds.methods.base import Stage
+from ffds.recipes.schedule import lr_factor, start_epoch
+from ffds.recipes.schema import Recipe
+
+__all__ = ["Phase", "phases"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stage with its epochs: all that the training loop knows of a method.
+
+    Attributes:
+        stage: the loss.
+        start: first epoch, counted from 0.
+        stop: first epoch that no longer belongs to it.
+        lr_factors: learning rate over base rate, one for each epoch of the phase.
+    """
+
+    stage: Stage
+    start: int
+    stop: int
+    lr_factors: tuple[float, ...]
+
+    @property
+    def statistics(self) -> EpochStatistics | None:
+        """The loss, if it gathers statistics in each epoch for the next."""
+        return self.stage.loss if isinstance(self.stage.loss, EpochStatistics) else None
+
+    def next_from(self, epoch: int) -> DeferredStart | None:
+        """The later loss that starts from what this epoch shows: None but in the last epoch of the phase."""
+        return self.stage.observed_for if epoch == self.stop - 1 else None
+
+
+def phases(
+    recipe: Recipe, class_counts: Sequence[int], custom_loss: nn.Module | None = None
+) -> tuple[Phase, ...]:
+    """The phases of a recipe's method, in order, covering every epoch once.
+
+    Args:
+        recipe: the resolved recipe.
+        class_counts: training images of each class, in label order.
+        custom_loss: the loss of method ``custom``, given from Python; every other method has its own.
+
+    Raises:
+        InputError: a setting does not fit the class counts, or a custom loss is missing.
+    """
+    stages = recipe.method.stages(class_counts) if custom_loss is None else (Stage("custom", custom_loss),)
+    stages = (*stages[:-1], replace(stages[-1], sampler=recipe.method.sampler))
+    epochs = recipe.schedule.epochs
+    bounds = pairwise([0, *([start_epoch(recipe.method, epochs)] if len(stages) == 2 else []), epochs])
+    return tuple(
+        Phase(stage, start, stop, tuple(lr_factor(recipe, epoch) for epoch in range(start, stop)))
+        for stage, (start, stop) in zip(stages, bounds, strict=True)
+    )

@@ -1,0 +1,88 @@
+"""The phases of every method: their epochs, learning rates, samplers and statistics."""
+
+import pytest
+from torch import nn
+
+from ffds.methods.registry import METHODS
+from ffds.methods.reweighting import Custom
+from ffds.recipes.load import load_recipe
+from ffds.recipes.schedule import lr_factor
+from ffds.training.phases import phases
+
+COUNTS = [20, 300, 5, 80]
+
+
+def recipe(method, *overrides):
+    groups = ("method.num_groups=2",) if method in {"ffds", "d-ffds"} else ()
+    return load_recipe("cifar100-lt-100", [*groups, *overrides], method=method).recipe
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_sampler_is_that_of_the_last_phase(method):
+    plain, balanced = "instance-balanced", "class-balanced"
+    for settings, expected in (((), plain), ((f"method.sampler={balanced}",), balanced)):
+        *first, last = [phase.stage.sampler for phase in phases(recipe(method, *settings), COUNTS)]
+        assert last == expected
+        assert set(first) <= {plain}
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 7, 60, 200])
+@pytest.mark.parametrize("method", METHODS)
+def test_phases_cover_every_epoch_once(method, epochs):
+    one = recipe(method, f"schedule.epochs={epochs}")
+    plan = phases(one, COUNTS)
+    covered = [epoch for phase in plan for epoch in range(phase.start, phase.stop)]
+    assert covered == list(range(epochs))
+    assert all(phase.start < phase.stop for phase in plan)
+    factors = [factor for phase in plan for factor in phase.lr_factors]
+    assert factors == [lr_factor(one, epoch) for epoch in range(epochs)]
+    assert all(len(phase.lr_factors) == phase.stop - phase.start for phase in plan)
+
+
+@pytest.mark.parametrize(
+    ("method", "start"), [("ldam-drw", 160), ("ib", 100), ("ib-cb", 100), ("ib-fl", 100), ("d-ffds", 130)]
+)
+def test_published_starts(method, start):
+    first, second = phases(recipe(method), COUNTS)
+    assert (first.start, first.stop, second.start, second.stop) == (0, start, start, 200)
+
+
+def test_deferred_ffds_observes_the_last_epoch_before_it():
+    first, second = phases(recipe("d-ffds", "schedule.epochs=20"), COUNTS)
+    assert first.stop == 13
+    loss = second.stage.loss
+    assert [first.next_from(epoch) for epoch in range(13)] == [None] * 12 + [loss]
+    assert [second.next_from(epoch) for epoch in range(13, 20)] == [None] * 7
+    assert (first.statistics, second.statistics) == (None, loss)
+
+
+def test_deferred_ffds_may_start_cold():
+    first, second = phases(recipe("d-ffds", "method.observe=false"), COUNTS)
+    assert all(first.next_from(epoch) is None for epoch in range(first.stop))
+    assert second.statistics is second.stage.loss
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "d-ffds"])
+def test_no_other_method_observes(method):
+    for phase in phases(recipe(method, "schedule.epochs=10"), COUNTS):
+        assert phase.statistics is (phase.stage.loss if method == "ffds" else None)
+        assert all(phase.next_from(epoch) is None for epoch in range(phase.start, phase.stop))
+
+
+class WithStatistics(nn.Module):
+    def observe(self, logits, target):
+        pass
+
+    def end_epoch(self):
+        pass
+
+
+@pytest.mark.parametrize(("loss", "gathers"), [(nn.CrossEntropyLoss(), False), (WithStatistics(), True)])
+def test_a_loss_of_your_own(loss, gathers):
+    one = recipe("ce", "schedule.epochs=5").model_copy(update={"method": Custom(loss="own")})
+    (phase,) = phases(one, COUNTS, loss)
+    assert phase.stage.loss is loss
+    assert (phase.start, phase.stop) == (0, 5)
+    assert list(phase.lr_factors) == [lr_factor(one, epoch) for epoch in range(5)]
+    assert phase.statistics is (loss if gathers else None)
+    assert phase.next_from(4) is None
