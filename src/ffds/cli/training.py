@@ -39,7 +39,10 @@ def train(options: argparse.Namespace) -> None:
     if options.json:
         print_json(run.summary | {"path": str(run.path)})
         return
-    print_table(f"{resolved.recipe.title}, test set, percent", _results(run.summary))
+    from ffds.data.sources.registry import titled
+
+    recipe = resolved.recipe
+    print_table(f"{titled(recipe.data.name, recipe.name)}, test set, percent", _results(run.summary))
     print(f"{'already done' if done_before else 'done'}: {run.path}")
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ffds.data.dataset import Dataset
 from ffds.data.held_out import held_out
 from ffds.data.source import Labelled, Source
+from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import kept, stay_in_files, without_unreadable
 from ffds.data.tail import tail_rows
 from ffds.errors import InputError
@@ -135,7 +136,7 @@ def open_source(data: Data) -> Source:
     Raises:
         InputError: see `open_dataset`.
     """
-    source = _read(data).cached(data.cache)
+    source = SOURCES[data.name].open(data).cached(data.cache)
     for split in (source.train, source.test):
         check_labels(split, len(source.class_names))
     if source.ranks is not None:
@@ -148,35 +149,6 @@ def open_source(data: Data) -> Source:
         source = replace(source, train=source.train.take(~test), test=source.train.take(test))
     check_classes(source)
     return source
-
-
-def _read(data: Data) -> Source:
-    # Each source brings its own libraries: pyarrow, Pillow, scikit-learn.
-    match data.name:
-        case "digits":
-            from ffds.data.sources.digits import open_digits
-
-            return open_digits(data)
-        case "cifar10" | "cifar100":
-            from ffds.data.sources.cifar import open_cifar
-
-            return open_cifar(data)
-        case "tiny-imagenet":
-            from ffds.data.sources.tiny_imagenet import open_tiny_imagenet
-
-            return open_tiny_imagenet(data)
-        case "ictext" | "ictext-sample":
-            from ffds.data.sources.ictext.reader import open_ictext
-
-            return open_ictext(data)
-        case "parquet":
-            from ffds.data.sources.parquet import open_parquet
-
-            return open_parquet(data)
-        case "folder":
-            from ffds.data.sources.folder import open_folder
-
-            return open_folder(data)
 
 
 def _without_unreadable(source: Source, data: Data) -> Source:

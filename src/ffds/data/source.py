@@ -137,8 +137,6 @@ class Source:
         train: the training images.
         test: the test images.
         cut_test: there are none: a part of `train` is to become them.
-        balanced: the published tail is cut from it in label order, from its smallest class's count on.
-        max_count: the published tail is cut from it in label order, from this count on.
         ranks: int64 (N,) of a pre-cut pack: place of each training image in the shuffle of its class.
         carried: images of each class in that pack, whether or not all can be read.
         skipped: images left out because they cannot be read.
@@ -149,8 +147,6 @@ class Source:
     train: Labelled
     test: Labelled
     cut_test: bool = False
-    balanced: bool = False
-    max_count: int | None = None
     ranks: NDArray[np.int64] | None = None
     carried: tuple[int, ...] | None = None
     skipped: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ffds.data.dataset import Split
 from ffds.data.decode import Encoded, FileImages, attempt
 from ffds.data.source import Labelled
+from ffds.data.sources.registry import SOURCES
 from ffds.data.streaming import PIECE, Decoders, StreamedImages
 from ffds.environment import is_first_rank, ranks_here, usable_cores
 from ffds.errors import InputError
@@ -44,10 +45,11 @@ def stay_in_files(data: Data, splits: Sequence[Labelled]) -> bool:
     """
     own = all(isinstance(split.images, FileImages) for split in splits)
     if data.in_memory is False and not own:
+        separate = [name for name, facts in SOURCES.items() if facts.file_per_image]
         raise InputError(
             "these images cannot stay in their files: several share one",
             got=f"data.in_memory=false, data.name={data.name}",
-            allowed="one file an image: folder, ictext, ictext-sample, the original folder of tiny-imagenet",
+            allowed=f"one file for each image, as in {', '.join(separate)}, and no Parquet files",
             fix="set data.in_memory to auto or true",
         )
     if data.in_memory == "auto":

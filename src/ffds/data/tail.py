@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffds.data.long_tail import long_tail_counts, long_tail_indices, natural_tail_counts
 from ffds.data.source import Source
+from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -30,10 +31,11 @@ def tail_counts(source: Source, data: Data) -> list[int]:
         return list(source.counts)
     if source.carried is not None:
         return _pack_counts(source, source.carried, data, factor)
-    if source.max_count is not None:
-        return _counts_from(source, source.max_count, data, factor)
-    if source.balanced:
+    facts = SOURCES[data.name]
+    if facts.balanced:
         return long_tail_counts(min(source.counts), len(source.counts), factor, profile)
+    if facts.largest_class is not None:
+        return _counts_from(source, facts.largest_class, data, factor)
     return natural_tail_counts(source.counts, factor, profile)
 
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from ffds.data.long_tail import long_tail_counts
 from ffds.data.sources.ictext.layout import CHARACTERS, PAPER
+from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
 from ffds.evaluation.groups import class_groups
 from ffds.run_directory import Run
@@ -40,7 +41,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 GROUPS = ("head", "middle", "tail")
-_FALLING_LABELS = ("cifar10", "cifar100", "tiny-imagenet", "digits", "ictext", "ictext-sample")
 """Sources whose tail falls in label order."""
 
 
@@ -270,7 +270,7 @@ def class_order(run: Run) -> list[int]:
     if manifest.is_file():
         counts = json.loads(manifest.read_text(encoding="utf-8"))["identity"]["class_counts"]
         return sorted(range(len(counts)), key=lambda label: -counts[label])
-    if run.recipe.data.name in _FALLING_LABELS:
+    if SOURCES[run.recipe.data.name].cut_in_label_order:
         return list(range(len(run.metrics[-1]["test"]["per_class"])))
     raise InputError("the class counts of this run are not known", where=manifest, got="no such file")
 

@@ -10,18 +10,20 @@ from typing import NamedTuple
 from matplotlib.figure import Figure, SubFigure
 
 from ffds.data.dataset import Split
+from ffds.data.sources.ictext.layout import RENDERED
+from ffds.data.sources.registry import SOURCES, titled
 from ffds.errors import InputError
 from ffds.jobs.jobs import ALONE, Jobs
 from ffds.methods.ffds import FFDS
 from ffds.paper import figure_data
 from ffds.paper import panels as figures
-from ffds.paper.reference import COLUMN_TITLES, LARGEST_CLASS
+from ffds.paper.reference import COLUMN_TITLES
 from ffds.paper.reproduce import find_run, train_missing, with_seed
 from ffds.paper.table_plan import planned_table
 from ffds.paper.tables import Cell, filled
 from ffds.plotting import COLUMN, PAGE, style
 from ffds.recipes.load import load_recipe, planned_recipe
-from ffds.recipes.schema import RENDERED, Data, Recipe
+from ffds.recipes.schema import Data, Recipe
 from ffds.reports.run_records import measured, provenance, read_runs
 from ffds.run_directory import Run
 
@@ -129,13 +131,13 @@ def _figure_2a(request: Request) -> Drawing:
 
 def _figure_2b(request: Request) -> Drawing:
     recipe = request.resolved("d-ffds")
-    most = LARGEST_CLASS.get(recipe.data.name)
+    most = SOURCES[recipe.data.name].largest_class
     factor = recipe.data.imbalance_factor
     if most is None or factor is None or factor == 1 or not isinstance(recipe.method, FFDS):
         raise InputError(
             "figure 2b needs a recipe of a dataset with a published tail",
             got=request.recipe,
-            allowed=", ".join(LARGEST_CLASS),
+            allowed=", ".join(name for name, facts in SOURCES.items() if facts.largest_class),
         )
     rows = figure_data.focusing_curves(
         int(most / factor), most, recipe.method.gamma_min, recipe.method.gamma_max
@@ -221,7 +223,7 @@ FIGURES: dict[str, Callable[[Request], Drawing]] = {
 
 def _heading(recipe: Recipe) -> str:
     """What was trained, and how long."""
-    title = recipe.titled(COLUMN_TITLES.get(recipe.name, recipe.name))
+    title = titled(recipe.data.name, COLUMN_TITLES.get(recipe.name, recipe.name))
     return f"{title}; {recipe.schedule.epochs} epochs, seed {recipe.trainer.seed}"
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 __all__ = [
     "COLUMN_TITLES",
     "FIGURE_1",
-    "LARGEST_CLASS",
     "METHOD_TITLES",
     "TABLE_1A",
     "TABLE_1B",
@@ -86,6 +85,3 @@ FIGURE_1: Mapping[str, Numbers] = {
     "ffds": {"head": 36.17, "middle": 51.24, "tail": 78.05},
 }
 """Method → group → area between training and test accuracy over 200 epochs, CIFAR-100-LT, IF 100."""
-
-LARGEST_CLASS = {"cifar10": 5000, "cifar100": 500, "tiny-imagenet": 500}
-"""Dataset → training images of its most frequent class."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ffds.data.sources.registry import titled
 from ffds.errors import InputError
 from ffds.paper.reference import COLUMN_TITLES, METHOD_TITLES, TABLE_1A, TABLE_1B, TABLE_1C, TABLE_2B
 from ffds.recipes.load import planned_recipe
@@ -162,9 +163,9 @@ def _variants(ablation: _Ablation, columns: Iterable[str], overrides: Sequence[s
 
 def _wanted(row: str, column: str, recipe: Recipe, paper: float | None) -> Wanted:
     title = COLUMN_TITLES.get(column, column)
-    titled = recipe.titled(title)
+    heading = titled(recipe.data.name, title)
     # The paper has no number for images that only look like its own.
-    return Wanted(row, titled, recipe, paper if titled == title else None)
+    return Wanted(row, heading, recipe, paper if heading == title else None)
 
 
 def _one_protocol(cells: Iterable[Wanted]) -> str:

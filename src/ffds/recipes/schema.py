@@ -14,10 +14,7 @@ from ffds.methods.registry import MethodSettings
 from ffds.methods.reweighting import CrossEntropy
 from ffds.settings import Finite, Fraction, Milestones, NonNegative, Positive, Section
 
-__all__ = ["LOADING", "RENDERED", "RUNNING", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
-
-RENDERED = "rendered sample, not ICText"
-"""What everything made from `ictext-sample` says."""
+__all__ = ["LOADING", "RUNNING", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
 
 Channels = Field(strict=False, min_length=1, max_length=3, description="one value a channel, or one for all")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -205,19 +202,6 @@ class Recipe(Section):
     def head(self) -> Head:
         """The classifier head with `auto` resolved."""
         return self.method.head if self.model.head == "auto" else self.model.head
-
-    @property
-    def title(self) -> str:
-        """The name as a heading has it."""
-        return self.titled(self.name)
-
-    def titled(self, name: str) -> str:
-        """A heading for what this recipe makes: a rendered sample never passes for what it looks like.
-
-        >>> Recipe(name="own", data=Data(name="ictext-sample", root="there")).titled("ICText-LT")
-        'ICText-LT (rendered sample, not ICText)'
-        """
-        return f"{name} ({RENDERED})" if self.data.name == "ictext-sample" else name
 
     @property
     def identity(self) -> dict[str, Any]:

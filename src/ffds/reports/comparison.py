@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ffds.data.sources.registry import titled
 from ffds.errors import FfdsError, InputError
 from ffds.files import check_directory, made_directory, write_text
 from ffds.jobs.jobs import ALONE, Jobs
@@ -178,7 +179,9 @@ def compare_recipes(
     check_directory(Path(out) / first.name, "--out DIR")
     failures = train_all(wanted, out=out, shown=shown, jobs=jobs)
     runs = {method: tuple(Run.of(one, out) for one in recipes) for method, recipes in plan.items()}
-    comparison = Comparison(first.name, first.title, tuple(dict.fromkeys(seeds)), runs, failures)
+    comparison = Comparison(
+        first.name, titled(first.data.name, first.name), tuple(dict.fromkeys(seeds)), runs, failures
+    )
     comparison.write(Path(out) / first.name)
     return comparison
 

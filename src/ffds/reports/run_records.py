@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
 from ffds.recipes.load import load_recipe, shipped_recipes
 from ffds.recipes.schedule import leaves
@@ -37,8 +38,6 @@ __all__ = [
 _OWN_COLUMN = ("name", "method.name", "trainer.seed", "schedule.epochs")
 _LOADING = ("data.download", *(f"data.{key}" for key in LOADING))
 """How the images come from where they lie."""
-_OWN_IMAGES = ("folder", "parquet")
-"""Sources whose directory says which images they are; those of the others are the same everywhere."""
 _MACHINE = (
     *("trainer.compile", "trainer.channels_last", "trainer.devices", "trainer.num_nodes"),
     *("trainer.accelerator", "trainer.deterministic", "trainer.eval_every"),
@@ -77,7 +76,7 @@ def changed_settings(recipe: Recipe) -> tuple[str, ...]:
     ('method.k=0.5',)
     """
     usual = dict(leaves(_usual(recipe)))
-    aside = (*_OWN_COLUMN, *_LOADING, *(() if recipe.data.name in _OWN_IMAGES else ("data.root",)))
+    aside = (*_OWN_COLUMN, *_LOADING, *(() if SOURCES[recipe.data.name].own_images else ("data.root",)))
     return tuple(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in leaves(recipe)

@@ -137,7 +137,6 @@ def _batches(cifar: Cifar, folder: Path) -> Source:
         class_names=tuple(meta[cifar.names_key]),
         train=_split(cifar, folder, cifar.train),
         test=_split(cifar, folder, cifar.test),
-        balanced=True,
     )
 
 

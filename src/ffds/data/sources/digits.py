@@ -33,5 +33,4 @@ def open_digits(data: Data) -> Source:
         class_names=names,
         train=everything.take(~test),
         test=everything.take(test),
-        balanced=True,
     )

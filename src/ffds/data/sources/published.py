@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ffds.data.source import Source, existing_root, root_path
@@ -94,4 +94,4 @@ def _as_published(source: Source, data: Data, published: Published) -> Source:
             allowed=f"{published.num_classes} classes",
             fix="set data.name to the dataset that lies there",
         )
-    return replace(source, balanced=True)
+    return source

@@ -48,7 +48,6 @@ def _original(folder: Path) -> Source:
         class_names=wnids,
         train=_labelled(train),
         test=_labelled(_annotated(folder / "val", wnids)),
-        balanced=True,
     )
 
 

@@ -1,5 +1,6 @@
 import json
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 from PIL import Image
 
 from ffds.data import open_dataset
-from ffds.data.sources.ictext import reader as reading
 from ffds.data.sources.ictext.cut import cut_ictext_lt, read_parent
 from ffds.data.sources.ictext.layout import CHARACTERS, PAPER, Sizes
 from ffds.data.sources.ictext.render import write_parent
+from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -70,7 +71,7 @@ def test_both_roots_have_the_counts(built):
 
 
 def test_the_loader_cuts_the_same_tail_from_the_natural_root(built, monkeypatch):
-    monkeypatch.setattr(reading, "PAPER", SMALL)
+    monkeypatch.setitem(SOURCES, "ictext", replace(SOURCES["ictext"], largest_class=100))
     natural, tail = built
     cut, whole = opened(natural, imbalance_factor=100.0), opened(tail)
     assert cut.class_counts == whole.class_counts

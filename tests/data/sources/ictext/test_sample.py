@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 
 from ffds.data import open_dataset
 from ffds.data.open import open_source
-from ffds.data.sources.ictext import reader as reading
 from ffds.data.sources.ictext import render as sample
 from ffds.data.sources.ictext.layout import CHARACTERS, PAPER, Sizes
 from ffds.data.sources.ictext.render import rendered_sample
+from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -30,7 +31,7 @@ def settings(root, **given):
 def small(monkeypatch):
     """Fiftieths of the paper's counts."""
     monkeypatch.setattr(sample, "rendered_sample", partial(rendered_sample, sizes=SMALL))
-    monkeypatch.setattr(reading, "PAPER", SMALL)
+    monkeypatch.setitem(SOURCES, "ictext-sample", replace(SOURCES["ictext-sample"], largest_class=100))
 
 
 @pytest.mark.usefixtures("small")

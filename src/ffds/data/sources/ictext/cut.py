@@ -16,10 +16,18 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ffds.data.decode import FileImages, Stored
 from ffds.data.long_tail import long_tail_counts, long_tail_indices
-from ffds.data.sources.ictext.layout import CHARACTERS, PAPER, Crop, Sizes, cut_out, write_root, write_split
+from ffds.data.sources.ictext.layout import (
+    CHARACTERS,
+    PAPER,
+    RENDERED,
+    Crop,
+    Sizes,
+    cut_out,
+    write_root,
+    write_split,
+)
 from ffds.errors import InputError
 from ffds.progress import counted
-from ffds.recipes.schema import RENDERED
 
 __all__ = ["NATURAL", "TAIL", "Character", "Parent", "Photograph", "cut_ictext_lt", "read_parent"]
 

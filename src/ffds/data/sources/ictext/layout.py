@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import TYPE_CHECKING, NamedTuple
 
 from ffds.files import write_json, write_text
-from ffds.recipes.schema import RENDERED
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "CHARACTERS",
@@ -24,6 +23,7 @@ __all__ = [
     "LAYOUT",
     "MARKER",
     "PAPER",
+    "RENDERED",
     "Crop",
     "Sizes",
     "cut_out",
@@ -36,6 +36,8 @@ CHARACTERS = "012348A579C6TGBDMLSEPNRHKFIVJXUWQZYO"
 
 LAYOUT = "train/imgs/*, train/train.txt, val/imgs/*, val/val.txt and char_2_idx.json"
 INDEX = "char_2_idx.json"
+RENDERED = "rendered sample, not ICText"
+"""What everything made from rendered images says."""
 MARKER = "rendered-sample.json"
 """A root with this file holds no photograph."""
 
@@ -117,6 +119,8 @@ def cut_out(pixels: NDArray[np.uint8], corners: Sequence[float]) -> bytes:
     Raises:
         ValueError: no pixel of it lies in the image.
     """
+    from PIL import Image
+
     height, width = pixels.shape[:2]
     left, right = max(math.floor(min(corners[::2])), 0), min(math.ceil(max(corners[::2])), width)
     top, bottom = max(math.floor(min(corners[1::2])), 0), min(math.ceil(max(corners[1::2])), height)

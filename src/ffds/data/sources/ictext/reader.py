@@ -11,9 +11,9 @@ import numpy as np
 from ffds.data.decode import FileImages, Stored
 from ffds.data.long_tail import long_tail_indices
 from ffds.data.source import Labelled, Source, existing_root, root_path
-from ffds.data.sources.ictext.layout import CHARACTERS, INDEX, LAYOUT, MARKER, PAPER
+from ffds.data.sources.ictext.layout import CHARACTERS, INDEX, LAYOUT, MARKER, RENDERED
 from ffds.errors import InputError
-from ffds.recipes.schema import RENDERED, Data
+from ffds.recipes.schema import Data
 
 __all__ = ["open_ictext", "read_layout"]
 
@@ -42,7 +42,6 @@ def read_layout(root: Path, data: Data) -> Source:
         class_names=names,
         train=_split(root, "train", label_of, stored),
         test=_balanced(_split(root, "val", label_of, stored), names, root / "val"),
-        max_count=PAPER.head,
     )
 
 

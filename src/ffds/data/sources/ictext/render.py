@@ -21,6 +21,7 @@ from ffds.data.sources.ictext.layout import (
     CHARACTERS,
     MARKER,
     PAPER,
+    RENDERED,
     Crop,
     Sizes,
     cut_out,
@@ -30,7 +31,6 @@ from ffds.data.sources.ictext.layout import (
 from ffds.errors import InputError
 from ffds.files import write_json
 from ffds.progress import counted
-from ffds.recipes.schema import RENDERED
 from ffds.seeding import derived_seed
 
 __all__ = [

@@ -1,0 +1,82 @@
+"""The registry of sources: for each value of `data.name` its reader and what others need to know about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ffds.data.sources.ictext.layout import PAPER, RENDERED
+
+if TYPE_CHECKING:
+    from ffds.data.source import Source
+    from ffds.recipes.schema import Data
+
+__all__ = ["SOURCES", "SourceFacts", "titled"]
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is known about a source before any of its files is read.
+
+    Attributes:
+        opener: ``module:function`` in `ffds.data.sources`; the module is imported when the source is opened.
+        balanced: its classes have equal numbers of training images, so a long tail is cut in label order,
+            starting from the smallest class.
+        largest_class: training images of the largest class of its published long tail; None: there is none.
+        own_images: the images are the user's own, so `data.root` decides which images they are.
+        file_per_image: each image has its own file, so images can stay on disk (`data.in_memory=false`).
+        disclaimer: what everything made from it must say.
+    """
+
+    opener: str
+    balanced: bool = False
+    largest_class: int | None = None
+    own_images: bool = False
+    file_per_image: bool = False
+    disclaimer: str | None = None
+
+    @property
+    def cut_in_label_order(self) -> bool:
+        """Whether class sizes fall in label order after the tail is cut."""
+        return self.balanced or self.largest_class is not None
+
+    def open(self, data: Data) -> Source:
+        """Read the source.
+
+        Args:
+            data: the data section of a recipe, whose `name` is that of this source.
+
+        Raises:
+            InputError: files are missing or are not what they should be.
+        """
+        module, function = self.opener.split(":")
+        source: Source = getattr(import_module(f"ffds.data.sources.{module}"), function)(data)
+        return source
+
+
+SOURCES: dict[str, SourceFacts] = {
+    "digits": SourceFacts("digits:open_digits", balanced=True),
+    "cifar10": SourceFacts("cifar:open_cifar", balanced=True, largest_class=5000),
+    "cifar100": SourceFacts("cifar:open_cifar", balanced=True, largest_class=500),
+    "tiny-imagenet": SourceFacts(
+        "tiny_imagenet:open_tiny_imagenet", balanced=True, largest_class=500, file_per_image=True
+    ),
+    "ictext": SourceFacts("ictext.reader:open_ictext", largest_class=PAPER.head, file_per_image=True),
+    "ictext-sample": SourceFacts(
+        "ictext.reader:open_ictext", largest_class=PAPER.head, file_per_image=True, disclaimer=RENDERED
+    ),
+    "folder": SourceFacts("folder:open_folder", own_images=True, file_per_image=True),
+    "parquet": SourceFacts("parquet:open_parquet", own_images=True),
+}
+"""Every value of `data.name`."""
+
+
+def titled(source: str, title: str) -> str:
+    """A heading for results on a source, with the source's disclaimer if it has one.
+
+    >>> titled("ictext-sample", "ICText-LT")
+    'ICText-LT (rendered sample, not ICText)'
+    """
+    disclaimer = SOURCES[source].disclaimer
+    return title if disclaimer is None else f"{title} ({disclaimer})"

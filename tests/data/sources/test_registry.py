@@ -1,0 +1,33 @@
+import subprocess
+import sys
+from importlib import import_module
+from typing import get_args
+
+import pytest
+
+from ffds.data.sources.registry import SOURCES, titled
+from ffds.recipes.schema import Data
+
+
+def test_every_name_that_a_recipe_may_give_has_facts():
+    assert tuple(SOURCES) == get_args(Data.model_fields["name"].annotation)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_opener_exists(name):
+    module, function = SOURCES[name].opener.split(":")
+    assert callable(getattr(import_module(f"ffds.data.sources.{module}"), function))
+
+
+def test_a_heading_carries_the_disclaimer():
+    assert titled("ictext-sample", "one") == "one (rendered sample, not ICText)"
+    assert [name for name in SOURCES if titled(name, "one") != "one"] == ["ictext-sample"]
+
+
+def test_facts_can_be_read_without_any_library():
+    code = (
+        "import sys\nfrom ffds.data.sources.registry import SOURCES\n"
+        "print([name for name in ('torch', 'numpy', 'pyarrow', 'PIL', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
