@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffds.data.held_out import held_out, part_of_each_class
+from ffds.data.long_tail import held_out, part_of_each_class
 
 labels_of_some = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(
     lambda v: np.array(v, dtype=np.int64)

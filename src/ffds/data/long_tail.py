@@ -1,18 +1,34 @@
-"""The long-tail rule of the field: how many images a class keeps, and which ones."""
+"""The long-tail rule of the field, and which images of each class are kept or held out."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
 
-__all__ = ["Profile", "long_tail_counts", "long_tail_indices", "natural_tail_counts"]
+if TYPE_CHECKING:
+    from ffds.data.source import Source
+    from ffds.recipes.schema import Data
 
+__all__ = [
+    "Profile",
+    "held_out",
+    "long_tail_counts",
+    "long_tail_indices",
+    "natural_tail_counts",
+    "part_of_each_class",
+    "tail_counts",
+    "tail_ranks",
+    "tail_rows",
+]
+
+MOST_NAMED = 40
 Profile = Literal["exp", "step"]
 """How the counts fall: geometrically over the classes, or in one step at the middle."""
 
@@ -53,11 +69,11 @@ def long_tail_counts(
 def natural_tail_counts(
     available: Sequence[int], imbalance_factor: float, profile: Profile = "exp"
 ) -> list[int]:
-    """The largest long tail that classes of unequal size can supply, the frequent classes at its head.
+    """The largest long tail that classes of unequal size can supply.
 
     The classes are ranked by falling frequency, ties by label; rank r takes the r-th count of
     `long_tail_counts`, with the largest n_max for which no class is asked for more than it has.
-    Where all classes have equal counts this is the rule in label order itself.
+    With equal counts this is the rule in label order.
 
     Args:
         available: images of each class, in label order, each >= 1.
@@ -72,12 +88,10 @@ def natural_tail_counts(
 
     >>> natural_tail_counts([30, 400, 500], 10)
     [30, 97, 309]
-    >>> natural_tail_counts([500, 500, 500], 10)
-    [500, 158, 50]
     """
     most, num_classes = max(available, default=0), len(available)
     _check_arguments(most, num_classes, imbalance_factor, profile)
-    order = sorted(range(num_classes), key=lambda c: (-available[c], c))
+    order = _by_frequency(available)
 
     def too_large(max_count: int) -> bool:
         counts = _curve(max_count, num_classes, imbalance_factor, profile)
@@ -86,8 +100,7 @@ def natural_tail_counts(
     max_count = bisect_left(range(1, most + 1), True, key=too_large)
     ranked = _curve(max_count, num_classes, imbalance_factor, profile)
     _check_none_empty(ranked, order, imbalance_factor)
-    counts = dict(zip(order, ranked, strict=True))
-    return [counts[c] for c in range(num_classes)]
+    return _in_label_order(ranked, order)
 
 
 def long_tail_indices(targets: ArrayLike, counts: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
@@ -118,13 +131,89 @@ def long_tail_indices(targets: ArrayLike, counts: Sequence[int], seed: int = 0) 
             raise InputError(
                 f"class {c} cannot supply its count", got=count, allowed=f"1 to {there}, the images it has"
             )
-    # The legacy generator is the published one: numpy promises its stream for ever.
+    # The published subsets come from the legacy generator, whose stream numpy has frozen.
     stream = np.random.RandomState(seed)
-    kept = []
-    for members, count in zip(_members(labels, available), counts, strict=True):
+    of_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(available)[:-1])
+    for members in of_class:
         stream.shuffle(members)
-        kept.append(members[:count])
-    return np.concatenate(kept)
+    return np.concatenate([members[:count] for members, count in zip(of_class, counts, strict=True)])
+
+
+def tail_counts(source: Source, data: Data) -> list[int]:
+    """How many training images of a source each class keeps.
+
+    A pre-cut pack falls from its largest class on, by frequency. A source with equal class sizes falls in
+    label order from its smallest class on, ICText-LT in label order from the published count on. Everything
+    else follows `natural_tail_counts`.
+
+    Raises:
+        InputError: a class would keep no image, or ICText-LT or a pre-cut pack has too few.
+    """
+    factor, profile, num_classes = data.imbalance_factor, data.profile, len(source.counts)
+    facts, carried = SOURCES[data.name], source.carried
+    if factor is None:
+        return list(source.counts)
+    if carried is not None:
+        order = _by_frequency(carried)
+        counts = _in_label_order(long_tail_counts(max(carried), num_classes, factor, profile), order)
+        reach = f"the pack reaches from imbalance_factor {max(carried) / min(carried):g} on"
+        _check_supply(source, carried, counts, data, f"{reach}; for less take the original data")
+        return counts
+    if facts.balanced:
+        return long_tail_counts(min(source.counts), num_classes, factor, profile)
+    if facts.largest_class is not None:
+        counts = long_tail_counts(facts.largest_class, num_classes, factor, profile)
+        fix = "raise data.imbalance_factor, or take the data as they are: data.imbalance_factor=null"
+        _check_supply(source, source.counts, counts, data, fix)
+        return counts
+    return natural_tail_counts(source.counts, factor, profile)
+
+
+def tail_ranks(source: Source, data: Data) -> NDArray[np.int64]:
+    """The place of each training image in the reference shuffle of its class; a pack carries its own."""
+    if source.ranks is not None:
+        return source.ranks
+    ranks = np.empty(len(source.train), dtype=np.int64)
+    shuffled = long_tail_indices(source.train.labels, source.counts, data.seed)
+    ranks[shuffled] = np.concatenate([np.arange(count) for count in source.counts])
+    return ranks
+
+
+def tail_rows(source: Source, data: Data) -> NDArray[np.int64]:
+    """Positions of the training images that are kept, in the order they are held."""
+    if data.imbalance_factor is None:
+        return np.arange(len(source.train))
+    ranks, labels = tail_ranks(source, data), source.train.labels
+    by_class = np.lexsort((ranks, labels))
+    kept = ranks < np.asarray(tail_counts(source, data))[labels]
+    return by_class[kept[by_class]]
+
+
+def held_out(labels: NDArray[np.int64], fraction: float, seed: int, least: int = 0) -> NDArray[np.bool_]:
+    """Mark the nearest whole number to `fraction` of each class, but never all of it.
+
+    Args:
+        labels: (N,), integers >= 0.
+        fraction: part of each class to mark, between 0 and 1.
+        seed: any integer >= 0.
+        least: images to mark at least, in a class that has more than that.
+
+    Returns:
+        A mask (N,).
+    """
+    counts = np.bincount(labels).tolist()
+    sizes = [max(min(max(round(count * fraction), least), count - 1), 0) for count in counts]
+    return part_of_each_class(labels, sizes, seed)
+
+
+def part_of_each_class(labels: NDArray[np.int64], sizes: Sequence[int], seed: int) -> NDArray[np.bool_]:
+    """A mask (N,) with `sizes[c]` images of each class c marked, chosen at random by any seed >= 0."""
+    # RandomState's stream is frozen, so a split is the same under every numpy.
+    stream = np.random.RandomState(seed % 2**32)
+    marked = np.zeros(len(labels), dtype=np.bool_)
+    for c, size in enumerate(sizes):
+        marked[stream.permutation(np.flatnonzero(labels == c))[:size]] = True
+    return marked
 
 
 def _curve(max_count: int, num_classes: int, imbalance_factor: float, profile: Profile) -> list[int]:
@@ -132,21 +221,24 @@ def _curve(max_count: int, num_classes: int, imbalance_factor: float, profile: P
         head = max(num_classes // 2, 1)
         return [max_count] * head + [int(max_count / imbalance_factor)] * (num_classes - head)
     last = max(num_classes - 1, 1)
-    # Where one image is due, rounding may make 0.999… of it.
+    # Rounding may give 0.999… where exactly one image is due.
     least = int(max_count >= imbalance_factor)
     return [max(least, int(max_count * imbalance_factor ** (-c / last))) for c in range(num_classes)]
 
 
-def _members(labels: NDArray[np.int64], counts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+def _by_frequency(counts: Sequence[int]) -> list[int]:
+    return sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+
+
+def _in_label_order(ranked: Sequence[int], order: Sequence[int]) -> list[int]:
+    return [count for _, count in sorted(zip(order, ranked, strict=True))]
 
 
 def _labels(targets: ArrayLike, num_classes: int) -> NDArray[np.int64]:
     labels = np.asarray(targets)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise InputError(
-            "targets must be one integer per image", got=f"{labels.dtype} of shape {labels.shape}"
-        )
+        got = f"{labels.dtype} of shape {labels.shape}"
+        raise InputError("targets must be one integer per image", got=got)
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(outside):
         raise InputError(
@@ -163,11 +255,8 @@ def _check_arguments(max_count: int, num_classes: int, imbalance_factor: float, 
     if max_count < 1:
         raise InputError("the largest class needs an image", got=f"max_count = {max_count}", allowed=">= 1")
     if not 1 <= imbalance_factor < float("inf"):
-        raise InputError(
-            "the imbalance factor is largest over smallest count",
-            got=imbalance_factor,
-            allowed="finite and >= 1",
-        )
+        what = "the imbalance factor is largest over smallest count"
+        raise InputError(what, got=imbalance_factor, allowed="finite and >= 1")
     if profile not in ("exp", "step"):
         raise InputError("unknown profile", got=profile, allowed="exp, step")
 
@@ -181,3 +270,18 @@ def _check_none_empty(counts: Sequence[int], classes: Sequence[int], imbalance_f
                 allowed=f"at most {max(counts)}",
                 fix="lower the imbalance factor",
             )
+
+
+def _check_supply(
+    source: Source, available: Sequence[int], counts: Sequence[int], data: Data, fix: str
+) -> None:
+    triples = zip(source.class_names, available, counts, strict=True)
+    short = [f"{name} {there} of {count}" for name, there, count in triples if there < count]
+    if short:
+        raise InputError(
+            f"{len(short)} classes have too few images: imbalance_factor {data.imbalance_factor:g}, "
+            f"profile {data.profile}",
+            where=source.description,
+            got=", ".join(short[:MOST_NAMED]),
+            fix=fix,
+        )

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffds.data.dataset import Dataset
-from ffds.data.held_out import held_out
+from ffds.data.long_tail import held_out, tail_rows
 from ffds.data.source import Labelled, Source
 from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import kept, stay_in_files, without_unreadable
-from ffds.data.tail import tail_rows
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed

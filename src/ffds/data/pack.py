@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ffds.data.decode import image_threads
+from ffds.data.long_tail import tail_ranks, tail_rows
 from ffds.data.open import open_source
 from ffds.data.source import Labelled
-from ffds.data.tail import tail_ranks, tail_rows
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 

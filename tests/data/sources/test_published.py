@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ffds.data.long_tail import tail_counts, tail_rows
 from ffds.data.open import open_dataset, open_source
-from ffds.data.tail import tail_counts, tail_rows
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -48,7 +48,7 @@ def test_subsets_of_the_packs(name, as_parquet):
         rows = tail_rows(source, data)
         assert len(rows) == total
         np.testing.assert_array_equal(rows, np.flatnonzero(stored < counts[labels]))
-    with pytest.raises(InputError, match=r"cut too far(.*\n)+.*from imbalance_factor 10 on"):
+    with pytest.raises(InputError, match=r"too few images(.*\n)+.*from imbalance_factor 10 on"):
         tail_counts(source, settings(name, as_parquet, imbalance_factor=5.0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from ffds.data.held_out import part_of_each_class
+from ffds.data.long_tail import part_of_each_class
 from ffds.data.source import ArrayImages, Labelled, Source
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed

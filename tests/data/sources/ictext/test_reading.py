@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from ffds.data import open_dataset
+from ffds.data.long_tail import tail_rows
 from ffds.data.open import open_source
 from ffds.data.sources.ictext.layout import PAPER
-from ffds.data.tail import tail_rows
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 from tests.data.sources.ictext.layouts import INDEX, ORDER, layout, picture, values
