@@ -258,7 +258,7 @@ def test_a_truncated_file_is_named_and_made_anew(length, twelve, place, capsys, 
     np.testing.assert_array_equal(open_dataset(twelve).train.images, right)
     assert len(decoded) == 12
     said = capsys.readouterr().err
-    assert said.startswith(f"warning: {file} is no use")
+    assert said.startswith(f"warning: {file} is damaged")
     assert said.count("\n") == 1
     del decoded[:]
     np.testing.assert_array_equal(open_dataset(twelve).train.images, right)
@@ -277,7 +277,7 @@ def test_a_pickle_is_not_opened(twelve, place, tmp_path, capsys):
     for images in (np.array([Hostile()], dtype=object), np.zeros(1)):
         np.savez(file, images=images, about=np.array([Hostile()], dtype=object))
         as_without(twelve)
-        assert "is no use" in capsys.readouterr().err
+        assert "is damaged" in capsys.readouterr().err
     np.savez(file, images=np.array([Hostile()], dtype=object), about=about)
     as_without(twelve)
     assert not (tmp_path / "canary").exists()
@@ -385,7 +385,7 @@ open_dataset(data)
 
 SLOWLY = """
 import hashlib, os, time
-from ffds.data import images
+from ffds.data import decode as images
 decode = images.decode
 def slowly(content, stored):
     with open(sys.argv[2], "a") as log:

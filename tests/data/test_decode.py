@@ -1,15 +1,33 @@
+"""Image files to pixels: as torchvision and Pillow do it, no bad image let through; and their digest."""
+
+import os
 import struct
+import tempfile
 import threading
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
 from ffds.data import decode as decoding
-from ffds.data.decode import PART, PARTS_AHEAD, Encoded, FileImages, Stored, decode, decode_all
+from ffds.data.decode import (
+    BATCH,
+    BATCHES_AHEAD,
+    MAX_THREADS,
+    Encoded,
+    FileImages,
+    Stored,
+    decode,
+    decode_all,
+    image_threads,
+    pixels_digest,
+)
 from ffds.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -25,19 +43,18 @@ def encoded(array, form="PNG", **options):
     return content.getvalue()
 
 
-def bomb(side=20_000):
-    """A PNG of a few bytes that says it has 400 million pixels."""
+def bomb(side):
+    """A PNG of a few bytes that claims to have side² pixels."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+# One image
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "TIFF", "PPM"])
@@ -56,16 +73,14 @@ def test_grey_becomes_three_channels_or_stays_one():
 
 
 def test_orientation_is_respected():
-    array = picture()
-    exif = Image.Exif()
+    array, exif = picture(), Image.Exif()
     exif[0x0112] = 6
-    np.testing.assert_array_equal(
-        decode(encoded(array, exif=exif.tobytes()), Stored()), np.rot90(array, k=-1, axes=(0, 1))
-    )
+    upright = decode(encoded(array, exif=exif.tobytes()), Stored())
+    np.testing.assert_array_equal(upright, np.rot90(array, k=-1, axes=(0, 1)))
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_pixels_under_a_broken_orientation_stay_as_they_are(form):
+def test_a_broken_orientation_is_ignored(form):
     array = picture(40, 40)
     options = {"lossless": True} if form == "WEBP" else {}
     content = encoded(array, form, exif=b"Exif\0\0neither order of bytes", **options)
@@ -86,122 +101,34 @@ def test_the_centre_is_kept_as_torchvision_does(shape):
     ramp = np.add.outer(np.arange(shape[0]), 2 * np.arange(shape[1])).astype(np.uint8)
     array = np.stack([ramp, ramp // 2, 255 - ramp], axis=-1)
     expected = v2.CenterCrop(20)(v2.Resize(20, antialias=True)(Image.fromarray(array)))
-    found = decode(encoded(array), Stored(20))
-    assert found.shape == (20, 20, 3)
-    assert np.abs(found.astype(int) - np.asarray(expected)).mean() < 2
+    pixels = decode(encoded(array), Stored(20))
+    assert pixels.shape == (20, 20, 3)
+    assert np.abs(pixels.astype(int) - np.asarray(expected)).mean() < 2
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
-def test_a_panorama_takes_no_room(fit):
+def test_a_panorama_takes_little_memory(fit):
     for size in ((1, 15_000), (15_000, 1)):
         assert decode(encoded(picture(*size)), Stored(256, fit=fit)).shape == (256, 256, 3)
 
 
 @pytest.mark.parametrize("side", [6, 32, 50])
-@pytest.mark.parametrize("shape", [(20, 41), (41, 20), (41, 40), (40, 41), (7, 90), (33, 33)])
+@pytest.mark.parametrize("shape", [(20, 41), (41, 20), (41, 40), (7, 90), (33, 33)])
 def test_padding_adds_black_and_loses_nothing(shape, side):
     array, long = picture(*shape), max(shape)
     square = np.zeros((long, long, 3), dtype=np.uint8)
     top, left = (long - shape[0]) // 2, (long - shape[1]) // 2
     square[top : top + shape[0], left : left + shape[1]] = array
     expected = Image.fromarray(square).resize((side, side), Image.Resampling.BILINEAR)
-    found = decode(encoded(array), Stored(side, fit="pad"))
+    pixels = decode(encoded(array), Stored(side, fit="pad"))
     # Both directions are resampled and rounded in turn: in another order the last bit may differ.
-    assert np.abs(found.astype(int) - np.asarray(expected)).max() <= (1 if shape[0] > shape[1] else 0)
+    assert np.abs(pixels.astype(int) - np.asarray(expected)).max() <= (1 if shape[0] > shape[1] else 0)
 
 
 def test_padding_of_one_channel():
-    found = decode(encoded(picture(4, 8, channels=1)), Stored(8, "L", "pad"))
-    assert found.shape == (8, 8, 1)
-    assert (found[[0, 1, 6, 7]] == 0).all()
-
-
-FAULTS = {
-    "truncated": encoded(picture(40, 40), "JPEG")[:300],
-    "no bytes": b"",
-    "not an image": b"class,label\ncat,0\n",
-    "bomb": bomb(),
-    "large bomb": bomb(12_000),
-    "16 bits": encoded(np.full((4, 4, 1), 40_000, dtype=np.uint16)),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_image_is_named_or_skipped_but_never_replaced(fault, tmp_path):
-    arrays = [picture(4, 4) for _ in range(3)]
-    contents = [encoded(arrays[0]), FAULTS[fault], encoded(arrays[1]), encoded(arrays[2])]
-    paths = tuple(tmp_path / f"{k}.png" for k in range(4))
-    for path, content in zip(paths, contents, strict=True):
-        path.write_bytes(content)
-    images = FileImages(paths, Stored())
-    with pytest.raises(InputError, match=r"an image cannot be read\n.*1\.png"):
-        images.read(np.arange(4), "stop")
-    found, bad = images.read(np.array([3, 1, 0]), "skip")
-    assert list(bad) == [1]
-    assert "1.png: " in bad[1]
-    np.testing.assert_array_equal(found[[0, 2]], [arrays[2], arrays[0]])
-
-
-def test_order_is_kept_over_many_batches():
-    arrays = [np.full((2, 2, 3), k % 256, dtype=np.uint8) for k in range(300)]
-    items = [Encoded(k, str(k), encoded(array)) for k, array in enumerate(arrays)]
-    found, bad = decode_all([items[200:], items[:200]], 300, Stored(), "stop")
-    assert not bad
-    np.testing.assert_array_equal(found, arrays)
-
-
-def test_images_are_asked_for_no_faster_than_they_are_decoded(monkeypatch):
-    content, done, ahead = encoded(picture(2, 2)), [], []
-    monkeypatch.setattr(
-        decoding, "decode", lambda content, stored: done.append(content) or decode(content, stored)
-    )
-
-    def batches():
-        for start in range(0, 50 * PART, PART):
-            ahead.append(start - len(done))
-            yield [Encoded(start + k, "a.png", content) for k in range(PART)]
-
-    decode_all(batches(), 50 * PART, Stored(), "stop")
-    assert len(done) == 50 * PART
-    assert max(ahead) <= PARTS_AHEAD * PART
-
-
-def test_a_bad_image_stops_the_decoding_of_those_behind_it(monkeypatch):
-    content, done = encoded(picture(2, 2)), []
-    monkeypatch.setattr(
-        decoding, "decode", lambda content, stored: done.append(content) or decode(content, stored)
-    )
-    items = [Encoded(k, f"{k}.png", b"bad" if k == 3 else content) for k in range(100 * PART)]
-    before = threading.active_count()
-    with pytest.raises(InputError, match=r"3\.png"):
-        decode_all([items], len(items), Stored(), "stop")
-    assert len(done) <= (PARTS_AHEAD + 1) * PART
-    assert threading.active_count() == before
-
-
-def test_pixels_of_bad_images_are_zero():
-    items = [Encoded(0, "a.png", encoded(picture(2, 2))), Encoded(1, "b.png", b"bad")]
-    found, bad = decode_all([items], 2, Stored(), "skip")
-    assert list(bad) == [1]
-    assert not found[1].any()
-
-
-def test_different_sizes_need_a_size():
-    items = [Encoded(0, "a.png", encoded(picture(4, 4))), Encoded(1, "b.png", encoded(picture(4, 5)))]
-    with pytest.raises(InputError, match=r"differ in size\n.*b\.png\n.*5x4\n.*4x4") as caught:
-        decode_all([items], 2, Stored(), "skip")
-    assert "data.image_size" in str(caught.value)
-    assert decode_all([items], 2, Stored(3), "stop").images.shape == (2, 3, 3, 3)
-
-
-def test_nothing_readable_is_an_error():
-    with pytest.raises(InputError, match="no image can be read"):
-        decode_all([[Encoded(0, "a.png", None)]], 1, Stored(), "skip")
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.png"):
-        FileImages((tmp_path / "gone.png",), Stored()).read(np.arange(1), "stop")
+    pixels = decode(encoded(picture(4, 8, channels=1)), Stored(8, "L", "pad"))
+    assert pixels.shape == (8, 8, 1)
+    assert (pixels[[0, 1, 6, 7]] == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(600, 904), (1304, 520), (256, 256)])
@@ -209,10 +136,10 @@ def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_without_a_visible_differe
     smooth = Image.fromarray(picture(8, 10)).resize(shape[::-1], Image.Resampling.BICUBIC)
     content = encoded(np.asarray(smooth), "JPEG", quality=95)
     whole = encoded(decode(content, Stored()))
-    found, expected = (decode(one, Stored(64)).astype(int) for one in (content, whole))
-    assert (found != expected).any(), "it was decoded whole"
-    assert np.abs(found - expected).mean() < 1
-    assert np.abs(found - expected).max() < 10
+    pixels, expected = (decode(one, Stored(64)).astype(int) for one in (content, whole))
+    assert (pixels != expected).any(), "it was decoded whole"
+    assert np.abs(pixels - expected).mean() < 1
+    assert np.abs(pixels - expected).max() < 10
     padded = (decode(one, Stored(64, fit="pad")) for one in (content, whole))
     np.testing.assert_array_equal(*padded)
 
@@ -222,3 +149,148 @@ def test_a_jpeg_less_than_four_times_as_large_is_decoded_whole(side):
     content = encoded(picture(255, 255), "JPEG")
     whole = encoded(decode(content, Stored()))
     np.testing.assert_array_equal(decode(content, Stored(side)), decode(whole, Stored(side)))
+
+
+# Many images
+
+FAULTS = {
+    "truncated": encoded(picture(40, 40), "JPEG")[:300],
+    "no bytes": b"",
+    "not an image": b"class,label\ncat,0\n",
+    "bomb": bomb(20_000),
+    "16 bits": encoded(np.full((4, 4, 1), 40_000, dtype=np.uint16)),
+}
+
+
+def files_of(contents, directory):
+    paths = tuple(Path(directory, f"{k}.png") for k in range(len(contents)))
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_image_is_named_or_skipped_but_never_replaced(fault, tmp_path):
+    arrays = [picture(4, 4) for _ in range(3)]
+    contents = [encoded(arrays[0]), FAULTS[fault], encoded(arrays[1]), encoded(arrays[2])]
+    images = FileImages(files_of(contents, tmp_path), Stored())
+    with pytest.raises(InputError, match=r"an image cannot be read\n.*1\.png"):
+        images.read(np.arange(4), "stop")
+    pixels, bad = images.read(np.array([3, 1, 0]), "skip")
+    assert list(bad) == [1]
+    assert "1.png: " in bad[1]
+    np.testing.assert_array_equal(pixels[[0, 2]], [arrays[2], arrays[0]])
+    assert not pixels[1].any()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_bomb_of_which_pillow_only_warns_is_refused():
+    with pytest.raises(InputError, match=r"DecompressionBomb.*144000000 pixels"):
+        decode_all([[Encoded(0, "a.png", bomb(12_000))]], 1, Stored(4), "stop")
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "0.png")
+    (tmp_path / "1.png").mkdir()
+    for name, reason in (("0", "not a regular file"), ("1", "not a regular file"), ("2", "No such file")):
+        with pytest.raises(InputError, match=rf"{name}\.png\n.*{reason}"):
+            FileImages((tmp_path / f"{name}.png",), Stored()).read(np.arange(1), "stop")
+
+
+def test_order_is_kept_over_many_batches():
+    arrays = [np.full((2, 2, 3), k % 256, dtype=np.uint8) for k in range(300)]
+    items = [Encoded(k, str(k), encoded(array)) for k, array in enumerate(arrays)]
+    pixels, bad = decode_all([items[200:], items[:200]], 300, Stored(), "stop")
+    assert not bad
+    np.testing.assert_array_equal(pixels, arrays)
+
+
+def test_images_are_asked_for_no_faster_than_they_are_decoded(monkeypatch):
+    content, done, ahead = encoded(picture(2, 2)), [], []
+    monkeypatch.setattr(decoding, "decode", lambda *given: done.append(given) or decode(*given))
+
+    def batches():
+        for start in range(0, 50 * BATCH, BATCH):
+            ahead.append(start - len(done))
+            yield [Encoded(start + k, "a.png", content) for k in range(BATCH)]
+
+    decode_all(batches(), 50 * BATCH, Stored(), "stop")
+    assert len(done) == 50 * BATCH
+    assert max(ahead) <= BATCHES_AHEAD * BATCH
+
+
+def test_a_bad_image_stops_the_decoding_of_those_behind_it(tmp_path, monkeypatch):
+    done, before = [], threading.active_count()
+    good, bad = files_of([encoded(picture(2, 2)), b"bad"], tmp_path)
+    monkeypatch.setattr(decoding, "decode", lambda *given: done.append(given) or decode(*given))
+    images = FileImages((good, good, bad, *[good] * 100 * BATCH), Stored())
+    with pytest.raises(InputError, match=r"1\.png"):
+        images.read(np.arange(len(images.paths)), "stop")
+    assert len(done) <= (BATCHES_AHEAD + 1) * BATCH
+    assert threading.active_count() == before
+
+
+def test_different_sizes_need_a_size():
+    items = [Encoded(0, "a.png", encoded(picture(4, 4))), Encoded(1, "b.png", encoded(picture(4, 5)))]
+    with pytest.raises(InputError, match=r"differ in size\n.*b\.png\n.*5x4\n.*4x4(.*\n)+.*data\.image_size"):
+        decode_all([items], 2, Stored(), "skip")
+    assert decode_all([items], 2, Stored(3), "stop").images.shape == (2, 3, 3, 3)
+
+
+def test_nothing_readable_is_an_error():
+    with pytest.raises(InputError, match="no image can be read"):
+        decode_all([[Encoded(0, "a.png", None)]], 1, Stored(), "skip")
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (3, 3), (1000, MAX_THREADS)])
+def test_a_thread_for_each_core_up_to_a_bound(cores, expected, monkeypatch):
+    monkeypatch.setattr(decoding, "usable_cores", lambda: cores)
+    # Work that waits for the others: it ends only if so many threads run at once.
+    barrier = threading.Barrier(expected)
+    with image_threads() as pool:
+        assert len(list(pool.map(lambda _: barrier.wait(10), range(expected)))) == expected
+        assert len(set(pool.map(lambda _: threading.get_ident(), range(4 * expected)))) <= expected
+
+
+# The digest
+
+CONTENTS = st.lists(st.binary(max_size=3), max_size=4)
+
+
+def digest_of(contents, choices=()):
+    with tempfile.TemporaryDirectory() as directory:
+        return pixels_digest(files_of(contents, directory), *choices)
+
+
+@settings(deadline=None, max_examples=50)
+@given(CONTENTS.filter(bool), CONTENTS, CONTENTS.filter(bool), CONTENTS)
+def test_digests_are_equal_where_all_parts_are_equal(contents, choices, others, other_choices):
+    equal = (contents, choices) == (others, other_choices)
+    assert (digest_of(contents, choices) == digest_of(others, other_choices)) == equal
+    assert digest_of(contents, choices) == digest_of(contents, choices)
+
+
+def test_parts_of_a_digest_do_not_run_into_each_other():
+    parts = [([b"ab", b"c"],), ([b"a", b"bc"],), ([b"abc"],), ([b"abc", b""],), ([b"abc"], [b""])]
+    assert len({digest_of(*each) for each in parts}) == len(parts)
+
+
+def test_no_digest_where_there_is_nothing_to_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for files in ([], [tmp_path / "gone"], [tmp_path], [tmp_path / "pipe"]):
+        assert pixels_digest(files) is None
+
+
+def test_another_library_or_format_gives_another_digest(monkeypatch):
+    digests = {digest_of([b"a"])}
+    version = decoding.features.version
+    for changed in decoding.LIBRARIES:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                decoding.features, "version", lambda name, c=changed: "0" if name == c else version(name)
+            )
+            digests.add(digest_of([b"a"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "CACHE_FORMAT", decoding.CACHE_FORMAT + 1)
+        digests.add(digest_of([b"a"]))
+    assert len(digests) == len(decoding.LIBRARIES) + 2

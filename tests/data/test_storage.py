@@ -1,4 +1,4 @@
-"""Which images stay in their files, and what is said about it."""
+"""Which images stay in their files, and what the user is told about it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ffds.data import open_dataset
-from ffds.data.storage import machine_memory
+from ffds.data import open_dataset, storage
 from ffds.data.streaming import StreamedImages
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
@@ -35,103 +34,85 @@ def opened(root, **settings):
     return open_dataset(Data(name="folder", root=str(root), **settings))
 
 
-def has_memory(monkeypatch, amount):
-    monkeypatch.setattr("ffds.data.storage.machine_memory", lambda: amount)
+def set_memory(monkeypatch, amount):
+    monkeypatch.setattr(storage, "machine_memory", lambda: amount)
 
 
-def stays(dataset):
-    kinds = {isinstance(split.images, StreamedImages) for split in (dataset.train, dataset.test)}
-    (found,) = kinds
-    return found
+def is_streamed(dataset):
+    (streamed,) = {isinstance(split.images, StreamedImages) for split in (dataset.train, dataset.test)}
+    return streamed
 
 
-@pytest.mark.parametrize(("amount", "streamed"), [(3 * DECODED, False), (3 * DECODED - 1, True)])
+@pytest.mark.parametrize(("amount", "streamed"), [(3 * DECODED, False), (3 * DECODED - 3, True)])
 def test_up_to_a_third_of_the_memory(amount, streamed, root, monkeypatch, capsys):
-    has_memory(monkeypatch, amount)
-    assert stays(opened(root)) is streamed
-    told = capsys.readouterr().err
+    set_memory(monkeypatch, amount)
+    assert is_streamed(opened(root)) is streamed
+    message = capsys.readouterr().err
     if streamed:
-        assert told.count("\n") == 1
-        assert told.startswith(f"image folder {root}: 11 images, ")
-        assert "more than a third of" in told
-        assert "stay in their files; the training process will decode them" in told
+        assert message.count("\n") == 1
+        assert message.startswith(f"image folder {root}: 11 images, ")
+        assert "more than a third of" in message
+        assert "stay in their files; the training process will decode them" in message
     else:
-        assert told == ""
+        assert message == ""
 
 
-def test_what_is_left_out_takes_no_memory(root, monkeypatch):
+def test_images_outside_the_tail_take_no_memory(root, monkeypatch):
     kept = sum(opened(root, imbalance_factor=4.0).class_counts) + 2
     assert kept < 11
-    has_memory(monkeypatch, 3 * kept * SIDE * SIDE * 3)
-    assert not stays(opened(root, imbalance_factor=4.0))
-    assert stays(opened(root))
+    set_memory(monkeypatch, 3 * kept * SIDE * SIDE * 3)
+    assert not is_streamed(opened(root, imbalance_factor=4.0))
+    assert is_streamed(opened(root))
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_WORLD_SIZE", "WORLD_SIZE"])
 def test_ranks_share_the_memory(variable, root, monkeypatch):
-    has_memory(monkeypatch, 6 * DECODED - 1)
-    assert not stays(opened(root))
+    set_memory(monkeypatch, 6 * DECODED - 6)
+    assert not is_streamed(opened(root))
     monkeypatch.setenv(variable, "2")
-    assert stays(opened(root))
+    assert is_streamed(opened(root))
 
 
-def test_only_the_first_rank_speaks(root, monkeypatch, capsys):
+def test_the_recipe_decides_and_only_the_first_rank_speaks(root, monkeypatch, capsys):
+    set_memory(monkeypatch, 1)
+    assert not is_streamed(opened(root, in_memory=True))
+    set_memory(monkeypatch, 2**60)
+    assert is_streamed(opened(root, in_memory=False, workers=3))
+    message = f"image folder {root}: 11 images stay in their files; 3 workers will decode them\n"
+    assert capsys.readouterr().err == message
     monkeypatch.setenv("RANK", "1")
-    opened(root, in_memory=False)
+    assert is_streamed(opened(root, in_memory=False))
     assert capsys.readouterr().err == ""
-
-
-def test_the_recipe_decides(root, monkeypatch, capsys):
-    has_memory(monkeypatch, 1)
-    assert not stays(opened(root, in_memory=True))
-    has_memory(monkeypatch, 2**60)
-    assert stays(opened(root, in_memory=False, workers=3))
-    assert capsys.readouterr().err == (
-        f"image folder {root}: 11 images stay in their files; 3 workers will decode them\n"
-    )
 
 
 def test_images_of_one_size_may_be_left_as_they_are(tmp_path, monkeypatch):
     for split in ("train", "test"):
         for name in ("a", "b"):
             write_picture(tmp_path / split / name / "1.png", 0, (5, 7))
-    has_memory(monkeypatch, 3 * 4 * 5 * 7 * 3 - 1)
+    set_memory(monkeypatch, 3 * 4 * 5 * 7 * 3 - 3)
     dataset = opened(tmp_path, image_size=None)
-    assert stays(dataset)
+    assert is_streamed(dataset)
     assert dataset.train.images.shape == (2, 7, 5, 3)
     write_picture(tmp_path / "train" / "b" / "1.png", 0, (6, 7))
     with pytest.raises(InputError, match="images differ in size"):
-        opened(tmp_path, image_size=None).train.images.batches([np.arange(2)], np.empty).__next__()
+        list(opened(tmp_path, image_size=None).train.images.batches([np.arange(2)], np.empty))
 
 
-@pytest.mark.parametrize("name", ["digits"])
-def test_several_images_in_one_file_cannot_stay_there(name):
+def test_several_images_in_one_file_cannot_stay_there():
     with pytest.raises(InputError, match=r"cannot stay in their files(.*\n)+.*one file for each .*folder"):
-        open_dataset(Data(name=name, in_memory=False))
+        open_dataset(Data(name="digits", in_memory=False))
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [("1", 6), ("4", 1), ("100", 1)])
-def test_a_worker_for_each_core(ranks, workers, root, monkeypatch):
-    monkeypatch.setattr("ffds.data.storage.sys.platform", "darwin")
-    monkeypatch.setattr("ffds.data.storage.os.cpu_count", lambda: 6)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-    assert opened(root, in_memory=False, workers=None).train.images.decoders.workers == workers
-    monkeypatch.setattr("ffds.data.storage.os.cpu_count", lambda: 1000)
-    if ranks == "1":
-        assert opened(root, in_memory=False, workers=None).train.images.decoders.workers == 8
-
-
-def test_splits_share_their_workers(root):
-    dataset = opened(root, in_memory=False, validation=0.3)
-    assert dataset.train.images.decoders is dataset.test.images.decoders is dataset.validation.images.decoders
-
-
-# Bad images
+@pytest.mark.parametrize(("ranks", "cores", "workers"), [(1, 6, 6), (4, 6, 1), (100, 6, 1), (1, 1000, 8)])
+def test_a_worker_for_each_core(ranks, cores, workers, root, monkeypatch):
+    monkeypatch.setattr(storage, "usable_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert opened(root, in_memory=False, workers=None).train.images.workers == workers
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("settings", [{}, {"imbalance_factor": 2.0, "validation": 0.3}])
-def test_what_cannot_be_read_is_left_out_as_in_memory(workers, settings, tmp_path, capsys):
+def test_unreadable_images_are_left_out_as_in_memory(workers, settings, tmp_path, capsys):
     write_folder(tmp_path, {"a": 50, "b": 20}, {"a": 3, "b": 2})
     for name in ("train/a/000.jpg", "train/a/041.png", "train/b/019.png", "test/b/000.jpg"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:90])
@@ -140,7 +121,7 @@ def test_what_cannot_be_read_is_left_out_as_in_memory(workers, settings, tmp_pat
     assert capsys.readouterr().err == ""
     ours = opened(tmp_path, in_memory=False, workers=workers, **settings)
     assert "images checked" in capsys.readouterr().err
-    assert stays(ours)
+    assert is_streamed(ours)
     assert ours.skipped == theirs.skipped
     assert len(ours.skipped) == 4
     assert ours.class_counts == theirs.class_counts
@@ -150,7 +131,7 @@ def test_what_cannot_be_read_is_left_out_as_in_memory(workers, settings, tmp_pat
         np.testing.assert_array_equal(one.images[:], other.images)
 
 
-def test_nothing_that_can_be_read(tmp_path):
+def test_no_readable_image_at_all(tmp_path):
     for split in ("train", "test"):
         for name in ("a", "b"):
             write_picture(tmp_path / split / name / "1.png", 0).write_bytes(b"no image")
@@ -160,21 +141,17 @@ def test_nothing_that_can_be_read(tmp_path):
         opened(tmp_path, in_memory=False, image_size=None)
 
 
-# How much memory there is
-
-
 def test_memory_is_that_of_the_machine_or_of_the_container(tmp_path, monkeypatch):
     none, limit = tmp_path / "none", tmp_path / "limit"
-    monkeypatch.setattr("ffds.data.storage.CONTROL_GROUP", (str(none),))
-    physical = machine_memory()
-    assert physical == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setattr("ffds.data.storage.CONTROL_GROUP", (str(none), str(limit)))
+    monkeypatch.setattr(storage, "MEMORY_LIMITS", (str(none), str(limit)))
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert storage.machine_memory() == physical
     for text, expected in (("max\n", physical), ("4096\n", 4096), (f"{2**63}\n", physical)):
         limit.write_text(text)
-        assert machine_memory() == expected
+        assert storage.machine_memory() == expected
 
 
-def test_the_sum_of_the_images_does_not_depend_on_where_they_are_kept(root, tmp_path):
+def test_the_digest_does_not_depend_on_where_images_are_kept(root, tmp_path):
     kept = opened(root, in_memory=True).train
     streamed = opened(root, in_memory=False).train
     assert streamed.digest == kept.digest

@@ -1,19 +1,28 @@
-"""Images in their files against the same images in memory: equal to the last bit, in every batch."""
+"""Images in their files against the same images in memory: equal to the last bit; and the workers' fate."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ffds.data import decode as decoding
 from ffds.data import open_dataset
+from ffds.data.decode import FileImages, Stored
 from ffds.data.loader import EvalBatches, TrainBatches
-from ffds.data.transforms import TrainTransform
-from ffds.errors import InputError
+from ffds.data.streaming import PIECE, decode_pieces
+from ffds.errors import FfdsError, InputError
 from ffds.recipes.schema import Data
-from tests.data.pictures import write_folder
+from tests.data.pictures import write_folder, write_picture
 
 CPU = torch.device("cpu")
 SETTINGS = {"image_size": 10, "eval_resize": 12, "augment": ("resized-crop", "hflip"), "cache": False}
@@ -30,7 +39,7 @@ def data(root, **settings):
 
 
 @pytest.fixture(scope="module")
-def held(root):
+def in_memory(root):
     return open_dataset(data(root, in_memory=True))
 
 
@@ -39,10 +48,10 @@ def streamed(root):
     return open_dataset(data(root, in_memory=False, workers=2))
 
 
-def check_equal(found, expected):
-    found, expected = list(found), list(expected)
-    assert len(found) == len(expected) > 0
-    for one, other in zip(found, expected, strict=True):
+def check_equal(batches, expected):
+    batches, expected = list(batches), list(expected)
+    assert len(batches) == len(expected) > 0
+    for one, other in zip(batches, expected, strict=True):
         assert one.global_size == other.global_size
         for ours, theirs in zip(one[:3], other[:3], strict=True):
             assert ours.dtype == theirs.dtype
@@ -54,11 +63,15 @@ def train(dataset, root, batch_size=16, **ranks):
     return TrainBatches(dataset.train, data(root), batch_size=batch_size, seed=4, device=CPU, **ranks)
 
 
+def evaluate(split, root, batch_size=9, **ranks):
+    return EvalBatches(split, data(root), batch_size=batch_size, device=CPU, **ranks)
+
+
 # As an array
 
 
-def test_it_looks_like_the_array_it_would_be(held, streamed):
-    array, images = held.train.images, streamed.train.images
+def test_it_behaves_like_the_array_in_memory(in_memory, streamed):
+    array, images = in_memory.train.images, streamed.train.images
     assert isinstance(array, np.ndarray)
     assert not isinstance(images, np.ndarray)
     assert (images.shape, len(images)) == (array.shape, len(array)) == ((71, 12, 12, 3), 71)
@@ -67,104 +80,62 @@ def test_it_looks_like_the_array_it_would_be(held, streamed):
     np.testing.assert_array_equal(np.asarray(images), array)
 
 
-def test_a_part_of_a_split_stays_in_its_files(held, streamed):
+def test_a_part_of_a_split_stays_in_its_files(in_memory, streamed):
     some = np.array([3, 60, 3])
     part = streamed.train.take(some)
     assert type(part.images) is type(streamed.train.images)
-    np.testing.assert_array_equal(part.images[:], held.train.images[some])
-    np.testing.assert_array_equal(part.labels, held.train.labels[some])
-    assert streamed.class_counts == held.class_counts == [40, 20, 11]
+    np.testing.assert_array_equal(part.images[:], in_memory.train.images[some])
+    np.testing.assert_array_equal(part.labels, in_memory.train.labels[some])
+    assert streamed.class_counts == in_memory.class_counts == [40, 20, 11]
 
 
 # Batches
 
 
-@pytest.mark.parametrize("batch_size", [1, 16, 70, 500])
-@pytest.mark.parametrize("start_step", [0, 1])
-def test_training_batches_are_bit_equal(batch_size, start_step, held, streamed, root):
-    if len(train(held, root, batch_size)) > start_step:
-        for epoch in (0, 3):
-            ours, theirs = (train(one, root, batch_size).epoch(epoch, start_step) for one in (streamed, held))
-            check_equal(ours, theirs)
-
-
-def test_evaluation_batches_are_bit_equal(held, streamed, root):
-    for split in ("train", "test"):
-        ours, theirs = (
-            EvalBatches(getattr(one, split), data(root), batch_size=9, device=CPU) for one in (streamed, held)
-        )
-        check_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_batches_are_prepared_in_one_thread_and_used_in_all(fails, held, streamed, root, monkeypatch):
-    """The decoding processes have the other cores; images in memory leave them to the augmentation."""
-    prepare, threads = TrainTransform.__call__, []
-
-    def noted(*arguments, **settings):
-        threads.append(torch.get_num_threads())
-        if fails:
-            raise ZeroDivisionError
-        return prepare(*arguments, **settings)
-
-    monkeypatch.setattr(TrainTransform, "__call__", noted)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for dataset, expected in ((streamed, 1), (held, 2)):
-            epoch = train(dataset, root).epoch(0)
-            with pytest.raises(ZeroDivisionError) if fails else nullcontext():
-                next(epoch)
-            assert (threads.pop(), torch.get_num_threads()) == (expected, 2)
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.parametrize(("batch_size", "start_step"), [(1, 69), (16, 0), (16, 1), (70, 0), (500, 0)])
+def test_training_batches_are_bit_equal(batch_size, start_step, in_memory, streamed, root):
+    state = torch.get_rng_state()
+    for epoch in (0, 3):
+        check_equal(*(train(one, root, batch_size).epoch(epoch, start_step) for one in (streamed, in_memory)))
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_the_number_of_workers_changes_nothing(workers, held, root):
+def test_the_number_of_workers_changes_nothing(workers, in_memory, root):
     other = open_dataset(data(root, in_memory=False, workers=workers))
-    check_equal(train(other, root).epoch(1), train(held, root).epoch(1))
+    check_equal(train(other, root, 40).epoch(1), train(in_memory, root, 40).epoch(1))
 
 
-def test_an_evaluation_in_the_midst_of_an_epoch(held, streamed, root):
-    ours, theirs = (train(one, root).epoch(0) for one in (streamed, held))
+def test_an_evaluation_during_an_epoch(in_memory, streamed, root):
+    ours, theirs = (train(one, root).epoch(0) for one in (streamed, in_memory))
     check_equal([next(ours)], [next(theirs)])
-    test = [EvalBatches(one.test, data(root), batch_size=4, device=CPU) for one in (streamed, held)]
-    check_equal(*test)
+    check_equal(*(evaluate(one.test, root) for one in (streamed, in_memory)))
     check_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_each_rank_decodes_its_rows_only(world_size, held, root, monkeypatch):
-    from ffds.data import streaming as decoders
-
-    decoded, original = [], decoders.decode_into
-    monkeypatch.setattr(
-        decoders,
-        "decode_into",
-        lambda images, paths, *rest: decoded.extend(paths) or original(images, paths, *rest),
-    )
+def test_each_rank_decodes_its_rows_only(world_size, in_memory, root, monkeypatch):
+    decoded, decode = [], decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *given: decoded.append(given) or decode(*given))
     own = open_dataset(data(root, in_memory=False, workers=0))
     for rank in range(world_size):
         ranks = {"rank": rank, "world_size": world_size}
-        ours, theirs = (list(train(one, root, **ranks).epoch(2)) for one in (own, held))
+        ours, theirs = (list(train(one, root, **ranks).epoch(2)) for one in (own, in_memory))
         check_equal(ours, theirs)
         assert len(decoded) == sum(len(batch.labels) for batch in ours)
-        split = [EvalBatches(one.test, data(root), batch_size=5, device=CPU, **ranks) for one in (own, held)]
-        check_equal(*split)
+        check_equal(*(evaluate(one.test, root, 5, **ranks) for one in (own, in_memory)))
         decoded.clear()
 
 
-def test_a_bad_image_stops_at_its_batch_and_is_named(root, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_stops_at_its_batch_and_is_named(workers, tmp_path):
     write_folder(tmp_path, {"a": 6, "b": 6}, {"a": 1, "b": 1})
     (tmp_path / "train" / "b" / "002.jpg").write_bytes(b"GIF89a")
-    own = open_dataset(data(tmp_path, in_memory=False, workers=1))
+    own = open_dataset(data(tmp_path, in_memory=False, workers=workers))
     assert own.class_counts == [6, 6]
     with pytest.raises(InputError, match=r"cannot be read\n.*train/b/002\.jpg\n(.*\n)*.*on_bad_image=skip"):
         list(train(own, tmp_path, 4).epoch(0))
-
-
-# The same subsets
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
@@ -173,11 +144,13 @@ def test_a_bad_image_stops_at_its_batch_and_is_named(root, tmp_path):
         {"imbalance_factor": 5.0},
         {"imbalance_factor": 5.0, "validation": 0.3, "seed": 2},
         {"image_size": 12, "eval_resize": None, "validation": 0.1},
+        {"test_fraction": 0.3},
     ],
 )
-def test_tail_and_validation_are_cut_alike(settings, root):
+def test_the_same_images_are_chosen(settings, root):
+    place = root / "train" if "test_fraction" in settings else root
     ours, theirs = (
-        open_dataset(data(root, in_memory=memory, workers=1, **settings)) for memory in (False, True)
+        open_dataset(data(place, in_memory=memory, workers=1, **settings)) for memory in (False, True)
     )
     assert ours.class_counts == theirs.class_counts
     for split in ("train", "test", "validation"):
@@ -188,11 +161,144 @@ def test_tail_and_validation_are_cut_alike(settings, root):
             np.testing.assert_array_equal(one.images[:], other.images)
 
 
-def test_a_test_set_is_cut_alike(root):
-    ours, theirs = (
-        open_dataset(data(root / "train", in_memory=memory, workers=0, test_fraction=0.3))
-        for memory in (False, True)
+# The workers
+
+SIDE = 12
+SHAPE = (SIDE, SIDE, 3)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pictures")
+    return tuple(write_picture(directory / f"{k:02d}.jpg", k) for k in range(PIECE))
+
+
+def decoded(paths, pieces, workers=2, stored=Stored(SIDE), shape=SHAPE):  # noqa: B008
+    return decode_pieces(FileImages(tuple(paths), stored), shape, pieces, workers)
+
+
+def pids():
+    return sorted(child.pid for child in multiprocessing.active_children())
+
+
+@pytest.fixture
+def hanging(paths, monkeypatch, tmp_path):
+    """A file whose decoding takes forever, and another that is there once it has begun."""
+    begun, decode = tmp_path / "begun", decoding.decode
+
+    def slowly(content, stored):
+        if content == paths[2]:
+            begun.touch()
+            time.sleep(1000)
+        return decode(content, stored)
+
+    monkeypatch.setattr(decoding, "decode", slowly)
+    return paths[2], begun
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("size", [1, PIECE])
+def test_pieces_come_in_order_with_the_pixels_of_their_files(workers, size, paths):
+    order = np.random.default_rng(size).permutation(np.arange(2 * PIECE) % len(paths))
+    pieces = [order[start : start + size] for start in range(0, len(order), size)]
+    images = [images.copy() for images, faults in decoded(paths, pieces, workers) if not faults]
+    expected = FileImages(paths, Stored(SIDE)).read(order, "stop").images
+    np.testing.assert_array_equal(np.concatenate(images), expected)
+    assert pids() == []
+
+
+def test_faults_are_told_by_place(paths, tmp_path):
+    bad, gone, pipe = tmp_path / "bad.jpg", tmp_path / "gone.jpg", tmp_path / "pipe.jpg"
+    bad.write_bytes(paths[0].read_bytes()[:200])
+    os.mkfifo(pipe)
+    ((_, faults),) = decoded((*paths[:2], bad, paths[3], gone, pipe), [np.arange(6)])
+    assert list(faults) == [2, 4, 5]
+    assert "No such file" in faults[4]
+    assert "not a regular file" in faults[5]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_size_is_an_error(workers, tmp_path):
+    files = [write_picture(tmp_path / f"{k}.png", k, size) for k, size in enumerate([(4, 4), (4, 4), (4, 5)])]
+    with pytest.raises(InputError, match=r"differ in size\n.*2\.png\n.*4x5\n.*4x4"):
+        list(decoded(files, [np.arange(2), np.arange(3)], workers, Stored(), (4, 4, 3)))
+
+
+def test_signals_are_for_the_training_process(paths):
+    with closing(decoded(paths, [np.arange(2)] * 20)) as pieces:
+        next(pieces), next(pieces)  # both have begun
+        before = pids()
+        for pid in before:
+            assert os.getpgid(pid) != os.getpgid(0), "Ctrl-C would reach it"
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        assert sum(len(images) for images, _ in pieces) == 36
+    assert len(before) == 2
+
+
+def test_a_killed_worker_is_named_with_its_image(paths, hanging):
+    pieces = decoded(paths, [np.arange(0, 2), np.arange(2, 4), np.arange(4, 6)])
+    handler = signal.getsignal(signal.SIGCHLD)
+    next(pieces)
+    wait_until(hanging[1].exists)
+    killed = pids()[1]
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(FfdsError) as caught:
+        list(pieces)
+    assert f"decoding worker 1 (pid {killed}) was killed by SIGKILL\n  where:   {hanging[0]}\n" in str(
+        caught.value
     )
-    assert len(ours.test) == len(theirs.test) > 10
-    np.testing.assert_array_equal(ours.test.images[:], theirs.test.images)
-    np.testing.assert_array_equal(ours.train.images[:], theirs.train.images)
+    assert caught.value.exit_code == 1
+    assert pids() == []
+    assert signal.getsignal(signal.SIGCHLD) == handler
+
+
+def test_a_worker_that_cannot_start(paths, monkeypatch):
+    monkeypatch.setattr(os, "setpgid", lambda *_: os._exit(3))
+    with pytest.raises(FfdsError, match=r"decoding worker .* ended with exit code 3"):
+        list(decoded(paths, [np.arange(2)], 1))
+
+
+def test_more_workers_than_cores_are_no_warning(paths, capfd):
+    assert len(list(decoded(paths, [np.arange(1)] * 3, 2 + len(os.sched_getaffinity(0))))) == 3
+    assert capfd.readouterr().err == ""
+
+
+def test_nothing_is_left_where_the_reader_stops_early(paths, hanging):
+    with closing(decoded(paths, [np.arange(2)] + [np.array([2])] * 9)) as pieces:
+        next(pieces)
+    assert pids() == []
+
+
+SCRIPT = """
+import multiprocessing, sys, time
+from pathlib import Path
+import numpy as np
+from ffds.data import decode
+from ffds.data.streaming import decode_pieces
+files = decode.FileImages(tuple(map(Path, sys.argv[2:])), decode.Stored(12))
+pieces = decode_pieces(files, (12, 12, 3), [np.arange(2)] * 100, 2)
+next(pieces)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+if sys.argv[1] == "killed":
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "exits"])
+def test_workers_end_with_their_parent_and_need_no_main_guard(end, paths, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py"), end, *map(str, paths[:2])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        started = process.stdout.readline().split()
+        if end == "killed":
+            process.kill()
+    assert len(started) == 2
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))

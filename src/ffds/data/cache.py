@@ -1,8 +1,8 @@
-"""Decoded images kept on disk, so that the next opening of the same files decodes nothing.
+"""Keeps decoded images on disk, so that the next opening of the same files decodes nothing.
 
-What is kept is found by the content of the files and by all that decodes them, never by their times, and by
-their names only where bad images are left out, which are told by name: a changed file, another size or
-another version of Pillow is another entry.
+An entry is found by the content of the files and by everything else that decides the pixels (size, version
+of Pillow, format number), never by the files' times. Their names count only where bad images are left out,
+because the messages about those name them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from ffds.files import held, waited
 
 __all__ = ["Entry", "cache_directory", "cached", "clear", "entries"]
 
-FORMAT = 1
-
 
 def cached(images: Images, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
-    """As ``images.read(rows, on_bad)``, decoded only where these very images have not been before.
+    """As ``images.read(rows, on_bad)``, but taken from the cache if the same images were decoded before.
 
-    A cache that cannot be used costs one line on standard error, and the images are decoded as without it. Of
+    If the cache cannot be used, one line on standard error says so and the images are decoded without it. Of
     several processes that open the same images at once, one decodes and the others wait for it.
 
     Args:
@@ -48,21 +46,21 @@ def cached(images: Images, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
     entry = None if origin is None else _entry(origin, on_bad)
     if origin is None or entry is None:
         return images.read(rows, on_bad)
-    if (found := entry.read()) is not None:
-        return found
-    with _turn(entry) as ours:
-        if ours and (found := entry.read()) is not None:
-            return found
-        fresh = images.read(rows, on_bad)
-        # A file that changed on the way was decoded under the sum of what it was before.
+    if (kept := entry.read()) is not None:
+        return kept
+    with _locked(entry) as ours:
+        if ours and (kept := entry.read()) is not None:
+            return kept
+        decoded = images.read(rows, on_bad)
+        # If a file has changed meanwhile, the key does not belong to the pixels.
         if ours and images.origin(rows) == origin:
-            entry.write(fresh, origin)
-    return fresh
+            entry.write(decoded, origin)
+    return decoded
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The images of one reading: a file of numpy's whose zip container has a checksum of each array.
+    """One set of decoded images in numpy's .npz format, whose zip container has a checksum of each array.
 
     Attributes:
         path: ``<key>.npz`` with ``images``, uint8 (N, H, W, C), and ``about``, a text in JSON.
@@ -82,23 +80,23 @@ class Entry:
 
     @property
     def about(self) -> dict[str, Any]:
-        """``directory`` of the files, ``shape`` (N, H, W, C) of the images; nothing of a damaged file."""
+        """``directory`` of the files and ``shape`` (N, H, W, C) of the images; empty if damaged."""
         try:
             with self.path.open("rb") as file, np.load(file) as content:
-                found: dict[str, Any] = json.loads(str(content["about"]))
+                about: dict[str, Any] = json.loads(str(content["about"]))
         except Exception:  # as in `read`
             return {}
-        return found
+        return about
 
     def read(self) -> Decoded | None:
-        """The images; None where they are not there, or damaged: such a file is named and removed."""
+        """The images; None if there is no such entry. A damaged one is named, removed and gives None."""
         try:
             with self.path.open("rb") as file, np.load(file) as content:
                 images, about = content["images"], json.loads(str(content["about"]))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # the readers of zip and of numpy raise nearly anything on broken bytes
-            print(f"warning: {self.path} is no use, its images are decoded anew: {error}", file=sys.stderr)
+            print(f"warning: {self.path} is damaged, its images are decoded again: {error}", file=sys.stderr)
             with suppress(OSError):
                 self.path.unlink()
             return None
@@ -107,7 +105,7 @@ class Entry:
         return Decoded(images, {int(position): fault for position, fault in about["bad"].items()})
 
     def write(self, decoded: Decoded, origin: Origin) -> None:
-        """Keep images, whole or not at all; where there is no room for them, say so."""
+        """Write the images completely or not at all; a full disk is reported and raises nothing."""
         part = self.path.with_suffix(".part")
         about = {
             "directory": str(Path(os.path.commonpath({file.parent for file in origin.files}))),
@@ -117,13 +115,13 @@ class Entry:
         try:
             needed, free = decoded.images.nbytes, shutil.disk_usage(part.parent).free
             if free < 2 * needed:
-                # What is only there to save time leaves room for checkpoints.
+                # Checkpoints need the room more than a cache does.
                 raise OSError(f"they take {needed:,} of {free:,} bytes that are free")
             with part.open("wb") as file:
                 np.savez(file, images=decoded.images, about=np.array(json.dumps(about)))
             part.replace(self.path)
         except OSError as error:
-            _go_on_without(error)
+            _warn_not_cached(error)
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -136,7 +134,7 @@ def cache_directory() -> Path:
     ``$XDG_CACHE_HOME`` does not count, as its specification says.
 
     Raises:
-        InputError: neither is set, and the user has no home.
+        InputError: neither variable is set, and the user has no home directory.
     """
     own, shared = os.environ.get("FFDS_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
@@ -144,7 +142,7 @@ def cache_directory() -> Path:
             return Path(own).expanduser() / "images"
         return (shared if shared.is_absolute() else Path("~/.cache").expanduser()) / "ffds" / "images"
     except RuntimeError as error:
-        fix = "name a place: FFDS_CACHE=DIR"
+        fix = "name a directory: FFDS_CACHE=DIR"
         raise InputError("no place for decoded images", got=error, fix=fix) from error
 
 
@@ -154,10 +152,10 @@ def entries() -> list[Entry]:
 
 
 def clear() -> int:
-    """Remove all that is kept, and return how many bytes that was.
+    """Remove all entries, and return how many bytes they took.
 
     Raises:
-        InputError: it cannot be removed.
+        InputError: a file cannot be removed.
     """
     freed = 0
     for pattern in ("*.npz", "*.part", "*.lock"):
@@ -171,39 +169,39 @@ def clear() -> int:
 
 
 def _entry(origin: Origin, on_bad: OnBad) -> Entry | None:
-    """The entry that belongs to images, whether or not it is there; None where there is no place for it."""
-    # The messages of images that are left out name their files; other entries serve every copy of the files.
+    """The entry of these images, whether or not it exists yet; None if there is no cache directory."""
+    # The messages about images left out name their files; other entries serve every copy of the files.
     names = map(str, origin.files) if on_bad == "skip" else ()
-    key = hashlib.sha256(json.dumps([FORMAT, origin.digest, on_bad, *names]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([origin.digest, on_bad, *names]).encode()).hexdigest()
     try:
         return Entry(cache_directory() / f"{key}.npz")
     except InputError as error:
-        _go_on_without(error.__cause__ or error)
+        _warn_not_cached(error.__cause__ or error)
         return None
 
 
 @contextmanager
-def _turn(entry: Entry) -> Iterator[bool]:
-    """Whether this process may write the entry, once no other one is about to; it ends with the process."""
+def _locked(entry: Entry) -> Iterator[bool]:
+    """Wait for the lock of an entry; False if it cannot be had. The lock ends with the process."""
     lock = entry.path.with_suffix(".lock")
     try:
-        # For the user alone, as the specification of cache directories asks for.
+        # Readable by the user alone, as the specification of cache directories asks for.
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = held(lock)
         if file is None:
             print("another process is decoding the same images: waiting for it", file=sys.stderr, flush=True)
             file = waited(lock)
     except (OSError, InputError) as error:
-        _go_on_without(error.__cause__ or error)
+        _warn_not_cached(error.__cause__ or error)
         yield False
         return
     with file:
         yield True
 
 
-def _go_on_without(error: BaseException) -> None:
+def _warn_not_cached(error: BaseException) -> None:
     print(
         f"warning: decoded images are not kept on disk: {error}; "
-        "FFDS_CACHE=DIR names another place, data.cache=false keeps none",
+        "choose another place with FFDS_CACHE=DIR, or none with data.cache=false",
         file=sys.stderr,
     )

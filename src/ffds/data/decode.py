@@ -1,17 +1,17 @@
-"""Threads for work on many images, whose libraries let go of the interpreter lock."""
+"""Decodes image files into arrays of pixels, many at a time in threads."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
+import stat
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files as resources
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,6 +24,8 @@ from ffds.environment import usable_cores
 from ffds.errors import InputError
 
 __all__ = [
+    "BATCH",
+    "CACHE_FORMAT",
     "Encoded",
     "FileImages",
     "Stored",
@@ -33,68 +35,20 @@ __all__ = [
     "decode_all",
     "image_threads",
     "pixels_digest",
+    "refusing_bombs",
     "unreadable",
 ]
 
-MOST = 8
-"""More only wait for the disk and for memory."""
-
-
-def image_threads() -> ThreadPoolExecutor:
-    """One for each core that this process may use, within reason: to decode, encode or hash."""
-    return ThreadPoolExecutor(min(MOST, usable_cores()))
-
-
-READERS = ("decode.py", "sources/parquet.py")
-BELOW = ("pil", "jpg", "libjpeg_turbo", "webp", "zlib", "libtiff")
-
-
-def pixels_digest(files: Sequence[Path], *choices: bytes) -> str | None:
-    """sha256 of the content of files, of what is made of it, and of the code that makes it.
-
-    Names, places and times of the files do not count: a copy has the same sum, a changed byte another.
-
-    Args:
-        files: in the order in which they are read.
-        choices: what else decides the pixels: the form they are stored in, the rows that are read.
-
-    Returns:
-        64 hex digits; None where there is no file, or one that cannot be read.
-    """
-    if not files:
-        return None
-    try:
-        with image_threads() as threads:
-            sums = list(threads.map(_sum, files))
-    except OSError:
-        return None
-    total = hashlib.sha256()
-    for part in (*sums, b"", *choices, b"", *_decoder()):
-        total.update(len(part).to_bytes(8, "big") + part)
-    return total.hexdigest()
-
-
-def _sum(file: Path) -> bytes:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").digest()
-
-
-@cache
-def _decoder() -> tuple[bytes, ...]:
-    """The text of our readers, so that no change of theirs can be forgotten here, and what they call."""
-    texts = [resources(__package__).joinpath(name).read_bytes() for name in READERS]
-    versions = [f"{name} {features.version(name)}" for name in BELOW]
-    return (*texts, *(text.encode() for text in (*versions, platform.machine())))
-
-
+CACHE_FORMAT = 1
+"""Part of the key of every cached image: raise it when this code or a reader gives other pixels."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 DEEPER_THAN_A_BYTE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-BATCH = 512
-PART = 32
-"""Images that a thread decodes at a time: one alone may take less time than handing it over."""
-PARTS_AHEAD = 16
-Attempt = NDArray[np.uint8] | str
-"""The pixels of an image, or what is wrong with it."""
+LIBRARIES = ("pil", "jpg", "libjpeg_turbo", "webp", "zlib", "libtiff")
+MAX_THREADS = 8
+"""More threads only wait for the disk and for memory."""
+BATCH = 32
+"""Images that a thread decodes at a time: a small one takes less time than handing it over."""
+BATCHES_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -134,10 +88,12 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
         uint8 (H, W, 3), or (H, W, 1) in mode ``L``.
 
     Raises:
-        ValueError: more than 8 bits a channel. Pillow raises what it likes on other faults.
+        ValueError: more than 8 bits a channel, or no regular file. Pillow raises many other errors.
     """
-    encoded = content.read_bytes() if isinstance(content, Path) else content
-    with Image.open(BytesIO(encoded), formats=FORMATS) as image:
+    if isinstance(content, Path):
+        with _opened(content) as file:
+            content = file.read()
+    with Image.open(BytesIO(content), formats=FORMATS) as image:
         if image.mode in DEEPER_THAN_A_BYTE:
             raise ValueError(f"more than 8 bits a channel (mode {image.mode}): convert it to 8 bits")
         if stored.size is not None and stored.fit == "crop":
@@ -152,11 +108,23 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
+def attempt(stored: Stored, item: Encoded) -> NDArray[np.uint8] | str:
+    """The pixels of an image, or what is wrong with it."""
+    if not item.content:
+        return "no bytes"
+    try:
+        return decode(item.content, stored)
+    except UnidentifiedImageError:
+        return f"not an image in a known format ({', '.join(FORMATS)})"
+    except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
+        return f"{type(error).__name__}: {error}"
+
+
 def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored, on_bad: OnBad) -> Decoded:
-    """Decode in threads into one array; beside it only some of the encoded images are held.
+    """Decode in threads into one array; only some of the encoded images are held at a time.
 
     Args:
-        batches: the images; together their positions are 0 .. count - 1.
+        batches: the images, about `BATCH` in each; together their positions are 0 .. count - 1.
         count: number of images N.
         stored: size and channels wanted.
         on_bad: ``stop`` at the first image that cannot be read, or ``skip`` it.
@@ -170,8 +138,7 @@ def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored,
     images: NDArray[np.uint8] | None = None
     bad: dict[int, str] = {}
     threads = image_threads()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with refusing_bombs():
         try:
             for item, pixels in _attempts(batches, stored, threads):
                 if isinstance(pixels, str):
@@ -190,21 +157,59 @@ def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored,
     return Decoded(images, bad)
 
 
+@contextmanager
+def refusing_bombs() -> Iterator[None]:
+    """While entered, an image of suspiciously many pixels cannot be read (Pillow alone would only warn)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def unreadable(name: str, fault: str) -> InputError:
+    """The error of an image that cannot be read."""
+    return InputError(
+        "an image cannot be read",
+        where=name,
+        got=fault,
+        fix="repair or remove it, or leave out all that cannot be read: data.on_bad_image=skip",
+    )
+
+
+def check_size(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
+    """Images that are stored as they are must have one size.
+
+    Raises:
+        InputError: this one has another shape (H, W, C) than the first.
+    """
+    if shape != first:
+        raise InputError(
+            "images differ in size",
+            where=name,
+            got=f"{shape[1]}x{shape[0]}",
+            allowed=f"{first[1]}x{first[0]}, as the first image read",
+            fix="bring all to one size: data.image_size=S (with data.name=folder, parquet or ictext)",
+        )
+
+
 @dataclass(frozen=True)
 class FileImages:
-    """Images in files of their own."""
+    """Images with one file each."""
 
     paths: tuple[Path, ...]
     stored: Stored
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order."""
-        items = [Encoded(k, str(self.paths[row]), self.paths[row]) for k, row in enumerate(rows.tolist())]
+        items = [self.encoded(position, row) for position, row in enumerate(rows.tolist())]
         batches = (items[start : start + BATCH] for start in range(0, len(items), BATCH))
         return decode_all(batches, len(items), self.stored, on_bad)
 
+    def encoded(self, position: int, row: int) -> Encoded:
+        """The image of a row, to be decoded to a position of an array."""
+        return Encoded(position, str(self.paths[row]), self.paths[row])
+
     def origin(self, rows: NDArray[np.int64]) -> Origin | None:
-        """These files, and the sum of their content; None if one is not readable."""
+        """The files of `rows` and the digest of their content; None if one cannot be read."""
         paths = tuple(self.paths[row] for row in rows.tolist())
         digest = pixels_digest(paths, str(self.stored).encode())
         return None if digest is None else Origin(paths, digest)
@@ -214,23 +219,62 @@ class FileImages:
         return str(self.paths[row])
 
 
+def pixels_digest(files: Sequence[Path], *choices: bytes) -> str | None:
+    """sha256 of all that decides the pixels: the content of the files, the choices, the decoder's version.
+
+    Names, places and times of the files do not count: a copy has the same digest.
+
+    Args:
+        files: in the order in which they are read.
+        choices: what else decides the pixels: the form they are stored in, the rows that are read.
+
+    Returns:
+        64 hex digits; None where there is no file, or one that cannot be read.
+    """
+    if not files:
+        return None
+    try:
+        with image_threads() as threads:
+            contents = list(threads.map(_content_digest, files))
+    except (OSError, ValueError):
+        return None
+    versions = (f"{name} {features.version(name)}" for name in LIBRARIES)
+    decoder = [text.encode() for text in (f"format {CACHE_FORMAT}", *versions, platform.machine())]
+    total = hashlib.sha256()
+    for part in (*contents, b"", *choices, b"", *decoder):
+        total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()
+
+
+def image_threads() -> ThreadPoolExecutor:
+    """Threads to decode, encode or hash images, whose libraries release Python's lock: one a usable core."""
+    return ThreadPoolExecutor(min(MAX_THREADS, usable_cores()))
+
+
+def _content_digest(path: Path) -> bytes:
+    with _opened(path) as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _opened(path: Path) -> BufferedReader:
+    # Reading a pipe would wait forever.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a regular file")
+    return path.open("rb")
+
+
 def _attempts(
     batches: Iterable[Sequence[Encoded]], stored: Stored, threads: ThreadPoolExecutor
-) -> Iterator[tuple[Encoded, Attempt]]:
-    """Each image with what became of it, in order, while the threads are a few parts ahead."""
-    ahead: deque[tuple[Sequence[Encoded], Future[list[Attempt]]]] = deque()
+) -> Iterator[tuple[Encoded, NDArray[np.uint8] | str]]:
+    """Each image with what became of it, in order, while the threads are a few batches ahead."""
+    ahead: deque[tuple[Sequence[Encoded], Future[list[NDArray[np.uint8] | str]]]] = deque()
     for batch in batches:
-        for part in (batch[start : start + PART] for start in range(0, len(batch), PART)):
-            ahead.append((part, threads.submit(_part, stored, part)))
-            if len(ahead) > PARTS_AHEAD:
-                items, decoded = ahead.popleft()
-                yield from zip(items, decoded.result(), strict=True)
+        ahead.append((batch, threads.submit(lambda items: [attempt(stored, item) for item in items], batch)))
+        if len(ahead) > BATCHES_AHEAD:
+            items, decoded = ahead.popleft()
+            yield from zip(items, decoded.result(), strict=True)
     for items, decoded in ahead:
         yield from zip(items, decoded.result(), strict=True)
-
-
-def _part(stored: Stored, items: Sequence[Encoded]) -> list[Attempt]:
-    return [attempt(stored, item) for item in items]
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -259,41 +303,3 @@ def _padded(image: Image.Image, side: int) -> Image.Image:
     whole = Image.new(image.mode, (side if wide else long, side if tall else long))
     whole.paste(strip, ((whole.width - strip.width) // 2, (whole.height - strip.height) // 2))
     return whole.resize((side, side), Image.Resampling.BILINEAR)
-
-
-def attempt(stored: Stored, item: Encoded) -> Attempt:
-    """The pixels of an image, or what is wrong with it."""
-    if not item.content:
-        return "no bytes"
-    try:
-        return decode(item.content, stored)
-    except UnidentifiedImageError:
-        return f"not an image in a known format ({', '.join(FORMATS)})"
-    except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
-        return f"{type(error).__name__}: {error}"
-
-
-def unreadable(name: str, fault: str) -> InputError:
-    """The error of an image that cannot be read."""
-    return InputError(
-        "an image cannot be read",
-        where=name,
-        got=fault,
-        fix="repair or remove it, or leave out all that cannot be read: data.on_bad_image=skip",
-    )
-
-
-def check_size(name: str, found: tuple[int, ...], first: tuple[int, ...]) -> None:
-    """Images that are stored as they are have one size.
-
-    Raises:
-        InputError: this one has another shape than the first.
-    """
-    if found != first:
-        raise InputError(
-            "images differ in size",
-            where=name,
-            got=f"{found[1]}x{found[0]}",
-            allowed=f"{first[1]}x{first[0]}, as the first image read",
-            fix="bring all to one size: data.image_size=S (with data.name=folder, parquet or ictext)",
-        )

@@ -11,7 +11,7 @@ from ffds.data.dataset import Dataset
 from ffds.data.long_tail import held_out, tail_rows
 from ffds.data.source import Labelled, Source
 from ffds.data.sources.registry import SOURCES
-from ffds.data.storage import kept, stay_in_files, without_unreadable
+from ffds.data.storage import keep_images, without_unreadable
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
@@ -114,14 +114,14 @@ def open_dataset(data: Data) -> Dataset:
     if data.validation:
         train, validation = _without_validation(train, data)
     splits = [train, source.test] if validation is None else [train, source.test, validation]
-    split = kept(data, splits, source.description)
+    kept = keep_images(data, splits, source.description)
     return Dataset(
         name=data.name,
         source=source.description,
         class_names=source.class_names,
-        train=split(train),
-        test=split(source.test),
-        validation=None if validation is None else split(validation),
+        train=kept[0],
+        test=kept[1],
+        validation=None if validation is None else kept[2],
         skipped=source.skipped,
     )
 
@@ -135,7 +135,7 @@ def open_source(data: Data) -> Source:
     Raises:
         InputError: see `open_dataset`.
     """
-    source = SOURCES[data.name].open(data).cached(data.cache)
+    source = SOURCES[data.name].open(data)
     for split in (source.train, source.test):
         check_labels(split, len(source.class_names))
     if source.ranks is not None:
@@ -151,13 +151,9 @@ def open_source(data: Data) -> Source:
 
 
 def _without_unreadable(source: Source, data: Data) -> Source:
-    splits = source.train, source.test
-    found = (
-        without_unreadable(data, splits)
-        if stay_in_files(data, splits)
-        else [split.without_unreadable() for split in splits]
+    (train, sound, skipped), (test, _, skipped_of_test) = without_unreadable(
+        data, (source.train, source.test)
     )
-    (train, sound, skipped), (test, _, skipped_of_test) = found
     ranks = None if source.ranks is None else source.ranks[sound]
     return replace(source, train=train, test=test, ranks=ranks, skipped=skipped + skipped_of_test)
 

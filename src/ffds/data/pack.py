@@ -1,4 +1,4 @@
-"""Writing a long-tailed dataset as a Parquet pack that this package and the hub's `datasets` read."""
+"""Writes a long-tailed dataset as a Parquet pack, which this package and Hugging Face's `datasets` read."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ffds.data.decode import image_threads
 from ffds.data.long_tail import tail_ranks, tail_rows
 from ffds.data.open import open_source
 from ffds.data.source import Labelled
+from ffds.data.storage import read_images
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -43,12 +44,12 @@ def write_pack(data: Data, directory: Path) -> list[Path]:
     Raises:
         InputError: `directory` already holds a pack or cannot be written, or the data cannot be opened.
     """
-    there = sorted(directory.glob("*.parquet"))
-    if there:
+    existing = sorted(directory.glob("*.parquet"))
+    if existing:
         raise InputError(
             "a pack is never overwritten",
             where=directory,
-            got=f"{there[0].name} is there",
+            got=f"{existing[0].name} is there",
             fix="give another directory, or remove this one",
         )
     source = open_source(data)
@@ -59,9 +60,9 @@ def write_pack(data: Data, directory: Path) -> list[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=directory, prefix=".") as unfinished:
             parts = [Path(unfinished, file.name) for file in files]
-            _write(parts[0], train, source.class_names, ranks)
-            _write(parts[1], source.test, source.class_names, None)
-            # The train file last: what has one is a pack.
+            _write(parts[0], data, train, source.class_names, ranks)
+            _write(parts[1], data, source.test, source.class_names)
+            # The train file last: a directory that has one holds a whole pack.
             parts[1].replace(files[1])
             parts[0].replace(files[0])
     except OSError as error:
@@ -70,9 +71,13 @@ def write_pack(data: Data, directory: Path) -> list[Path]:
 
 
 def _write(
-    file: Path, split: Labelled, class_names: tuple[str, ...], ranks: NDArray[np.int64] | None
+    file: Path,
+    data: Data,
+    split: Labelled,
+    class_names: tuple[str, ...],
+    ranks: NDArray[np.int64] | None = None,
 ) -> None:
-    images = split.read()
+    images = read_images(data, split).images
     columns = {"label": split.labels, "index": split.index}
     if ranks is not None:
         columns["lt_rank"] = ranks
@@ -80,11 +85,10 @@ def _write(
     with pq.ParquetWriter(file, schema) as writer, image_threads() as threads:
         for start in range(0, len(split), ROW_GROUP):
             rows = slice(start, start + ROW_GROUP)
+            contents, places = threads.map(_webp, images[rows]), split.index[rows].tolist()
             encoded = [
-                {"bytes": content, "path": f"{index}.webp"}
-                for content, index in zip(
-                    threads.map(_webp, images[rows]), split.index[rows].tolist(), strict=True
-                )
+                {"bytes": content, "path": f"{place}.webp"}
+                for content, place in zip(contents, places, strict=True)
             ]
             arrays = [pa.array(encoded, schema.field("image").type)]
             arrays += [pa.array(values[rows]) for values in columns.values()]
@@ -99,7 +103,7 @@ def _webp(image: NDArray[np.uint8]) -> bytes:
 
 
 def _schema(class_names: tuple[str, ...], integers: tuple[str, ...], grey: bool) -> pa.Schema:
-    """Arrow types with the hub's features; a grey image says so, and is read back with one channel."""
+    """Arrow types with the hub's features; `mode: L` makes readers give a grey image one channel."""
     features: dict[str, object] = {"image": {"_type": "Image"} | ({"mode": "L"} if grey else {})}
     features |= {name: {"dtype": "int64", "_type": "Value"} for name in integers}
     features["label"] = {"names": list(class_names), "_type": "ClassLabel"}

@@ -77,7 +77,6 @@ class Labelled:
         rows: int64 (N,), the place of each image in `images`.
         index: int64 (N,), the place of each image in the original order of its dataset.
         place: names a row for a message, e.g. by file and row.
-        cached: whether the decoded images are kept on disk, see `ffds.data.cache`.
     """
 
     images: Images
@@ -85,7 +84,6 @@ class Labelled:
     rows: NDArray[np.int64]
     index: NDArray[np.int64]
     place: Callable[[int], str]
-    cached: bool = False
 
     @classmethod
     def all_of(cls, images: Images, labels: NDArray[np.int64], place: Callable[[int], str]) -> Self:
@@ -103,28 +101,6 @@ class Labelled:
     def take(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Labelled:
         """The images at `chosen`, positions or a mask."""
         return replace(self, labels=self.labels[chosen], rows=self.rows[chosen], index=self.index[chosen])
-
-    def read(self) -> NDArray[np.uint8]:
-        """All images, decoded; the first bad one stops with an error."""
-        return self._decoded("stop").images
-
-    def without_unreadable(self) -> tuple[Labelled, NDArray[np.bool_], tuple[str, ...]]:
-        """The images that can be read, now in memory; a mask of them; what is left out."""
-        if not len(self):
-            return self, np.ones(0, dtype=np.bool_), ()
-        images, bad = self._decoded("skip")
-        sound = np.ones(len(self), dtype=np.bool_)
-        sound[list(bad)] = False
-        kept = self.take(sound)
-        in_memory = replace(kept, images=ArrayImages(images[sound]), rows=np.arange(len(kept)))
-        return in_memory, sound, tuple(bad.values())
-
-    def _decoded(self, on_bad: OnBad) -> Decoded:
-        if not self.cached:
-            return self.images.read(self.rows, on_bad)
-        from ffds.data.cache import cached
-
-        return cached(self.images, self.rows, on_bad)
 
 
 @dataclass(frozen=True)
@@ -155,12 +131,6 @@ class Source:
     def counts(self) -> tuple[int, ...]:
         """Training images of each class."""
         return tuple(np.bincount(self.train.labels, minlength=len(self.class_names)).tolist())
-
-    def cached(self, on_disk: bool) -> Source:
-        """The same; whether its decoded images are kept on disk."""
-        return replace(
-            self, train=replace(self.train, cached=on_disk), test=replace(self.test, cached=on_disk)
-        )
 
 
 def root_path(root: str) -> Path:

@@ -1,361 +1,60 @@
-"""A process that decodes image files into memory it shares with the one that asks for them.
-
-It imports neither torch nor the program that started it, so it is there in a moment and stays small.
-"""
+"""Images that stay in their files: the workers of a ``DataLoader`` decode them when a batch needs them."""
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import tempfile
+import threading
 import warnings
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
-from multiprocessing.connection import Connection
-from pathlib import Path
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ffds.data.decode import Encoded, FileImages, Stored, attempt, check_size, unreadable
+from ffds.data.decode import FileImages, attempt, check_size, refusing_bombs, unreadable
 from ffds.errors import FfdsError, InputError
 
-__all__ = ["PIECE", "Decoders", "Layout", "Slots", "StreamedImages", "decode_into", "main"]
+__all__ = ["PIECE", "StreamedImages", "decode_pieces"]
 
 PIECE = 32
-"""Images that one process decodes at a time: batches larger than that are decoded by several at once."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the shared memory is divided.
-
-    Attributes:
-        workers: processes that decode into it.
-        slots: pieces that it holds.
-        shape: (H, W, C) of an image.
-    """
-
-    workers: int
-    slots: int
-    shape: tuple[int, int, int]
-
-    @property
-    def begin(self) -> int:
-        """Byte at which the first slot begins, behind one counter a worker."""
-        return -(-8 * self.workers // mmap.PAGESIZE) * mmap.PAGESIZE
-
-    @property
-    def size(self) -> int:
-        """Bytes of it all."""
-        return self.begin + self.slots * PIECE * prod(self.shape)
-
-
-class Slots:
-    """Decoded images where several processes see them.
-
-    Args:
-        file: descriptor of a file of `layout.size` bytes.
-        layout: how it is divided.
-
-    Attributes:
-        position: int64 (workers,), place in its piece of the image that each worker is at.
-        images: uint8 (slots, PIECE, H, W, C).
-    """
-
-    def __init__(self, file: int, layout: Layout) -> None:
-        memory = mmap.mmap(file, layout.size)
-        self.position = np.frombuffer(memory, np.int64, layout.workers)
-        pixels = np.frombuffer(memory, np.uint8, offset=layout.begin)
-        self.images: NDArray[np.uint8] = pixels.reshape(layout.slots, PIECE, *layout.shape)
-
-
-def decode_into(
-    images: NDArray[np.uint8],
-    paths: Sequence[Path],
-    stored: Stored,
-    at: Callable[[int], None] = lambda k: None,
-) -> dict[int, str]:
-    """Decode one file after the other.
-
-    Args:
-        images: uint8 (N, H, W, C) to write to, N at least the number of files.
-        paths: the files.
-        stored: size and channels wanted.
-        at: told the place of each image before it is read.
-
-    Returns:
-        By place, what is wrong with each image that cannot be read; its pixels are undefined.
-
-    Raises:
-        InputError: an image has another size than (H, W).
-    """
-    faults: dict[int, str] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for k, path in enumerate(paths):
-            at(k)
-            pixels = attempt(stored, Encoded(k, str(path), path))
-            if isinstance(pixels, str):
-                faults[k] = pixels
-                continue
-            check_size(str(path), pixels.shape, images.shape[1:])
-            images[k] = pixels
-    return faults
-
-
-def main() -> None:
-    """Decode what is asked for until nobody is there to ask.
-
-    The arguments of the process are descriptors: of the connection to whoever asks, and of the memory.
-    """
-    # Whoever asks decides what a signal means; this process ends with it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    connection, file = Connection(int(sys.argv[1])), int(sys.argv[2])
-    with suppress(EOFError, ConnectionError):
-        layout, worker, stored = connection.recv()
-        slots = Slots(file, layout)
-        while True:
-            slot, paths = connection.recv()
-            connection.send(_answer(slots, worker, slot, paths, stored))
-
-
-def _answer(
-    slots: Slots, worker: int, slot: int, paths: Sequence[Path], stored: Stored
-) -> dict[int, str] | InputError:
-    def at(k: int) -> None:
-        slots.position[worker] = k
-
-    try:
-        return decode_into(slots.images[slot], paths, stored, at)
-    except InputError as error:
-        return error
-    finally:
-        at(0)
-
-
-AHEAD = 16
-"""Pieces decoded ahead at least, 512 images: 100 MB at 256 pixels a side."""
-ROOM = 2**28
-"""Bytes that hold pieces, but for images so large that not even one piece a worker would find room."""
-
-_COMMAND = "from ffds.data.streaming import main; main()"
-
-Piece = NDArray[np.int64]
-DecodedPiece = tuple[NDArray[np.uint8], dict[int, str]]
-
-
-class Decoders:
-    """A number of decoding processes, started when they are first needed.
-
-    Not the workers of a ``DataLoader``: those are forks of a process with many threads, or import it anew
-    (then a script needs ``if __name__ == "__main__"``), and each holds a torch of its own. The pixels do not
-    depend on the number of processes, and where one dies, the error knows the image it was at.
-
-    Args:
-        stored: size and channels of the decoded images.
-        shape: (H, W, C) of each.
-        workers: processes; 0: whoever asks decodes.
-    """
-
-    def __init__(self, stored: Stored, shape: tuple[int, int, int], workers: int) -> None:
-        self.stored, self.shape, self.workers = stored, shape, workers
-        slots = min(max(AHEAD, 2 * workers), max(workers, ROOM // (PIECE * prod(shape))))
-        self._layout = Layout(workers, slots, shape)
-        self._started: list[_Decoder] = []
-        self._slots: Slots | None = None
-        self._reader: object = None
-        weakref.finalize(self, _end, self._started)
-
-    def decode(self, paths: Sequence[Path], pieces: Sequence[Piece]) -> Iterator[DecodedPiece]:
-        """Decode piece after piece; later ones are worked on while the caller has an earlier one.
-
-        A second reader may begin before the first one is done; each gets its own pieces.
-
-        Args:
-            paths: all files.
-            pieces: places in `paths`, at most `decoder.PIECE` in each.
-
-        Yields:
-            The images (n, H, W, C) of a piece, valid until the next is asked for, and by place what is
-            wrong with those that cannot be read.
-
-        Raises:
-            FfdsError: a process died.
-            InputError: an image has another size than the others.
-        """
-        if not self.workers:
-            yield from self._decoded_here(paths, pieces)
-            return
-        reader, sent = object(), 0
-        for number, piece in enumerate(pieces):
-            memory = self._memory
-            if self._reader is not reader:
-                self._forget_what_is_on_the_way()
-                self._reader, sent = reader, number
-            while sent < min(len(pieces), number + self._layout.slots):
-                self._send(sent, [paths[row] for row in pieces[sent].tolist()])
-                sent += 1
-            faults = self._receive(self._started[number % self.workers])
-            yield memory.images[number % self._layout.slots, : len(piece)], faults
-
-    def close(self) -> None:
-        """End the processes; a later call starts new ones."""
-        _end(self._started)
-        self._slots = self._reader = None
-
-    @property
-    def pids(self) -> list[int]:
-        """Of the processes that run."""
-        return [one.process.pid for one in self._started]
-
-    @property
-    def _memory(self) -> Slots:
-        """The shared memory; with it come the processes."""
-        if self._slots is None:
-            file = _memory_file(self._layout.size)
-            try:
-                for worker in range(self.workers):
-                    self._started.append(_start(file, self._layout, worker, self.stored))
-                self._slots = Slots(file, self._layout)
-            except BaseException:
-                self.close()
-                raise
-            finally:
-                os.close(file)
-        return self._slots
-
-    def _decoded_here(self, paths: Sequence[Path], pieces: Sequence[Piece]) -> Iterator[DecodedPiece]:
-        for piece in pieces:
-            images = np.empty((len(piece), *self.shape), dtype=np.uint8)
-            yield images, decode_into(images, [paths[row] for row in piece.tolist()], self.stored)
-
-    def _send(self, number: int, paths: list[Path]) -> None:
-        decoder = self._started[number % self.workers]
-        decoder.waiting.append(paths)
-        try:
-            decoder.connection.send((number % self._layout.slots, paths))
-        except OSError as error:
-            raise self._death_of(decoder) from error
-
-    def _receive(self, decoder: _Decoder) -> dict[int, str]:
-        try:
-            answer: dict[int, str] | InputError = decoder.connection.recv()
-        except (EOFError, OSError) as error:
-            raise self._death_of(decoder) from error
-        except BaseException:
-            # Interrupted, perhaps in the middle of an answer.
-            self.close()
-            raise
-        decoder.waiting.popleft()
-        if isinstance(answer, InputError):
-            raise answer
-        return answer
-
-    def _forget_what_is_on_the_way(self) -> None:
-        for decoder in self._started:
-            while decoder.waiting:
-                try:
-                    self._receive(decoder)
-                except InputError:
-                    continue
-
-    def _death_of(self, decoder: _Decoder) -> FfdsError:
-        number, piece = self._started.index(decoder), decoder.waiting[0]
-        place = min(int(self._memory.position[number]), len(piece) - 1)
-        process = decoder.process
-        code = process.wait()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        self.close()
-        return FfdsError(
-            f"decoding worker {number} (pid {process.pid}) {how}\n"
-            f"  where:   {piece[place]}\n"
-            f"  batch:   image {place + 1} of the {len(piece)} from {piece[0]} to {piece[-1]}\n"
-            "  fix:     the same command goes on from the last checkpoint; where memory ran out, "
-            "with fewer workers: data.workers=N"
-        )
-
-
-@dataclass
-class _Decoder:
-    """One process, and the files of each piece that it has not answered."""
-
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    waiting: deque[list[Path]] = field(default_factory=deque)
-
-
-def _start(file: int, layout: Layout, number: int, stored: Stored) -> _Decoder:
-    ours, theirs = multiprocessing.Pipe()
-    inherited = theirs.fileno(), file
-    places = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _COMMAND, *map(str, inherited)],
-        env=os.environ | {"PYTHONPATH": places},
-        stdin=subprocess.DEVNULL,
-        pass_fds=inherited,
-        # Ctrl-C on a terminal goes to the group in the foreground.
-        process_group=0,
-    )
-    theirs.close()
-    # One that has ended already is found out when it is asked for images.
-    with suppress(OSError):
-        ours.send((layout, number, stored))
-    return _Decoder(process, ours)
-
-
-def _end(started: list[_Decoder]) -> None:
-    for decoder in started:
-        decoder.connection.close()
-        decoder.process.kill()
-    while started:
-        started.pop().process.wait()
-
-
-def _memory_file(size: int) -> int:
-    """Descriptor of a file without a name: it is gone with the last process that holds it."""
-    if sys.platform == "linux":
-        # Not in /dev/shm, which containers keep small.
-        file = os.memfd_create("ffds")
-    else:
-        with tempfile.TemporaryFile() as temporary:
-            file = os.dup(temporary.fileno())
-    os.truncate(file, size)
-    return file
-
+"""Images that a worker decodes at a time; a larger batch is decoded by several workers at once."""
+PREFETCH = 2
+"""Pieces that each worker decodes ahead."""
+IDLE = -1
 
 Rows = NDArray[np.int64]
+Faults = dict[int, str]
 
 
 @dataclass(frozen=True)
 class StreamedImages:
-    """Looks like the array uint8 (N, H, W, C) that it would be in memory, and gives the same pixels.
+    """Behaves like the array uint8 (N, H, W, C) of the decoded images, with the same pixels.
 
     Attributes:
         files: where the pixels come from.
         rows: int64 (N,), the place of each image in `files`.
-        decoders: the processes that decode; several splits share them.
+        image_shape: (H, W, C) of each image.
+        workers: processes that decode batches; 0: the calling process does.
     """
 
     files: FileImages
     rows: Rows
-    decoders: Decoders
+    image_shape: tuple[int, int, int]
+    workers: int
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, H, W, C)."""
-        return (len(self), *self.decoders.shape)
+        return (len(self), *self.image_shape)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -363,8 +62,10 @@ class StreamedImages:
     def __getitem__(self, index: Any) -> NDArray[np.uint8]:
         """As of an array: one image for an integer, an array of them for a slice, a mask or integers."""
         rows = self.rows[index]
-        found = self._none if np.size(rows) == 0 else self.files.read(np.atleast_1d(rows), "stop").images
-        return found if np.ndim(rows) else found[0]
+        if np.size(rows) == 0:
+            return np.empty((0, *self.image_shape), dtype=np.uint8)
+        images = self.files.read(np.atleast_1d(rows), "stop").images
+        return images if np.ndim(rows) else images[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype=dtype)
@@ -376,32 +77,208 @@ class StreamedImages:
     def batches(
         self, batches: Sequence[Rows], empty: Callable[[int], NDArray[np.uint8]]
     ) -> Iterator[NDArray[np.uint8]]:
-        """Decode batch after batch; later ones are worked on while the caller has an earlier one.
+        """Decode batch after batch; the workers decode later ones while the caller uses an earlier one.
 
         Args:
-            batches: places of the images of each.
+            batches: places of the images of each batch.
             empty: makes the array (n, H, W, C) that a batch of n images is written to.
 
         Raises:
-            InputError: an image cannot be read.
-            FfdsError: a decoding process died.
+            InputError: an image cannot be read, or has another size than the first.
+            FfdsError: a worker died.
         """
-        pieces = [rows[start:stop] for rows in batches for start, stop in _cuts(len(rows))]
-        decoded = self.decoders.decode(self.files.paths, [self.rows[piece] for piece in pieces])
-        for rows in batches:
-            images = empty(len(rows))
-            for start, stop in _cuts(len(rows)):
-                pixels, faults = next(decoded)
-                for k, fault in faults.items():
-                    raise unreadable(self.files.place(int(self.rows[rows[start + k]])), fault)
-                images[start:stop] = pixels
-            yield images
-
-    @property
-    def _none(self) -> NDArray[np.uint8]:
-        return np.empty((0, *self.decoders.shape), dtype=np.uint8)
+        pieces = [self.rows[piece] for rows in batches for piece in _pieces(rows)]
+        with closing(decode_pieces(self.files, self.image_shape, pieces, self.workers)) as decoded:
+            for rows in batches:
+                images, done = empty(len(rows)), 0
+                for piece in _pieces(rows):
+                    pixels, faults = next(decoded)
+                    for k, fault in faults.items():
+                        raise unreadable(self.files.place(int(self.rows[piece[k]])), fault)
+                    images[done : done + len(piece)] = pixels
+                    done += len(piece)
+                yield images
 
 
-def _cuts(size: int) -> list[tuple[int, int]]:
-    """Where the pieces of a batch begin and end."""
-    return [(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+def decode_pieces(
+    files: FileImages, image_shape: tuple[int, int, int], pieces: Sequence[Rows], workers: int
+) -> Generator[tuple[NDArray[np.uint8], Faults], None, None]:
+    """Decode piece after piece in processes that end with the iteration.
+
+    Args:
+        files: the images.
+        image_shape: (H, W, C) of each.
+        pieces: rows of `files`, at most `PIECE` in each.
+        workers: number of processes; 0: the calling process decodes.
+
+    Yields:
+        The images (n, H, W, C) of a piece, valid until the next is asked for, and, by place in the piece,
+        what is wrong with those that cannot be read.
+
+    Raises:
+        InputError: an image has another size than the others.
+        FfdsError: a worker died.
+    """
+    reader = _Reader(files, image_shape, workers)
+    answers, processes = _started(reader, pieces, workers)
+    # A worker ignores the SIGTERM by which Python ends its children at exit.
+    end = partial(_kill, processes)
+    atexit.register(end)
+    try:
+        for number, piece in enumerate(pieces):
+            answer = _next(answers, processes)
+            if isinstance(answer, BaseProcess):
+                raise reader.death_of(answer)
+            if isinstance(answer, InputError):
+                raise answer
+            yield reader.slot(number)[: len(piece)], answer
+    finally:
+        # The loader itself would wait for its workers to finish the piece they are at.
+        with _default_child_signals():
+            end()
+        atexit.unregister(end)
+
+
+class _Reader:
+    """The dataset of the loader: decodes pieces into memory that the workers share with their parent.
+
+    The memory is anonymous, inherited when a worker is forked: it needs neither file descriptors nor room in
+    ``/dev/shm``, which containers keep small, and is gone with the processes.
+    """
+
+    def __init__(self, files: FileImages, image_shape: tuple[int, int, int], workers: int) -> None:
+        self._files = files
+        # One piece more than are asked for at a time: the caller still uses the one before them.
+        self._images = _shared((PREFETCH * workers + 1, PIECE, *image_shape), np.uint8)
+        self._states = _shared((max(1, workers), 2), np.int64)
+        self._worker = 0
+
+    def slot(self, number: int) -> NDArray[np.uint8]:
+        """Where the images of a piece are written, (PIECE, H, W, C)."""
+        images: NDArray[np.uint8] = self._images[number % len(self._images)]
+        return images
+
+    def begin(self, worker: int) -> None:
+        """Called in each worker when it starts."""
+        # The training process decides what a signal to its group or to all processes of a job means.
+        os.setpgid(0, 0)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        self._worker = worker
+        self._states[worker] = os.getpid(), IDLE
+
+    def __getitem__(self, request: tuple[int, Rows]) -> Faults | InputError:
+        number, rows = request
+        images, faults = self.slot(number), {}
+        with refusing_bombs():
+            for k, row in enumerate(rows.tolist()):
+                self._states[self._worker, 1] = row
+                pixels = attempt(self._files.stored, self._files.encoded(k, row))
+                if isinstance(pixels, str):
+                    faults[k] = pixels
+                    continue
+                try:
+                    check_size(self._files.place(row), pixels.shape, images.shape[1:])
+                except InputError as error:
+                    return error
+                images[k] = pixels
+        self._states[self._worker, 1] = IDLE
+        return faults
+
+    def death_of(self, process: BaseProcess) -> FfdsError:
+        """The error of a worker that ended: how, and at which image."""
+        code = process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        number, row = next(
+            ((n, row) for n, (pid, row) in enumerate(self._states.tolist()) if pid == process.pid), ("", IDLE)
+        )
+        where = "no image, it was waiting" if row == IDLE else self._files.place(row)
+        return FfdsError(
+            f"decoding worker {number} (pid {process.pid}) {how}\n"
+            f"  where:   {where}\n"
+            "  fix:     the same command goes on from the last checkpoint; where memory ran out, "
+            "with fewer workers: data.workers=N"
+        )
+
+
+def _started(
+    reader: _Reader, pieces: Sequence[Rows], workers: int
+) -> tuple[Iterator[Faults | InputError], list[BaseProcess]]:
+    """The answers to the pieces, and the processes that give them.
+
+    The workers are forked: that takes milliseconds, and scripts need no ``if __name__ == "__main__"``. They
+    use Pillow and numpy only, no thread and no device of their parent.
+    """
+    # Opening a dataset in memory needs no torch.
+    import torch
+    from torch.utils.data import DataLoader
+
+    others = set(multiprocessing.active_children())
+    with _default_child_signals(), warnings.catch_warnings():
+        # The number of workers is the user's choice; Python warns of any fork beside threads.
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+        loader: DataLoader[Any] = DataLoader(
+            reader,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=list(enumerate(pieces)),
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=reader.begin,
+            collate_fn=_unchanged,
+            generator=torch.Generator(),
+        )
+        answers = iter(loader)
+    return answers, [child for child in multiprocessing.active_children() if child not in others]
+
+
+def _next(
+    answers: Iterator[Faults | InputError], processes: Sequence[BaseProcess]
+) -> Faults | InputError | BaseProcess:
+    """The next answer, or the process that died before it could give one."""
+    try:
+        return next(answers)
+    except RuntimeError:
+        dead = [process for process in processes if process.exitcode]
+        if not dead:
+            raise
+        return dead[0]
+
+
+@contextmanager
+def _default_child_signals() -> Iterator[None]:
+    """Keep torch from installing or calling its handler, which raises a worker's end in any line of code.
+
+    ``next`` tells it too, at the latest after five seconds.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def _kill(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+def _unchanged(answer: Any) -> Any:
+    return answer
+
+
+def _pieces(rows: Rows) -> list[Rows]:
+    return [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
+
+
+def _shared(shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+    """An array that forked processes share, filled with zeros."""
+    count = prod(shape)
+    return np.frombuffer(mmap.mmap(-1, count * np.dtype(kind).itemsize), kind, count).reshape(shape)
