@@ -23,7 +23,7 @@ from ffds.models.heads import LinearHead
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric
-from ffds.training.state import any_rank, average_buffers, gathered, sum_over_ranks
+from ffds.training.state import any_rank, average_buffers, gather_ranks, sum_over_ranks
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from tests.training import processes, tiny
@@ -48,7 +48,7 @@ def agree(rank, out):
     norm.running_mean.fill_(rank)
     norm.num_batches_tracked.fill_(5 + rank)
     average_buffers(fabric, norm)
-    tensors = gathered(fabric, {"a": torch.tensor(float(rank)), "b.c": torch.tensor([[rank, 7]])})
+    tensors = gather_ranks(fabric, {"a": torch.tensor(float(rank)), "b.c": torch.tensor([[rank, 7]])})
     found = {
         "any": [any_rank(fabric, flag) for flag in (False, rank == 0, rank == 1, True)],
         "sums": [mean.tolist(), total.tolist()],
@@ -77,7 +77,7 @@ def test_one_process_needs_no_group():
     sum_over_ranks(fabric, total)
     assert (norm.running_mean.item(), total.item()) == (4, 3)
     assert [any_rank(fabric, flag) for flag in (False, True)] == [False, True]
-    assert gathered(fabric, {"a": total}) == {"rank0.a": total}
+    assert gather_ranks(fabric, {"a": total}) == {"rank0.a": total}
 
 
 # Equal to one process

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from ffds.data.long_tail import long_tail_counts
 from ffds.data.sources.ictext.layout import CHARACTERS, PAPER
@@ -17,6 +14,7 @@ from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
 from ffds.evaluation.groups import class_groups
 from ffds.run_directory import Run
+from ffds.training.checkpoint import Checkpoints
 
 __all__ = [
     "ClassCount",
@@ -266,25 +264,19 @@ def class_order(run: Run) -> list[int]:
     Raises:
         InputError: the run has no checkpoint to tell the counts, and its data no known order.
     """
-    manifest = _last_checkpoint(run) / "manifest.json"
-    if manifest.is_file():
-        counts = json.loads(manifest.read_text(encoding="utf-8"))["identity"]["class_counts"]
+    counts = Checkpoints(run.checkpoints).newest_identity().get("class_counts")
+    if counts is not None:
         return sorted(range(len(counts)), key=lambda label: -counts[label])
     if SOURCES[run.recipe.data.name].cut_in_label_order:
         return list(range(len(run.metrics[-1]["test"]["per_class"])))
-    raise InputError("the class counts of this run are not known", where=manifest, got="no such file")
-
-
-def _last_checkpoint(run: Run) -> Path:
-    return run.checkpoints / f"epoch-{run.recipe.schedule.epochs:04d}"
+    raise InputError("the class counts of this run are not known", where=run.checkpoints, got="no checkpoint")
 
 
 def _lengths(run: Run) -> list[float]:
-    file = _last_checkpoint(run) / "model.safetensors"
-    if not file.is_file():
-        raise InputError("the run has no checkpoint of its last epoch", where=file, got="no such file")
-    with safe_open(file, framework="numpy") as tensors:
-        lengths: list[float] = np.linalg.norm(tensors.get_tensor("head.weight"), axis=1).tolist()
+    weight = Checkpoints(run.checkpoints).parameter(run.recipe.schedule.epochs, "head.weight")
+    if weight is None:
+        raise InputError("the run has no checkpoint of its last epoch", where=run.checkpoints)
+    lengths: list[float] = np.linalg.norm(weight, axis=1).tolist()
     return lengths
 
 

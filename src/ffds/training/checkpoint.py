@@ -2,7 +2,8 @@
 
 A checkpoint is a directory ``epoch-0130`` (130 epochs done) or ``epoch-0130-step-00042`` (42 steps into the
 next one) that holds ``model.safetensors``, ``optimizer.safetensors``, ``loss.safetensors``, ``state.json``
-and, written last, ``manifest.json`` with size and sha256 of each. Nothing is ever unpickled.
+and, written last, ``manifest.json`` with size and sha256 of each. Nothing is ever unpickled. Only saving and
+restoring import torch.
 """
 
 from __future__ import annotations
@@ -17,21 +18,23 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from ffds.environment import versions
 from ffds.errors import InputError
 from ffds.files import flush_directory, saving
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["FORMAT", "Checkpoint", "Checkpoints"]
 
 FORMAT = 2
 KEPT = 2
-"""The newest and one before it, should the newest turn out broken."""
+"""The newest and the one before it, in case the newest is broken."""
 
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{5,}))?")
 _TENSORS = ("model", "optimizer", "loss")
@@ -61,10 +64,10 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Attributes:
-        directory: where they lie.
+        directory: of all of them.
         identity: what the run is (recipe, class counts, images); a checkpoint of another identity is refused.
-            None reads whatever is there.
-        skipped: broken checkpoints that `latest` passed over, with the reason; the next `save` drops them.
+            None accepts any.
+        skipped: broken checkpoints that `latest` skipped, with the reason; the next `save` deletes them.
     """
 
     directory: Path
@@ -72,7 +75,7 @@ class Checkpoints:
     skipped: dict[Path, str] = field(default_factory=dict)
 
     def save(self, checkpoint: Checkpoint, epoch: int, step: int = 0) -> Path:
-        """Write a checkpoint, then drop all but the newest two.
+        """Write a checkpoint, then delete all but the newest two.
 
         Args:
             checkpoint: the state.
@@ -99,9 +102,9 @@ class Checkpoints:
             except OSError:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        # Broken ones must not take the place of sound ones among those kept.
+        # Broken ones do not count among those kept.
         broken = [path for path in self.skipped if path != target]
-        sound = [path for path in self._found() if path not in broken]
+        sound = [path for path in self._newest_first() if path not in broken]
         for old in [*broken, *sound[KEPT:]]:
             shutil.rmtree(old, ignore_errors=True)
         self.skipped.clear()
@@ -109,16 +112,30 @@ class Checkpoints:
 
     def newest_epoch(self) -> int:
         """Epochs done at the newest checkpoint, 0 without one; nothing is verified."""
-        return max(
-            (int(found[1]) for path in self._found() if (found := _NAME.fullmatch(path.name))), default=0
-        )
+        names = (_NAME.fullmatch(path.name) for path in self._newest_first())
+        return max((int(name[1]) for name in names if name), default=0)
 
-    def newest_images(self) -> str | None:
-        """Sum of the training images at the newest checkpoint, None where it is not known."""
-        for path in self._found()[:1]:
+    def newest_identity(self) -> Mapping[str, Any]:
+        """Identity of the run at the newest checkpoint, empty where it is not known; nothing is verified."""
+        for path in self._newest_first()[:1]:
             with suppress(OSError, ValueError, KeyError, TypeError):
-                return str(json.loads((path / "manifest.json").read_bytes())["identity"]["images"])
-        return None
+                identity: Mapping[str, Any] = json.loads((path / "manifest.json").read_bytes())["identity"]
+                return identity
+        return {}
+
+    def parameter(self, epoch: int, name: str) -> NDArray[Any] | None:
+        """One tensor of the network after an epoch, read without torch; None without that checkpoint.
+
+        Args:
+            epoch: epochs done.
+            name: in the network's `state_dict`.
+        """
+        file = self.directory / f"epoch-{epoch:04d}" / "model.safetensors"
+        if not file.is_file():
+            return None
+        with safe_open(file, framework="numpy") as tensors:
+            parameter: NDArray[Any] = tensors.get_tensor(name)
+        return parameter
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies, None if there is none at all.
@@ -127,8 +144,8 @@ class Checkpoints:
             InputError: checkpoints exist but none verifies, or the newest sound one belongs to another
                 run or another format.
         """
-        found = self._found()
-        for path in found:
+        paths = self._newest_first()
+        for path in paths:
             try:
                 manifest = _verified_manifest(path)
                 self._check_identity(path, manifest)
@@ -136,7 +153,7 @@ class Checkpoints:
             except _BrokenError as error:
                 self.skipped[path] = str(error)
                 print(f"warning: checkpoint {path} is broken ({error}), skipped", file=sys.stderr)
-        if found:
+        if paths:
             raise InputError(
                 "no checkpoint of this run can be read",
                 where=self.directory,
@@ -145,15 +162,18 @@ class Checkpoints:
             )
         return None
 
-    def _found(self) -> list[Path]:
-        """Checkpoint directories, newest first."""
+    def _newest_first(self) -> list[Path]:
+        """The directories of the checkpoints."""
         if not self.directory.is_dir():
             return []
-        places = {path: _NAME.fullmatch(path.name) for path in self.directory.iterdir()}
-        ranked = [(int(m[1]), int(m[2] or 0), path) for path, m in places.items() if m]
+        names = {path: _NAME.fullmatch(path.name) for path in self.directory.iterdir()}
+        ranked = [(int(name[1]), int(name[2] or 0), path) for path, name in names.items() if name]
         return [path for _, _, path in sorted(ranked, reverse=True)]
 
     def _contents(self, checkpoint: Checkpoint) -> dict[str, bytes]:
+        """The files by name, the manifest last."""
+        from safetensors.torch import save
+
         contents = {
             f"{name}.safetensors": save({k: v.contiguous() for k, v in getattr(checkpoint, name).items()})
             for name in _TENSORS
@@ -227,6 +247,8 @@ def _verify(file: Path, size: int, digest: str) -> None:
 
 
 def _read(path: Path, identity: Mapping[str, Any]) -> Checkpoint:
+    from safetensors.torch import load
+
     try:
         tensors = {name: load((path / f"{name}.safetensors").read_bytes()) for name in _TENSORS}
         state = json.loads((path / "state.json").read_bytes())

@@ -1,10 +1,11 @@
-"""A network on a set of images: scores, and what it said of each image."""
+"""A network evaluated on a set of images: scores, and a prediction for each image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +22,10 @@ from ffds.files import saving, write_bytes
 from ffds.recipes.schema import Data
 from ffds.training.backend.cuda_graphs import CudaGraphs
 
-__all__ = ["Predictions", "eval_batches", "evaluate"]
+__all__ = ["Evaluated", "Predictions", "eval_batches", "evaluate"]
 
 BATCH_SIZE = 250
-"""Divides the 10,000 test images of CIFAR and Tiny ImageNet, so that a compiled network meets one shape."""
+"""Divides the 10,000 test images of CIFAR and Tiny ImageNet, so that a compiled network sees one shape."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Predictions:
     label_probability: NDArray[np.float32]
 
     def write(self, path: Path) -> None:
-        """Write a Parquet file in place of what was there.
+        """Write a Parquet file, replacing an earlier one.
 
         Raises:
             FfdsError: the disk is full, or the place cannot be written.
@@ -58,6 +59,18 @@ class Predictions:
         file = content.getvalue().to_pybytes()
         with saving(path.name, path.parent, len(file)):
             write_bytes(path, file)
+
+
+class Evaluated(NamedTuple):
+    """What a network does on a set of images.
+
+    Attributes:
+        scores: over all ranks.
+        predictions: of every image, over all ranks.
+    """
+
+    scores: Scores
+    predictions: Predictions
 
 
 def eval_batches(fabric: Fabric, split: Split, data: Data) -> EvalBatches:
@@ -86,8 +99,8 @@ def evaluate(
     cut: tuple[int, int, int] | None,
     graphs: CudaGraphs | None = None,
     poll: Callable[[], None] = lambda: None,
-) -> tuple[Scores, Predictions]:
-    """Scores of a model on a set, each image counted once whatever the number of ranks.
+) -> Evaluated:
+    """Scores and predictions of a model on a set, each image counted once whatever the number of ranks.
 
     Args:
         fabric: devices and precision.
@@ -95,11 +108,8 @@ def evaluate(
         batches: of `eval_batches`.
         class_counts: training images of each class, which decide the groups.
         cut: classes in head, middle and tail; None: thirds.
-        graphs: repeats the network on a GPU; None: the network runs as it is.
+        graphs: replays the network on a GPU; None: it runs eagerly.
         poll: called after each batch; may raise to stop.
-
-    Returns:
-        The scores and one prediction per image.
     """
     graphs = graphs or CudaGraphs(on=False)
 
@@ -121,7 +131,7 @@ def evaluate(
                 poll()
     finally:
         model.train(was_training)
-    return evaluation.compute(), _gathered(fabric, rows)
+    return Evaluated(evaluation.compute(), _gather_rows(fabric, rows))
 
 
 def _predicted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,13 +140,13 @@ def _predicted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return prediction, confidence, probability.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
-def _gathered(fabric: Fabric, rows: list[tuple[Tensor, ...]]) -> Predictions:
+def _gather_rows(fabric: Fabric, rows: list[tuple[Tensor, ...]]) -> Predictions:
     columns = [torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True)]
     own = Predictions(*columns) if columns else None
     parts = [own]
     if fabric.world_size > 1:
         parts *= fabric.world_size
         torch.distributed.all_gather_object(parts, own)
-    # A rank without a batch has nothing to give.
-    found = [astuple(part) for part in parts if part is not None]
-    return Predictions(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    # A rank may have no batch at all.
+    filled = [astuple(part) for part in parts if part is not None]
+    return Predictions(*(np.concatenate(column) for column in zip(*filled, strict=True)))

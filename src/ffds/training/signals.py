@@ -14,10 +14,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """While entered, the first signal sets `requested`; on exit the former handlers are back.
+    """While entered, the first SIGTERM or SIGINT sets `requested`; on exit the former handlers are restored.
 
-    One within another tells it as well: a request that comes too late for one run ends the work on several.
-    Signals reach the main thread only: entered in another thread it never requests anything.
+    Where several are entered, one within another, a signal sets `requested` on all of them: a request that
+    comes too late for one run still stops the command that trains many. Python handles signals in the main
+    thread only; entered in another thread this never requests anything.
     """
 
     _entered: ClassVar[list[StopSignals]] = []

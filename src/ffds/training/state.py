@@ -1,9 +1,10 @@
-"""Everything a run has to remember, in one place, so that all of it resumes."""
+"""Everything a run has to remember, in one place, so that all of it is saved and restored."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -11,12 +12,17 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ffds.data.dataset import Dataset
 from ffds.errors import InputError
+from ffds.evaluation.groups import class_groups
 from ffds.evaluation.measures import ClassAccuracy
 from ffds.losses.statistics import ClassProbabilities
+from ffds.models.build import build_model
+from ffds.recipes.schema import Recipe
+from ffds.training.backend.compile import compile_model
 from ffds.training.checkpoint import Checkpoint
 
-__all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "gathered", "sum_over_ranks"]
+__all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "gather_ranks", "sum_over_ranks"]
 
 
 def any_rank(fabric: Fabric, flag: bool) -> bool:
@@ -36,7 +42,7 @@ def sum_over_ranks(fabric: Fabric, *tensors: Tensor) -> None:
 
 
 def average_buffers(fabric: Fabric, model: nn.Module) -> None:
-    """Each rank saw other images: give all the mean of their running statistics."""
+    """Replace the running statistics of each rank, which saw other images, by their mean over the ranks."""
     if fabric.world_size > 1:
         for buffer in model.buffers():
             if buffer.is_floating_point():
@@ -44,16 +50,16 @@ def average_buffers(fabric: Fabric, model: nn.Module) -> None:
                 buffer.div_(fabric.world_size)
 
 
-def gathered(fabric: Fabric, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def gather_ranks(fabric: Fabric, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Every rank's tensors on every rank, named ``rankR.NAME``."""
     if fabric.world_size == 1:
         return {f"rank0.{name}": tensor for name, tensor in tensors.items()}
-    found: dict[str, Tensor] = {}
+    gathered: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         parts = [torch.empty_like(tensor) for _ in range(fabric.world_size)]
         dist.all_gather(parts, tensor)
-        found |= {f"rank{rank}.{name}": part for rank, part in enumerate(parts)}
-    return found
+        gathered |= {f"rank{rank}.{name}": part for rank, part in enumerate(parts)}
+    return gathered
 
 
 @dataclass
@@ -79,7 +85,7 @@ class Reached:
     best_epoch: int | None = None
 
     def consider(self, accuracy: float | None, epoch: int) -> None:
-        """Keep the best test accuracy; one that is missing or NaN never becomes it."""
+        """Keep the best test accuracy; one that is missing or NaN is never the best."""
         if accuracy is not None and accuracy > (-1.0 if self.best_on_test is None else self.best_on_test):
             self.best_on_test, self.best_epoch = accuracy, epoch
 
@@ -90,30 +96,78 @@ class TrainingState:
 
     Attributes:
         fabric: launched.
-        model: the network itself, neither wrapped nor compiled.
-        optimizer: the optimizer of its parameters.
+        model: the network itself, neither wrapped nor compiled; checkpoints hold this one.
+        network: the model, compiled if the recipe says so; evaluation calls it.
+        forward: the network as Fabric set it up for training steps.
+        optimizer: the optimizer of the model's parameters.
+        fabric_optimizer: the optimizer as Fabric set it up.
         losses: the loss of every phase.
         observed: p_y of the epoch, class by class, where a later loss starts from it.
         accuracy: training accuracy of the epoch.
         loss_sum: sum of the loss over the epoch's samples, ().
+        groups: classes of head, middle and tail.
         reached: the point reached.
     """
 
     fabric: Fabric
     model: nn.Module
+    network: nn.Module
+    forward: nn.Module
     optimizer: Optimizer
+    fabric_optimizer: Any
     losses: nn.ModuleList
     observed: ClassProbabilities
     accuracy: ClassAccuracy
     loss_sum: Tensor
+    groups: dict[str, list[int]]
     reached: Reached
+
+    @classmethod
+    def initial(cls, fabric: Fabric, recipe: Recipe, dataset: Dataset, losses: Iterable[nn.Module]) -> Self:
+        """The state before the first step.
+
+        Args:
+            fabric: launched.
+            recipe: the resolved recipe.
+            dataset: the images, whose shape decides that of the network.
+            losses: of every phase, in order.
+        """
+        height, channels = (dataset.train.images.shape[axis] for axis in (1, 3))
+        model = build_model(
+            recipe.model,
+            head=recipe.head,
+            num_classes=dataset.num_classes,
+            in_channels=channels,
+            seed=recipe.trainer.seed,
+            image_size=recipe.data.image_size or height,
+        )
+        if recipe.trainer.channels_last:
+            model.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
+        network = compile_model(model, fabric.device) if recipe.trainer.compile else model
+        # Evaluation does not call what Fabric returns, which would wait for other ranks.
+        forward, fabric_optimizer = fabric.setup(network, optimizer)
+        return cls(
+            fabric=fabric,
+            model=model,
+            network=network,
+            forward=forward,
+            optimizer=optimizer,
+            fabric_optimizer=fabric_optimizer,
+            losses=nn.ModuleList(losses).to(fabric.device).train(),
+            observed=ClassProbabilities(dataset.num_classes).to(fabric.device),
+            accuracy=ClassAccuracy(dataset.num_classes, fabric.device),
+            loss_sum=torch.zeros((), device=fabric.device),
+            groups=class_groups(dataset.class_counts, recipe.data.cut),
+            reached=Reached(),
+        )
 
     def checkpoint(self) -> Checkpoint:
         """The state as plain tensors and numbers; every rank must call it."""
         return Checkpoint(
             model=self.model.state_dict(),
             optimizer=self._optimizer_tensors(),
-            loss=gathered(self.fabric, self._own_tensors()),
+            loss=gather_ranks(self.fabric, self._own_tensors()),
             state={
                 "reached": asdict(self.reached),
                 "world_size": self.fabric.world_size,
@@ -126,12 +180,12 @@ class TrainingState:
 
         Args:
             checkpoint: of this run, or of one with the same history.
-            phases: places of the phases that share this history; the losses of the others stay as they are.
-                None: all do.
+            phases: indices of the phases that share this history; the losses of the others keep their
+                state. None: all do.
 
         Raises:
             InputError: it was saved within an epoch by another number of processes, whose running counts
-                have no place here.
+                cannot be distributed over these.
         """
         self.reached = Reached(**checkpoint.state["reached"])
         if self.reached.step and checkpoint.state["world_size"] != self.fabric.world_size:
@@ -150,14 +204,14 @@ class TrainingState:
         if checkpoint.state["precision"]:
             self.fabric.strategy.precision.load_state_dict(checkpoint.state["precision"])
 
-    def sum_running(self) -> None:
-        """Make the running counts those of all ranks."""
+    def finish_epoch(self) -> dict[str, float | None]:
+        """Training loss and accuracies of the epoch over all ranks; the running counts start anew."""
         sum_over_ranks(self.fabric, *self._running().values())
-
-    def clear_running(self) -> None:
-        """Begin to count a new epoch."""
+        loss = self.loss_sum.item() / self.accuracy.total.sum().item()
+        scores = {"loss": loss, **self.accuracy.compute(self.groups)}
         for tensor in self._running().values():
             tensor.zero_()
+        return scores
 
     def _running(self) -> dict[str, Tensor]:
         return {
@@ -168,9 +222,9 @@ class TrainingState:
 
     def _own_tensors(self, phases: Collection[int] | None = None) -> dict[str, Tensor]:
         losses = {
-            f"{place}.{name}": tensor
-            for place, loss in enumerate(self.losses)
-            if phases is None or place in phases
+            f"{index}.{name}": tensor
+            for index, loss in enumerate(self.losses)
+            if phases is None or index in phases
             for name, tensor in loss.state_dict().items()
         }
         return losses | self.observed.state_dict(prefix="observed.") | self._running()
@@ -187,5 +241,5 @@ class TrainingState:
         parameters = dict(self.model.named_parameters())
         for full_name, tensor in tensors.items():
             name, key = full_name.rsplit(".", 1)
-            # Channels-last or not decides which kernel updates a parameter, and so how it rounds.
+            # The memory format decides which kernel updates a parameter, and so how it rounds.
             self.optimizer.state[parameters[name]][key] = torch.empty_like(parameters[name]).copy_(tensor)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ffds.data.loader import Batch
+from ffds.errors import NonFiniteLossError
+from ffds.files import write_json
 from ffds.losses.reduction import WeightedMean
 from ffds.seeding import derived_seed
 from ffds.training.backend.cuda_graphs import CudaGraphs
@@ -25,17 +28,17 @@ NEVER = 2**62
 
 
 class NanGuard:
-    """The first step whose loss or gradient is not finite, found without waiting for the device.
+    """Finds the first step whose loss or gradient is not finite, without waiting for the device.
 
-    The number of that step stays on the device. From there on the optimizer updates nothing, so that the
-    weights are still those before it when the host, some steps ahead, comes to know.
+    The number of that step stays on the device. From that step on the optimizer updates nothing. So the
+    weights are still those before it when the host, which is some steps ahead, learns of it.
 
     Args:
         fabric: launched.
-        model: whose gradients are watched.
-        optimizer: of its parameters, fused: it then asks `found_inf` on the device.
-        gradients: False in half precision, where the loss scaler meets infinite gradients by design and
-            skips those steps itself.
+        model: whose gradients are checked.
+        optimizer: of its parameters, fused: such a one reads `found_inf` on the device.
+        gradients: False in half precision, where infinite gradients are normal and the loss scaler skips
+            their steps.
     """
 
     def __init__(self, fabric: Fabric, model: nn.Module, optimizer: Optimizer, *, gradients: bool) -> None:
@@ -44,10 +47,10 @@ class NanGuard:
         self._gradients, self._several_ranks = gradients, fabric.world_size > 1
         self._first = torch.full((), NEVER, device=fabric.device)
         on_host = fabric.device.type == "cpu"
-        self._seen = self._first if on_host else torch.full((), NEVER).pin_memory()
+        self._on_host = self._first if on_host else torch.full((), NEVER).pin_memory()
 
     def check(self, step: Tensor, loss: Tensor) -> None:
-        """Watch one step, after its backward pass and before the optimizer.
+        """Check one step, after its backward pass and before the optimizer.
 
         Args:
             step: its number within the epoch, () int64.
@@ -55,38 +58,38 @@ class NanGuard:
         """
         finite = loss.detach().isfinite()
         if self._gradients:
-            found = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-            finite = finite & nn.utils.get_total_norm(found).isfinite()
+            gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+            finite = finite & nn.utils.get_total_norm(gradients).isfinite()
         self._first.copy_(torch.where(finite, self._first, torch.minimum(self._first, step)))
         if self._gradients:
             self._optimizer.found_inf = (self._first < NEVER).float()
-        if self._seen is not self._first:
-            self._seen.copy_(self._first, non_blocking=True)
+        if self._on_host is not self._first:
+            self._on_host.copy_(self._first, non_blocking=True)
 
     def first_non_finite(self, *, wait: bool = False) -> int | None:
-        """The first step that was not finite, None if there is none that the host knows of.
+        """The first step that was not finite, None if the host knows of none.
 
         Args:
-            wait: for the device, and among several ranks for their agreement; without it an accelerator may
-                be some steps behind.
+            wait: for the device and, among several ranks, for their agreement; without it the answer of an
+                accelerator may be some steps old.
         """
-        found = self._seen
+        first = self._on_host
         if wait:
-            found = self._first.clone()
+            first = self._first.clone()
             if self._several_ranks:
-                dist.all_reduce(found, dist.ReduceOp.MIN)
-        step = int(found.item())
+                dist.all_reduce(first, dist.ReduceOp.MIN)
+        step = int(first.item())
         return None if step == NEVER else step
 
 
 def diagnosis(batch: Batch, logits: Tensor, loss: Tensor, model: nn.Module) -> dict[str, Any]:
-    """What a person needs to find the cause, ready for JSON.
+    """What a person needs to find why a step was not finite, ready for JSON.
 
     Args:
         batch: the batch of the step.
         logits: (B, C).
         loss: ().
-        model: as it is before the step.
+        model: before the step, with the step's gradients.
     """
     per_sample = F.cross_entropy(logits.detach().float(), batch.labels, reduction="none")
     classes = sorted(set(batch.labels.tolist()))
@@ -100,48 +103,30 @@ def diagnosis(batch: Batch, logits: Tensor, loss: Tensor, model: nn.Module) -> d
         "images_not_finite": batch.indices[~batch.images.isfinite().flatten(1).all(dim=1)].tolist(),
         "parameters_not_finite": [name for name, p in model.named_parameters() if not p.isfinite().all()],
         "gradients_not_finite": [
-            name for name, p in model.named_parameters() if p.grad is not None and not _finite(p.grad)
+            name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
         ],
     }
-
-
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
 
 
 class TrainStep:
     """A step of the run, without waiting for the device.
 
     Args:
-        fabric: launched.
-        forward: the network as Fabric set it up: images → logits and features.
-        optimizer: of its parameters, as Fabric set it up.
-        state: what the step changes.
-        graphs: repeats steps on a GPU.
+        state: what the step reads and changes.
+        graphs: replays steps on a GPU.
         seed: of the run.
-        rows: of this rank in a whole batch. A last batch of another size goes through the network as it is:
-            to compile it once more would take longer than all those batches do.
+        rows: of this rank in a full batch. A smaller last batch goes through the uncompiled network:
+            compiling it for one more shape would take longer than all those batches do.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        forward: nn.Module,
-        optimizer: Any,
-        state: TrainingState,
-        graphs: CudaGraphs,
-        seed: int,
-        *,
-        rows: int,
-    ) -> None:
-        self.fabric, self.forward, self.optimizer, self.state = fabric, forward, optimizer, state
-        self.graphs, self.rows = graphs, rows
-        self._uncompiled = getattr(forward, "_orig_mod", forward)
+    def __init__(self, state: TrainingState, graphs: CudaGraphs, seed: int, *, rows: int) -> None:
+        self.fabric, self.state, self.graphs = state.fabric, state, graphs
+        self._seed, self._rows = seed, rows
+        self._uncompiled = getattr(state.forward, "_orig_mod", state.forward)
         # bfloat16 and the CPU have no loss scaler, whatever the recipe says.
-        scaled = bool(fabric.strategy.precision.state_dict())
-        self.nan_guard = NanGuard(fabric, state.model, state.optimizer, gradients=not scaled)
-        self._seed = seed
-        self._number = torch.zeros((), dtype=torch.int64, device=fabric.device)
+        scaled = bool(self.fabric.strategy.precision.state_dict())
+        self.nan_guard = NanGuard(self.fabric, state.model, state.optimizer, gradients=not scaled)
+        self._number = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
 
     def __call__(self, phase: Phase, batch: Batch, *, observed: bool) -> None:
         """Take the step that the run has reached.
@@ -153,39 +138,63 @@ class TrainStep:
         """
         self._seed_step(self.state.reached.step)
         self._number.fill_(self.state.reached.step)
-        # A recorded update has its rate in it.
-        lr = self.optimizer.param_groups[0]["lr"]
-        key = ("step", phase.start, lr, observed, batch.global_size)
+        # A CUDA graph contains the learning rate as a constant.
+        key = ("step", phase.start, self._lr, observed, batch.global_size)
         self.graphs(key, partial(self._take, phase, batch, observed), batch.images, batch.labels)
 
-    def diagnosis(self, phase: Phase, batch: Batch, step: int) -> dict[str, Any]:
-        """Go back to a step that was not finite, and so updated no weight, and see what it met."""
+    def raise_not_finite(self, phase: Phase, batch: Batch, step: int, directory: Path) -> NoReturn:
+        """Repeat a step that was not finite, and so updated no weight, and report what is in it.
+
+        Args:
+            phase: of the epoch.
+            batch: of the step.
+            step: its number within the epoch.
+            directory: where the diagnosis is written.
+
+        Raises:
+            NonFiniteLossError: always.
+        """
         self._seed_step(step)
         logits, loss, _ = self._gradients(phase, batch)
-        return diagnosis(batch, logits, loss, self.state.model)
+        epoch, name, lr = self.state.reached.epoch + 1, phase.stage.name, self._lr
+        place = {"epoch": epoch, "step": step + 1, "phase": name, "lr": lr}
+        rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"
+        file = directory / f"diagnosis{rank}.json"
+        write_json(file, place | diagnosis(batch, logits, loss, self.state.model))
+        raise NonFiniteLossError(
+            f"loss or gradient is not finite in epoch {epoch}, step {step + 1} ({name}, lr {lr:g}): "
+            f"stopped before the optimizer step\n  diagnosis: {file}\n"
+            '  fix:       a lower optimizer.lr, or trainer.precision="32"',
+            file,
+        )
+
+    @property
+    def _lr(self) -> float:
+        lr: float = self.state.optimizer.param_groups[0]["lr"]
+        return lr
 
     def _take(self, phase: Phase, batch: Batch, observed: bool, images: Tensor, labels: Tensor) -> None:
-        """The step itself, which a graph can hold: no value comes to the host, no tensor is replaced."""
+        """The step itself, in a form that a CUDA graph can hold: nothing comes to the host."""
         batch = batch._replace(images=images, labels=labels)
         logits, loss, share = self._gradients(phase, batch)
         self.nan_guard.check(self._number, loss)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.state.fabric_optimizer.step()
+        self.state.fabric_optimizer.zero_grad()
         if observed:
             self.state.observed.observe(logits.detach(), batch.labels)
         self.state.accuracy.update(logits.detach(), batch.labels)
         self.state.loss_sum += loss.detach() * share * batch.global_size
 
     def _seed_step(self, step: int) -> None:
-        # Dropout and its like draw from torch's own generator: seed it anew, so that no draw has a history.
+        # Dropout draws from torch's global generator: seeded in each step, it needs no saved state.
         purpose = ("step", self.state.reached.epoch, step, self.fabric.global_rank)
         torch.manual_seed(derived_seed(self._seed, *purpose))
 
     def _gradients(self, phase: Phase, batch: Batch) -> tuple[Tensor, Tensor, float | Tensor]:
         """Logits, loss and share of this rank in a step, with the gradients left in the parameters."""
-        # None are left but by a step that could not be recorded to its end.
-        self.optimizer.zero_grad()
-        forward = self.forward if len(batch.labels) == self.rows else self._uncompiled
+        # A step whose capture failed may have left gradients.
+        self.state.fabric_optimizer.zero_grad()
+        forward = self.state.forward if len(batch.labels) == self._rows else self._uncompiled
         logits, features = forward(batch.images, with_features=True)
         extra = (features,) if phase.stage.with_features else ()
         loss = phase.stage.loss(logits, batch.labels, *extra)
@@ -195,7 +204,7 @@ class TrainStep:
         return logits, loss, share
 
     def _share(self, loss: nn.Module, batch: Batch) -> float | Tensor:
-        """For how much of the mean over the global batch the mean of this rank's part counts."""
+        """Weight of this rank's mean loss in the mean over the global batch."""
         if self.fabric.world_size == 1 or not isinstance(loss, WeightedMean):
             return len(batch.labels) / batch.global_size
         own = loss.divisor(batch.labels)

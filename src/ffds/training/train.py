@@ -17,29 +17,31 @@ from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import environment
 from ffds.errors import InputError
+from ffds.evaluation.measures import Scores
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric, precision_flags
 from ffds.training.checkpoint import Checkpoints
-from ffds.training.loop import Outcome, TrainingLoop
+from ffds.training.loop import TrainingLoop
 from ffds.training.phases import phases
 from ffds.training.signals import StopSignals
+from ffds.training.state import Reached
 from ffds.training.trajectory import Trajectory, loss_identity
 
 __all__ = ["refuse_other_images", "train", "train_recipe"]
 
 
 def refuse_other_images(run: Run, dataset: Dataset) -> None:
-    """Stop where a run is done, on other training images than those of its recipe now.
+    """Refuse a finished run whose training images are not those that its recipe names now.
 
-    A run that is not done is refused by its checkpoints, where it goes on from one.
+    A run that is not finished is refused by its checkpoints when it resumes.
 
     Raises:
-        InputError: its results say nothing of these images.
+        InputError: the images differ, so the results do not hold for these.
     """
-    trained = Checkpoints(run.checkpoints).newest_images() if run.done else None
+    trained = Checkpoints(run.checkpoints).newest_identity().get("images") if run.done else None
     if trained not in (None, dataset.train.digest):
         raise InputError(
             "the run is done, but on other images than are there now",
@@ -59,7 +61,7 @@ def train(
     loss: nn.Module | None = None,
     shown: bool = True,
 ) -> Run:
-    """Train one method on one recipe; the same call goes on where it stopped, or finds the run done.
+    """Train one method on one recipe; the same call resumes a stopped run and returns a finished one.
 
     Args:
         recipe: name of a shipped recipe, or path of a file.
@@ -121,7 +123,7 @@ def train_recipe(
         return run
     with stop_signals or StopSignals() as signals, precision_flags(recipe.trainer):
         fabric = launch_fabric(recipe.trainer)
-        with _held(run, fabric), torch.random.fork_rng(_accelerators(fabric)):
+        with _locked(run, fabric), torch.random.fork_rng(_accelerators(fabric)):
             with fabric.rank_zero_first(local=True):  # one process downloads
                 dataset = dataset or open_dataset(recipe.data)
             plan = phases(recipe, dataset.class_counts, loss)
@@ -132,17 +134,17 @@ def train_recipe(
             loop = TrainingLoop(
                 fabric, recipe, dataset, plan, run, trajectory, signals, after_epoch, shown=shown
             )
-            outcome = loop.train()
+            scores, predictions = loop.train()
             if fabric.is_global_zero:
-                outcome.predictions.write(run.predictions)
-                run.finish(_summary(recipe, run, outcome))
+                predictions.write(run.predictions)
+                run.finish(_summary(recipe, run, scores, loop.reached))
             fabric.barrier()
     return run
 
 
 @contextmanager
-def _held(run: Run, fabric: Fabric) -> Iterator[None]:
-    """Hold the run directory on the first rank, and let all ranks know if that fails."""
+def _locked(run: Run, fabric: Fabric) -> Iterator[None]:
+    """Lock the run directory on the first rank; all ranks fail if another process holds it."""
     if fabric.world_size == 1:
         with run.locked():
             yield
@@ -165,7 +167,7 @@ def _held(run: Run, fabric: Fabric) -> Iterator[None]:
 
 
 def _accelerators(fabric: Fabric) -> list[torch.device]:
-    """The device, if it has a generator of its own; naming others would wake them up in every process."""
+    """The device, if it has a random generator of its own; `fork_rng` would initialise any others."""
     return [fabric.device] if fabric.device.type == "cuda" else []
 
 
@@ -173,8 +175,7 @@ def _accelerator(fabric: Fabric) -> str | None:
     return torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else None
 
 
-def _summary(recipe: Recipe, run: Run, outcome: Outcome) -> dict[str, Any]:
-    scores, reached = outcome.scores, outcome.reached
+def _summary(recipe: Recipe, run: Run, scores: Scores, reached: Reached) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "method": recipe.method.name,

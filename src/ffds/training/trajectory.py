@@ -29,12 +29,12 @@ __all__ = ["Trajectory", "history_hashes", "loss_identity"]
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The history of one run, and the checkpoints left on it by runs that share it.
+    """The history of one run, and the checkpoints saved on it by runs that share it.
 
     Attributes:
-        directory: holds one checkpoint for each history that some run branched off from.
+        directory: holds one checkpoint for each history at which some run branched off.
         histories: hash of the history after each epoch; the first one is that of the untrained network.
-        branches: epochs after which this run leaves a checkpoint for others.
+        branches: epochs after which this run saves a checkpoint for others.
     """
 
     directory: Path
@@ -68,27 +68,27 @@ class Trajectory:
         return self._checkpoints(epoch).newest_epoch() == epoch
 
     def lock(self, epoch: int) -> IO[str] | None:
-        """The right to train this history up to an epoch, whichever run it is for.
+        """Lock the training of this history up to an epoch, whichever run it is for.
 
         Returns:
-            A file that gives the right back when it is closed, or when this process ends; None while another
-            process has the right.
+            An open file; the lock is released when it is closed or its process exits. None while another
+            process holds the lock.
 
         Raises:
             InputError: the directory cannot be written, or its file system has no locks.
         """
         made_directory(self.directory, "the directory of shared epochs")
-        return held(self._place(epoch).with_suffix(".lock"))
+        return held(self._path(epoch).with_suffix(".lock"))
 
-    def latest(self, after: int) -> tuple[int, Checkpoint] | None:
-        """The newest sound checkpoint of this history behind an epoch, with its epoch."""
+    def latest_shared(self, after: int) -> tuple[int, Checkpoint] | None:
+        """The newest checkpoint of this history later than an epoch that verifies, with its epoch."""
         for epoch in range(self.epochs, after, -1):
-            if self.has(epoch) and (found := self._read(epoch)):
-                return epoch, found
+            if self.has(epoch) and (checkpoint := self._read(epoch)):
+                return epoch, checkpoint
         return None
 
     def save_shared(self, epoch: int, checkpoint: Checkpoint, metrics: Sequence[dict[str, Any]]) -> None:
-        """Keep the state after an epoch, with the metrics so far, for the runs that branch off there."""
+        """Save the state after an epoch, with the metrics so far, for the runs that branch off there."""
         state = {**checkpoint.state, "metrics": list(metrics)}
         self._checkpoints(epoch).save(replace(checkpoint, state=state), epoch)
 
@@ -96,15 +96,15 @@ class Trajectory:
         try:
             return self._checkpoints(epoch).latest()
         except InputError as error:
-            # Nothing is lost: the run trains these epochs itself.
+            # The run trains these epochs itself.
             print(f"warning: {error}", file=sys.stderr)
             return None
 
-    def _place(self, epoch: int) -> Path:
+    def _path(self, epoch: int) -> Path:
         return self.directory / self.histories[epoch][:16]
 
     def _checkpoints(self, epoch: int) -> Checkpoints:
-        return Checkpoints(self._place(epoch), {"history": self.histories[epoch]})
+        return Checkpoints(self._path(epoch), {"history": self.histories[epoch]})
 
 
 def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
     """
     start = {part: recipe.identity[part] for part in ("data", "model", "optimizer", "trainer")}
     images = {"class_counts": dataset.class_counts, "images": dataset.train.digest}
-    found = [_digest("", start | images | {"head": recipe.head})]
+    hashes = [_digest("", start | images | {"head": recipe.head})]
     observed = False
     for phase in phases:
         # Whether the loss starts from what was observed is part of its own epochs, not of those before.
@@ -132,13 +132,13 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
         if phase.stage.sampler != "instance-balanced":
             epoch["sampler"] = phase.stage.sampler
         for factor in phase.lr_factors:
-            found.append(_digest(found[-1], epoch | {"lr_factor": factor}))
+            hashes.append(_digest(hashes[-1], epoch | {"lr_factor": factor}))
         observed = phase.stage.observed_for is not None
-    return tuple(found)
+    return tuple(hashes)
 
 
 def loss_identity(loss: nn.Module) -> str:
-    """What tells one loss from another, in every process alike: its repr and the hash of what it holds."""
+    """Identifies a loss, equally in every process: its repr and a hash of its buffers and settings."""
     digest = hashlib.sha256()
     for name, tensor in loss.state_dict().items():
         digest.update(f"{name}={tensor.tolist()};".encode())
@@ -149,7 +149,7 @@ def loss_identity(loss: nn.Module) -> str:
 
 
 def _settings(loss: nn.Module) -> Iterator[tuple[str, object]]:
-    """Plain public attributes of a loss and its parts; this package's own have theirs in the repr."""
+    """Plain public attributes of a loss and its submodules; this package's own have theirs in the repr."""
     for place, module in loss.named_modules():
         if not type(module).__module__.startswith("ffds."):
             for name, value in sorted(vars(module).items()):

@@ -10,9 +10,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ffds.errors import NonFiniteLossError
 from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import Custom
-from ffds.training.backend import cuda_graphs as recorded
-from ffds.training.backend.cuda_graphs import KEPT, CudaGraphs
-from ffds.training.loop import TrainingLoop
+from ffds.training.backend.cuda_graphs import MAX_GRAPHS, CudaGraphs, Graph
+from ffds.training.loop import allows_cuda_graphs
 from ffds.training.train import train_recipe
 from tests.training import tiny
 
@@ -27,9 +26,9 @@ class Traced:
 
     made = 0
 
-    def __init__(self, work, inputs, memory):
+    def __init__(self, work, inputs, pool):
         type(self).made += 1
-        self.memory = memory
+        self.pool = pool
         self.inputs = [tensor.clone() for tensor in inputs]
         self.output = None
 
@@ -54,8 +53,8 @@ class Traced:
 
 @pytest.fixture
 def traced(monkeypatch):
-    monkeypatch.setattr(recorded, "_Graph", Traced)
-    monkeypatch.setattr(TrainingLoop, "_cuda_graphs", lambda loop: CudaGraphs(on=True))
+    monkeypatch.setattr("ffds.training.backend.cuda_graphs.Graph", Traced)
+    monkeypatch.setattr("ffds.training.loop.allows_cuda_graphs", lambda *given: True)
     monkeypatch.setattr(Traced, "made", 0)
     return Traced
 
@@ -119,21 +118,21 @@ def test_off_nothing_is_recorded(traced):
 
 def test_few_recordings_are_kept(traced):
     graphs = CudaGraphs(on=True)
-    for key in [*range(2 * KEPT), *range(2 * KEPT)]:
+    for key in [*range(2 * MAX_GRAPHS), *range(2 * MAX_GRAPHS)]:
         assert graphs(key, lambda x, by=key: x * by, torch.ones(1)).item() == key
-    assert traced.made == 2 * KEPT
-    graphs(2 * KEPT - 1, torch.neg, torch.ones(1))
+    assert traced.made == 2 * MAX_GRAPHS
+    graphs(2 * MAX_GRAPHS - 1, torch.neg, torch.ones(1))
     graphs(0, torch.neg, torch.ones(1))
-    assert traced.made == 2 * KEPT + 1, "the newest was there, the oldest was not"
+    assert traced.made == 2 * MAX_GRAPHS + 1, "the newest was there, the oldest was not"
 
 
 def test_what_cannot_be_recorded_is_done_as_it_is(monkeypatch, capsys):
     class Refusing:
-        def __init__(self, work, inputs, memory):
+        def __init__(self, work, inputs, pool):
             work(*inputs)
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr(recorded, "_Graph", Refusing)
+    monkeypatch.setattr("ffds.training.backend.cuda_graphs.Graph", Refusing)
     graphs = CudaGraphs(on=True)
     found = [graphs("key", torch.neg, torch.full((1,), float(number))).item() for number in range(5)]
     assert found == [0, -1, -2, -3, -4]
@@ -166,15 +165,13 @@ class OnCuda:
     ],
 )
 def test_where_steps_are_recorded(overrides, own_loss, on):
-    loop = object.__new__(TrainingLoop)
-    loop.fabric, loop.recipe = OnCuda(), tiny.recipe(*overrides)
+    recipe = tiny.recipe(*overrides)
     if own_loss:
-        loop.recipe = loop.recipe.model_copy(update={"method": Custom(loss="own")})
-    assert loop._cuda_graphs()._on == on
-    loop.fabric = type("Several", (OnCuda,), {"world_size": 2})()
-    assert not loop._cuda_graphs()._on
-    loop.fabric = type("OnCpu", (OnCuda,), {"device": torch.device("cpu")})()
-    assert not loop._cuda_graphs()._on
+        recipe = recipe.model_copy(update={"method": Custom(loss="own")})
+    several, cpu = {"world_size": 2}, {"device": torch.device("cpu")}
+    assert allows_cuda_graphs(OnCuda(), recipe) == on
+    assert not allows_cuda_graphs(type("Several", (OnCuda,), several)(), recipe)
+    assert not allows_cuda_graphs(type("OnCpu", (OnCuda,), cpu)(), recipe)
 
 
 @on_a_gpu
@@ -184,8 +181,8 @@ def test_a_recorded_run_on_a_gpu_is_the_same_run(method, precision, tmp_path, mo
     tiny.use(monkeypatch)
     settings = ("trainer.accelerator=cuda", "trainer.deterministic=true", f"trainer.precision={precision}")
     made = []
-    original = recorded._Graph.__init__
-    monkeypatch.setattr(recorded._Graph, "__init__", lambda *given: made.append(original(*given)))
+    original = Graph.__init__
+    monkeypatch.setattr(Graph, "__init__", lambda *given: made.append(original(*given)))
     traces = []
     for kind in ("true", "false"):
         recipe = tiny.recipe(*LONG, *settings, f"trainer.cuda_graphs={kind}", method=method)

@@ -1,73 +1,80 @@
-"""`torch.compile` where it works, and the network as it is where it does not."""
+"""`torch.compile` where it works; a warning and the network uncompiled where it does not."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
-from ffds.training.backend.folding import fold_batch_norms
+__all__ = ["compile_model"]
 
-__all__ = ["backend", "compile_model"]
-
-# With it on, torch takes the gradient of batch norm and ReLU for hard to vectorize, and then sums it over the
-# pixels of 16 channels on one thread, whatever their number.
-_OFF = "enable_tiling_heuristics"
+_STDERR = 2
 
 
 def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model, to be compiled when it is first called; as it is where no compiler works.
+    """The model, compiled at its first call; the model itself where no compiler works.
 
-    A function of one line is compiled first, so that a missing compiler is a warning now and not an error in
-    the midst of the first step.
+    A function of one line is compiled first, so that a missing compiler is reported now, as a warning, and
+    not as an error in the first training step.
 
     Args:
         model: a network.
-        device: where it will run: a C++ compiler is needed on the CPU, Triton on a GPU.
+        device: where it will run: the CPU needs a C++ compiler, a GPU needs Triton.
     """
     try:
-        torch.compile(_probe)(torch.zeros(1, device=device))
-    except Exception as error:  # whatever torch wraps around the fault of somebody else's compiler
+        with _silent_stderr():
+            torch.compile(_probe)(torch.zeros(1, device=device))
+    except Exception as error:  # torch wraps a compiler's failure in various exceptions
         print(
             "warning: trainer.compile is on, but torch.compile does not work here; training goes on without "
-            f"it, slower\n  got: {_reason(error)}\n"
+            f"it, slower\n  got: {_cause(error)}\n"
             "  fix: install a C++ compiler (g++), or trainer.compile=false",
             file=sys.stderr,
             flush=True,
         )
         return model
-    found: Any = torch.compile(model, dynamic=False, backend=backend)
-    network: nn.Module = found
+    compiled: Any = torch.compile(model, dynamic=False, options=_options())
+    network: nn.Module = compiled
     return network
 
 
-def backend(graph: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-    """For `torch.compile`: its usual backend, with fewer operations where there are no gradients.
+def _options() -> dict[str, Any]:
+    """Options of the compiler, of those that this version of torch knows.
 
-    Args:
-        graph: what Dynamo saw.
-        inputs: examples, all of them tensors.
+    With its tiling heuristics on, torch does not vectorize the gradient of batch norm and ReLU on a CPU, and
+    sums it over the pixels of 16 channels on a single thread.
     """
-    # Takes a second to import, and is imported already where something is compiled.
-    import torch._inductor as inductor
-    from torch._inductor import config
+    from torch._inductor import config  # takes a second to import
 
-    if not torch.is_grad_enabled():
-        fold_batch_norms(graph)
-    options = {f"cpp.{_OFF}": False} if hasattr(config.cpp, _OFF) else {}
-    found: Callable[..., Any] = inductor.compile(graph, inputs, options)
-    return found
+    return {"cpp.enable_tiling_heuristics": False} if hasattr(config.cpp, "enable_tiling_heuristics") else {}
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Discard what compilers write to standard error; that they fail is known from the exception."""
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDERR)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, _STDERR)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:
     return x + 1
 
 
-def _reason(error: BaseException) -> str:
-    innermost = error
-    while innermost.__cause__ is not None:
-        innermost = innermost.__cause__
-    return (str(innermost).strip() or type(innermost).__name__).splitlines()[0]
+def _cause(error: BaseException) -> str:
+    """First line of the innermost exception's message."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Work on a GPU recorded as a CUDA graph: from then on launched as one, not kernel by kernel."""
+"""Repeated work on a GPU as CUDA graphs: captured once, then launched as one instead of kernel by kernel."""
 
 from __future__ import annotations
 
@@ -10,67 +10,65 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["CudaGraphs"]
+__all__ = ["MAX_GRAPHS", "CudaGraphs", "Graph"]
 
 Result = TypeVar("Result", bound=Tensor | None)
-KEPT = 8
-"""Recordings at a time: of whole and last batches, in training and of both sets that are scored, and more."""
+MAX_GRAPHS = 8
+"""Graphs kept at a time: full and last batches, in training and on both evaluation sets, and some more."""
 
 
 class CudaGraphs:
-    """Does work as it is, or has a GPU repeat what it has seen of it.
+    """Runs a function eagerly, or captures it as a CUDA graph on its second call and replays it.
 
     A training step of a small network launches hundreds of kernels of some µs each, and Python takes longer
-    to launch one than the GPU to run it. A recorded step is launched at once; its kernels, and so its
-    numbers, are the same.
+    to launch one than the GPU to run it. A graph launches all at once; the kernels and their results are the
+    same. The first call is eager because compilation and the optimizer's initial state happen in it.
 
-    Work is recorded when it is asked for a second time: what happens but once, as compilation or the first
-    state of an optimizer, has happened by then. While it is recorded, Python runs; when it is repeated,
-    Python does not. So it may read and write tensors in place only, and all that differs from time to time
-    must be in its inputs, or in its key. It must not wait for the GPU; work that does stays as it is, with a
-    warning.
+    A replay does not run Python. So the function may only read and write tensors in place, all that changes
+    between calls must be in its inputs or in its key, and it must not wait for the GPU. Where the capture
+    fails, everything runs eagerly from then on, with a warning.
 
     Args:
-        on: whether to record; all tensors are on one CUDA device then.
+        on: whether to capture; all tensors have to be on one CUDA device then.
     """
 
     def __init__(self, *, on: bool) -> None:
-        self._on = on
-        self._met: set[Hashable] = set()
-        self._graphs: dict[Hashable, _Graph] = {}
-        self._memory: Any = None
+        self.on = on
+        self._seen: set[Hashable] = set()
+        self._graphs: dict[Hashable, Graph] = {}
+        self._pool: Any = None
 
-    def __call__(self, key: Hashable, work: Callable[..., Result], *inputs: Tensor) -> Result:
-        """Do the work.
+    def __call__(self, key: Hashable, function: Callable[..., Result], *inputs: Tensor) -> Result:
+        """Call the function.
 
         Args:
-            key: all that it depends on beside its inputs, as long as that does not change in place.
-            work: inputs → a tensor, or None.
-            inputs: whose values differ from time to time, and whose shapes may.
+            key: everything the function depends on beside its inputs, unless it changes in place.
+            function: inputs → a tensor, or None.
+            inputs: their values and shapes may differ from call to call.
 
         Returns:
-            What the work gave; of a graph, to be used before anything is recorded or repeated again.
+            The function's result; a graph's is overwritten by the next capture or replay.
         """
-        if not self._on:
-            return work(*inputs)
+        if not self.on:
+            return function(*inputs)
         whole = (key, *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs))
         graph = self._graphs.get(whole)
-        if graph is None and whole in self._met:
-            graph = self._recorded(whole, work, inputs)
-        self._met.add(whole)
+        if graph is None and whole in self._seen:
+            graph = self._capture(whole, function, inputs)
+        self._seen.add(whole)
         if graph is None:
-            return work(*inputs)
+            return function(*inputs)
         output: Result = graph.replay(*inputs)
         return output
 
-    def _recorded(
-        self, key: Hashable, work: Callable[..., Result], inputs: tuple[Tensor, ...]
-    ) -> _Graph | None:
+    def _capture(
+        self, key: Hashable, function: Callable[..., Result], inputs: tuple[Tensor, ...]
+    ) -> Graph | None:
         try:
-            with _draws_as_before():
-                graph = _Graph(work, inputs, self._memory)
-        except Exception as error:  # whatever a network does that a graph cannot hold
-            self._on = False
+            with _generator_restored_on_failure():
+                graph = Graph(function, inputs, self._pool)
+        except Exception as error:  # whatever the network does that a graph does not allow
+            self.on = False
             self._graphs.clear()
             print(
                 "warning: a step cannot be recorded as a CUDA graph; training goes on without, slower\n"
@@ -80,16 +78,16 @@ class CudaGraphs:
                 flush=True,
             )
             return None
-        # One more before one goes: its memory is shared as long as there is one.
-        self._memory, self._graphs[key] = graph.memory, graph
-        if len(self._graphs) > KEPT:
+        # Drop the oldest only after the new one exists: the memory pool lives as long as any graph uses it.
+        self._pool, self._graphs[key] = graph.pool, graph
+        if len(self._graphs) > MAX_GRAPHS:
             del self._graphs[next(iter(self._graphs))]
         return graph
 
 
 @contextmanager
-def _draws_as_before() -> Iterator[None]:
-    """A graph that breaks off leaves a generator that believes in it, and refuses to draw."""
+def _generator_restored_on_failure() -> Iterator[None]:
+    """A capture that fails leaves torch's generator registered with it, and unable to draw."""
     if not torch.cuda.is_available():
         yield
         return
@@ -103,17 +101,24 @@ def _draws_as_before() -> Iterator[None]:
         raise
 
 
-class _Graph:
-    """One graph, its inputs and its output, each in its own place in memory."""
+class Graph:
+    """A captured function with its own copies of its inputs, and its output.
 
-    def __init__(self, work: Callable[..., Result], inputs: tuple[Tensor, ...], memory: Any) -> None:
+    Args:
+        function: inputs → a tensor, or None.
+        inputs: their shapes and layouts are those of all replays.
+        pool: memory shared with other graphs, None for the first.
+    """
+
+    def __init__(self, function: Callable[..., Any], inputs: tuple[Tensor, ...], pool: Any) -> None:
         self._inputs = tuple(tensor.clone() for tensor in inputs)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=memory):
-            self._output = work(*self._inputs)
-        self.memory = self._graph.pool()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._output = function(*self._inputs)
+        self.pool = self._graph.pool()
 
     def replay(self, *inputs: Tensor) -> Any:
+        """The output for other values of the inputs."""
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         self._graph.replay()

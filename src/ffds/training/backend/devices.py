@@ -1,4 +1,4 @@
-"""Fabric on the devices a recipe asks for."""
+"""Fabric on the devices that a recipe asks for, and the precision of torch's kernels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def launch_fabric(trainer: Trainer) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         num_nodes = int(os.environ["WORLD_SIZE"]) // devices
-    with _warnings_alone():
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    # Fabric's information repeats the recipe; its warnings are shown.
+    logger.setLevel(logging.WARNING)
+    try:
         fabric = Fabric(
             accelerator=trainer.accelerator,
             devices=devices,
@@ -39,72 +43,35 @@ def launch_fabric(trainer: Trainer) -> Fabric:
             precision=_PRECISIONS[trainer.precision],
         )
         fabric.launch()
+    finally:
+        logger.setLevel(level)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     return fabric
 
 
 @contextmanager
-def _warnings_alone() -> Iterator[None]:
-    """Not Fabric's advice on the precision of products, which the recipe decides, nor what is no news."""
-    logger = logging.getLogger("lightning_fabric")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-@contextmanager
 def precision_flags(trainer: Trainer) -> Iterator[None]:
-    """Products in TensorFloat-32 only with `precision` ``tf32``, deterministic kernels with `deterministic`.
+    """Set torch's global flags for `precision` and `deterministic`, and restore them on exit.
 
-    Where not deterministic, cuDNN tries its kernels for each shape and takes the fastest.
-
-    Left alone, torch computes convolutions in TensorFloat-32, with 10 bits of a factor in place of 23, where
-    a GPU can, and matrix products in float32.
+    Convolutions and matrix products use TensorFloat-32, with 10 bits of mantissa in place of 23, only with
+    precision ``tf32``; by default torch would use it for convolutions on any GPU that can. Unless
+    deterministic, cuDNN measures its kernels for each shape and takes the fastest.
 
     Args:
         trainer: of the recipe.
     """
-    tf32, same = trainer.precision == "tf32", trainer.deterministic
-    with _convolutions(tf32=tf32, fastest=not same), _products(tf32=tf32), _determinism(on=same):
-        yield
-
-
-@contextmanager
-def _convolutions(*, tf32: bool, fastest: bool) -> Iterator[None]:
-    cudnn = torch.backends.cudnn
-    before = cudnn.allow_tf32, cudnn.benchmark
-    cudnn.allow_tf32, cudnn.benchmark = tf32, fastest
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    tf32, deterministic = trainer.precision == "tf32", trainer.deterministic
+    before = cudnn.allow_tf32, cudnn.benchmark, products.allow_tf32
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn.allow_tf32, cudnn.benchmark, products.allow_tf32 = tf32, not deterministic, tf32
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        cudnn.allow_tf32, cudnn.benchmark = before
-
-
-@contextmanager
-def _products(*, tf32: bool) -> Iterator[None]:
-    matrices = torch.backends.cuda.matmul
-    before = matrices.allow_tf32
-    matrices.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        matrices.allow_tf32 = before
-
-
-@contextmanager
-def _determinism(*, on: bool) -> Iterator[None]:
-    if not on:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        cudnn.allow_tf32, cudnn.benchmark, products.allow_tf32 = before
+        torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
