@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -17,6 +19,7 @@ from ffds.errors import FfdsError, InputError
 __all__ = [
     "check_directory",
     "check_file",
+    "csv_text",
     "flush_directory",
     "held",
     "json_text",
@@ -56,6 +59,19 @@ def write_json(path: Path, content: object) -> None:
 def json_text(content: object) -> str:
     """What `write_json` writes."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table as CSV; None is an empty field.
+
+    >>> csv_text(["method", "tail"], [["ce", 2.5], ["fl", None]]).splitlines()
+    ['method,tail', 'ce,2.5', 'fl,']
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def flush_directory(directory: Path) -> None:

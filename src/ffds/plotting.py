@@ -1,8 +1,7 @@
-"""How all figures look: sizes in inches, type, and colours that the colour-blind can tell apart."""
+"""The style of all figures, with sizes in inches and colours safe for the colour-blind, and their files."""
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from ffds.files import write_bytes, write_text
+from ffds.files import csv_text, write_bytes, write_text
 
 __all__ = [
     "ABOVE",
@@ -27,18 +26,17 @@ __all__ = [
     "YELLOW",
     "save_figure",
     "style",
-    "tidy_text",
 ]
 
 COLUMN, PAGE = 3.4, 7.0
-"""Width of one column and of a page with two."""
+"""Width of one column, and of a page with two."""
 
 # Okabe and Ito, "Color universal design", 2008.
 ORANGE, TEAL, YELLOW, PURPLE, SKY = "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#56B4E9"
 INK, PALE = "#222222", "#BFBFBF"
 
 ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-"""Place of a legend that would hide what is drawn."""
+"""Place of a legend that would cover the data."""
 
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
@@ -64,14 +62,14 @@ _SETTINGS: Any = {
     "savefig.dpi": 300,
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
-    # Names of the parts of an SVG, which are random otherwise.
+    # Otherwise the parts of an SVG have random names.
     "svg.hashsalt": "ffds",
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and save in the style of this package, whatever the user's own settings are."""
+    """Draw and save in the style of this package; the user's own matplotlib settings do not matter."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
@@ -83,7 +81,7 @@ _METADATA: dict[str, dict[str, str | None]] = {
     "pdf": {"CreationDate": None},
     "png": {"Software": None},
 }
-"""What each format would write of its own accord and must not, because it changes."""
+"""What matplotlib would write into each format by itself; dates and versions would change the bytes."""
 
 _DESCRIPTION = {"svg": "Description", "pdf": "Subject", "png": "Description"}
 
@@ -95,9 +93,9 @@ def save_figure(
 
     Args:
         figure: what was drawn.
-        rows: the numbers it shows, all of one kind.
+        rows: the numbers it shows, all of one type.
         directory: made if it is not there.
-        name: of the files, without ending.
+        name: of the files, without suffix.
         description: where the numbers come from, written into each picture.
 
     Returns:
@@ -109,23 +107,8 @@ def save_figure(
     with style():
         for path, (ending, metadata) in zip(paths, _METADATA.items(), strict=False):
             content = io.BytesIO()
-            told = metadata | {"Title": name, _DESCRIPTION[ending]: description}
-            figure.savefig(content, format=ending, metadata=told)
+            written = metadata | {"Title": name, _DESCRIPTION[ending]: description}
+            figure.savefig(content, format=ending, metadata=written)
             write_bytes(path, content.getvalue())
-    write_text(paths[-1], tidy_text(rows))
+    write_text(paths[-1], csv_text(rows[0]._fields, rows))
     return paths
-
-
-def tidy_text(rows: Sequence[NamedTuple]) -> str:
-    """The rows as CSV, one number a field, in full.
-
-    >>> from ffds.paper.figure_data import Curve
-    >>> print(tidy_text([Curve("linear", 5, 0.0)]), end="")
-    curve,images,gamma
-    linear,5,0.0
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0]._fields)
-    writer.writerows(rows)
-    return text.getvalue()

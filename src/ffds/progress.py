@@ -101,8 +101,9 @@ def epoch_line(entry: dict[str, Any], epochs: int) -> str:
     text = f"epoch {entry['epoch']}/{epochs} {entry['phase']}, lr {entry['lr']:.3g}, "
     text += f"train {_percent(entry['train']['accuracy'])}, "
     if (test := entry["test"]) is not None:
-        groups = ", ".join(f"{group} {_percent(test[group])}" for group in ("head", "middle", "tail"))
-        text += f"test {_percent(test['accuracy'])} ({groups}), "
+        others = (name for name in test if name not in ("accuracy", "per_class"))
+        measures = ", ".join(f"{name.replace('_', ' ')} {_percent(test[name])}" for name in others)
+        text += f"test {_percent(test['accuracy'])} ({measures}), "
     rate = entry["images_per_second"]
     return text + ("rate not measured" if rate is None else f"{rate:.0f} images/s")
 

@@ -6,7 +6,6 @@ import argparse
 import shutil
 import sys
 import textwrap
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,12 @@ def table(options: argparse.Namespace) -> None:
         return
     from ffds.paper.reproduce import reproduced
     from ffds.paper.table_plan import planned_table
-    from ffds.paper.tables import caption, footnotes, records, rows, write_table
+    from ffds.paper.tables import caption, cell_records, footnotes, rows, write_table
 
     plan = planned_table(
         options.table, columns=options.columns, methods=options.methods, overrides=options.overrides
     )
-    found = reproduced(
+    filled = reproduced(
         plan,
         seeds=options.seeds,
         out=options.out,
@@ -51,21 +50,21 @@ def table(options: argparse.Namespace) -> None:
         train=not options.no_train,
         jobs=wanted_jobs(options),
     )
-    written = [] if options.save is None else write_table(found, Path(options.save))
+    written = [] if options.save is None else write_table(filled, Path(options.save))
     if options.json:
-        print_json(records(found))
+        print_json(cell_records(filled))
     else:
-        for column in found.columns:
-            print_table(column, rows(found, column))
-        print(textwrap.fill(caption(found), shutil.get_terminal_size().columns))
-        print(*footnotes(found), *(f"written: {path}" for path in written), sep="\n")
-    for failure in found.failures:
+        for column in filled.columns:
+            print_table(column, rows(filled, column))
+        print(textwrap.fill(caption(filled), shutil.get_terminal_size().columns))
+        print(*footnotes(filled), *(f"written: {path}" for path in written), sep="\n")
+    for failure in filled.failures:
         raise failure.error
 
 
 def figure(options: argparse.Namespace) -> None:
     """Draw a figure of the paper from finished runs, training first what is missing."""
-    from ffds.paper.figures import Request, drawn
+    from ffds.paper.figures import Request, draw_figure
     from ffds.plotting import save_figure
 
     recipe = options.recipe or ("ictext-lt-18" if options.figure == "4" else "cifar100-lt-100")
@@ -78,7 +77,7 @@ def figure(options: argparse.Namespace) -> None:
         jobs=wanted_jobs(options),
     )
     check_directory(options.save, "--save DIR")
-    drawing = drawn(options.figure, request)
+    drawing = draw_figure(options.figure, request)
     if drawing.remark:
         print(f"note: {drawing.remark}", file=sys.stderr)
     name = f"figure-{options.figure}"
@@ -142,12 +141,12 @@ def _runs(options: argparse.Namespace) -> None:
     """Every finished run, or those of some recipes, methods and seeds."""
     from ffds.errors import InputError
     from ffds.paper.tables import runs_rows
-    from ffds.reports.run_records import csv_text, read_csv, read_runs
+    from ffds.reports.run_records import read_csv, records, runs_csv
 
     if options.overrides:
         raise InputError("table runs lists what there is", got=" ".join(options.overrides))
-    lines = read_runs(options.out) if options.runs is None else read_csv(options.runs)
-    found = [
+    lines = records(options.out) if options.runs is None else read_csv(options.runs)
+    chosen = [
         line
         for line in lines
         if line.recipe in (options.columns or [line.recipe])
@@ -159,8 +158,8 @@ def _runs(options: argparse.Namespace) -> None:
 
         path = Path(options.save) / "runs.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, csv_text(found))
+        write_text(path, runs_csv(chosen))
     if options.json:
-        print_json([asdict(line) for line in found])
+        print_json([line.columns for line in chosen])
     else:
-        print_table("finished runs, test set, percent", runs_rows(found))
+        print_table("finished runs, test set, percent", runs_rows(chosen))

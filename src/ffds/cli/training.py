@@ -115,12 +115,17 @@ def _add_eval(verbs: Any) -> None:
 
 
 def _results(summary: dict[str, Any]) -> list[list[str]]:
+    """Measure and value; the accuracy has two rows."""
+    from ffds.evaluation.measures import measures_in
+
     accuracy = summary["accuracy"]
-    best = f"{cell(accuracy['best_on_test'])} in epoch {accuracy['best_epoch']}"
-    measures = ("head", "middle", "tail", "balanced_accuracy", "macro_f1", "ece", "train_accuracy")
+    names = [measure.name for measure in measures_in("comparison") if measure.name != "accuracy"]
     return [
         ["measure", f"{summary['method']} seed {summary['seed']}"],
         ["accuracy, last epoch", cell(accuracy["last"])],
-        *([name.replace("_", " "), cell(summary[name])] for name in measures),
-        ["best on test (chosen on the test set)", best],
+        *([name.replace("_", " "), cell(summary.get(name))] for name in (*names, "train_accuracy")),
+        [
+            "best on test (chosen on the test set)",
+            f"{cell(accuracy['best_on_test'])} in epoch {accuracy['best_epoch']}",
+        ],
     ]

@@ -1,227 +1,172 @@
-"""Accuracy of the whole, of each class and of groups of classes, macro F1 and calibration, in percent."""
+"""The measures of a classifier, one row each; summaries, tables and pages show the rows of this table."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from statistics import fmean
+from typing import Any, Literal
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+__all__ = ["MEASURES", "Counts", "Measure", "Scores", "flat_summary", "mean", "measures_in", "percent"]
 
-from ffds.errors import InputError
-from ffds.evaluation.groups import class_groups, shot_groups
 
-__all__ = ["ClassAccuracy", "Evaluation", "Scores"]
+@dataclass(frozen=True)
+class Counts:
+    """Counts over all images of a test set, from which every measure is computed.
 
-BINS = 15
-FIXED_POINT = 2**30
+    Attributes:
+        support: images of each class, in label order.
+        correct: those of them that were classified correctly.
+        predicted: images that were taken for this class.
+        bin_correct: correct images in each of 15 equal bins (lower, upper] of the confidence, which is the
+            largest softmax probability.
+        bin_confidence: sum of the confidence in each bin.
+        finite: whether all logits were finite.
+        groups: labels by group, see `ffds.evaluation.groups`.
+    """
+
+    support: Sequence[int]
+    correct: Sequence[int]
+    predicted: Sequence[int]
+    bin_correct: Sequence[int]
+    bin_confidence: Sequence[float]
+    finite: bool
+    groups: Mapping[str, Sequence[int]]
+
+    @property
+    def per_class(self) -> list[float | None]:
+        """Accuracy of each class; None for a class without test images."""
+        return [percent(right, seen) for right, seen in zip(self.correct, self.support, strict=True)]
+
+
+def _accuracy(counts: Counts) -> float | None:
+    """Correct images of all images."""
+    return percent(sum(counts.correct), sum(counts.support))
+
+
+def _balanced_accuracy(counts: Counts) -> float | None:
+    """Mean accuracy of the classes that have test images."""
+    return mean(counts.per_class)
+
+
+def _macro_f1(counts: Counts) -> float | None:
+    """Mean of F1 = 2 TP / (TP + FN + TP + FP) over the classes that have test images."""
+    columns = zip(counts.correct, counts.support, counts.predicted, strict=True)
+    return mean(percent(2 * right, seen + predicted) if seen else None for right, seen, predicted in columns)
+
+
+def _ece(counts: Counts) -> float | None:
+    """Expected calibration error, Σ_b n_b/N · |accuracy_b − confidence_b|; None if a logit was not finite."""
+    bins = zip(counts.bin_correct, counts.bin_confidence, strict=True)
+    gaps = sum(abs(right - confidence) for right, confidence in bins)
+    return 100 * gaps / sum(counts.support) if counts.finite else None
+
+
+def _group_mean(group: str, counts: Counts) -> float | None:
+    """Mean accuracy of the classes of a group."""
+    per_class = counts.per_class
+    return mean(per_class[label] for label in counts.groups[group])
+
+
+Place = Literal["epoch", "comparison", "runs"]
+"""The metrics and the line of each epoch; the columns of ``ffds compare``; the columns of ``runs.csv``."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of a test set, in percent.
+
+    Attributes:
+        name: its key in ``summary.json``.
+        title: the heading of its column.
+        compute: its value from the counts; None where no test image tells.
+        shown: places that show it; the summary and ``ffds eval`` hold every measure.
+        digits: digits after the point in tables.
+    """
+
+    name: str
+    title: str
+    compute: Callable[[Counts], float | None]
+    shown: tuple[Place, ...] = ()
+    digits: int = 2
+
+
+EVERYWHERE: tuple[Place, ...] = ("epoch", "comparison", "runs")
+MEASURES = (
+    Measure("accuracy", "accuracy", _accuracy, EVERYWHERE),
+    Measure("balanced_accuracy", "balanced", _balanced_accuracy, ("comparison",)),
+    Measure("macro_f1", "macro-F1", _macro_f1, ("comparison",)),
+    Measure("ece", "ECE", _ece, ("comparison",)),
+    Measure("head", "head", partial(_group_mean, "head"), EVERYWHERE),
+    Measure("middle", "middle", partial(_group_mean, "middle"), EVERYWHERE),
+    Measure("tail", "tail", partial(_group_mean, "tail"), EVERYWHERE),
+    Measure("many", "many", partial(_group_mean, "many")),
+    Measure("medium", "medium", partial(_group_mean, "medium")),
+    Measure("few", "few", partial(_group_mean, "few")),
+)
+"""Every measure, in the order of ``summary.json``. The first one, accuracy, is the result of a run."""
+
+
+def measures_in(place: Place) -> list[Measure]:
+    """The measures that a place shows, those of every epoch first.
+
+    >>> [measure.title for measure in measures_in("comparison")]
+    ['accuracy', 'head', 'middle', 'tail', 'balanced', 'macro-F1', 'ECE']
+    """
+    shown = [measure for measure in MEASURES if place in measure.shown]
+    return sorted(shown, key=lambda measure: "epoch" not in measure.shown)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one evaluation found, in percent; None means n/a: no test image to judge by.
+    """The measures of one test set, in percent; None where no test image tells.
 
     Attributes:
-        accuracy: correct images of all images.
-        balanced_accuracy: mean of `per_class`.
-        macro_f1: mean of F1 = 2 TP / (2 TP + FP + FN) over the classes that have test images.
-        ece: expected calibration error, Σ_b n_b / N · |accuracy_b − confidence_b| over 15 equal bins
-            (lower, upper] of the largest softmax probability; NaN if a logit was not finite.
+        measures: by name, in the order of `MEASURES`.
         per_class: accuracy of each class, in label order.
-        head: mean of `per_class` over the group of ``class_groups``.
-        middle: as `head`.
-        tail: as `head`.
-        many: mean of `per_class` over the group of ``shot_groups``.
-        medium: as `many`.
-        few: as `many`.
     """
 
-    accuracy: float
-    balanced_accuracy: float
-    macro_f1: float
-    ece: float
+    measures: Mapping[str, float | None]
     per_class: list[float | None]
-    head: float | None
-    middle: float | None
-    tail: float | None
-    many: float | None
-    medium: float | None
-    few: float | None
+
+    @classmethod
+    def of(cls, counts: Counts) -> Scores:
+        """Every measure of these counts."""
+        return cls({measure.name: measure.compute(counts) for measure in MEASURES}, counts.per_class)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The result of a run."""
+        return self.measures["accuracy"]
 
     def brief(self) -> dict[str, float | list[float | None] | None]:
-        """What each epoch records: accuracy, of the groups and of each class."""
-        names = ("accuracy", "head", "middle", "tail", "per_class")
-        return {name: getattr(self, name) for name in names}
+        """What each epoch records: its measures and the accuracy of each class."""
+        shown = {measure.name: self.measures[measure.name] for measure in measures_in("epoch")}
+        return {**shown, "per_class": self.per_class}
 
     def summary(self) -> dict[str, float | None]:
-        """All scores but those of each class; None where a score is not a number."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "per_class"}
-        return {name: None if value is None or math.isnan(value) else value for name, value in values.items()}
+        """What the summary of a run records: every measure."""
+        return dict(self.measures)
 
 
-class Evaluation:
-    """Scores of a test set, gathered batch by batch in O(C) memory and without waiting for the device.
+def flat_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``summary.json`` as one row: its three accuracies become three columns.
 
-    An image with a logit that is not finite counts as wrong and as a prediction of no class.
-
-    In a process group, every rank updates with its own images and all ranks call `compute`: the counts are
-    summed over the ranks, so each image counts once. Counts are integers, also those of confidence, so the
-    result is bit-equal for any batches and any number of ranks.
-
-    Args:
-        num_classes: C, at least 1.
-        class_counts: training images of each class: they define the groups.
-        cut: classes in head, middle and tail; None: thirds.
-        device: where logits will be.
-
-    Raises:
-        InputError: `cut` or `class_counts` do not fit the number of classes.
-
-    >>> evaluation = Evaluation(2, [90, 10], None, torch.device("cpu"))
-    >>> evaluation.update(torch.tensor([[2.0, 0.0], [3.0, 1.0]]), torch.tensor([0, 1]))
-    >>> evaluation.compute().per_class
-    [100.0, 0.0]
+    >>> flat_summary({"seed": 0, "accuracy": {"last": 40.0, "best_epoch": 3}})
+    {'seed': 0, 'accuracy_last': 40.0, 'accuracy_best_epoch': 3}
     """
-
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Sequence[int],
-        cut: tuple[int, int, int] | None,
-        device: torch.device,
-    ) -> None:
-        if len(class_counts) != num_classes:
-            raise InputError(f"{len(class_counts)} class counts for {num_classes} classes")
-        self._groups = class_groups(class_counts, cut) | shot_groups(class_counts)
-        self._counts = _Counts(num_classes, device)
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            logits: float (N, C).
-            labels: int64 (N,), each in [0, C).
-        """
-        self._counts.update(logits, labels)
-
-    def compute(self) -> Scores:
-        """The scores of all images so far, over all ranks.
-
-        Raises:
-            InputError: there was no image.
-        """
-        counts = self._counts.over_ranks()
-        support, correct, total = counts["support"], counts["correct"], sum(counts["support"])
-        if total == 0:
-            raise InputError("there is no image to evaluate", fix="give a test set with at least one image")
-        per_class = [_percent(right, seen) for right, seen in zip(correct, support, strict=True)]
-        # F1 = 2 TP / (2 TP + FP + FN), and support = TP + FN, predicted = TP + FP.
-        f1 = [
-            _percent(2 * right, seen + predicted) if seen else None
-            for right, seen, predicted in zip(correct, support, counts["predicted"], strict=True)
-        ]
-        gaps = zip(counts["bin_correct"], counts["bin_confidence"], strict=True)
-        ece = 100 * sum(abs(right - confidence / FIXED_POINT) for right, confidence in gaps) / total
-        return Scores(
-            accuracy=100 * sum(correct) / total,
-            balanced_accuracy=fmean(_known(per_class)),
-            macro_f1=fmean(_known(f1)),
-            ece=float("nan") if counts["non_finite"][0] else ece,
-            per_class=per_class,
-            **_group_means(per_class, self._groups),
-        )
+    accuracies = {f"accuracy_{key}": value for key, value in summary["accuracy"].items()}
+    pairs = ((accuracies if name == "accuracy" else {name: value}) for name, value in summary.items())
+    return {name: value for pair in pairs for name, value in pair.items()}
 
 
-class ClassAccuracy:
-    """Correct and seen images of each class, counted on the device: light enough for every training step.
-
-    Args:
-        num_classes: C, at least 1.
-        device: where the counts are.
-
-    Attributes:
-        correct: int64 (C,); add up over ranks, save and restore at will.
-        total: int64 (C,), likewise.
-    """
-
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.correct = torch.zeros(num_classes, dtype=torch.int64, device=device)
-        self.total = torch.zeros_like(self.correct)
-
-    def update(self, logits_or_predictions: Tensor, labels: Tensor) -> None:
-        """Count a batch without waiting for the device.
-
-        Args:
-            logits_or_predictions: float (N, C), or predicted classes int64 (N,).
-            labels: int64 (N,), each in [0, C).
-        """
-        predictions = logits_or_predictions
-        if predictions.ndim == 2:
-            predictions = _predictions(predictions)
-        self.correct.scatter_add_(0, labels, (predictions == labels).long())
-        self.total.scatter_add_(0, labels, torch.ones_like(labels))
-
-    def compute(self, groups: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
-        """Percent correct: ``accuracy`` over images, each group as the mean of its classes; None without any.
-
-        Args:
-            groups: labels by name, see ``class_groups``.
-        """
-        correct, total = self.correct.tolist(), self.total.tolist()
-        per_class = [_percent(right, seen) for right, seen in zip(correct, total, strict=True)]
-        return {"accuracy": _percent(sum(correct), sum(total)), **_group_means(per_class, groups)}
-
-
-class _Counts:
-    """Everything the scores need, as sums over images, in one tensor: summed and read in one go."""
-
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        sizes = dict.fromkeys(("support", "correct", "predicted"), num_classes)
-        sizes |= {"bin_correct": BINS, "bin_confidence": BINS, "non_finite": 1}
-        self._all = torch.zeros(sum(sizes.values()), dtype=torch.int64, device=device)
-        self._parts = dict(zip(sizes, torch.split(self._all, list(sizes.values())), strict=True))
-        self._inner_edges = torch.linspace(0, 1, BINS + 1)[1:-1].to(device)
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        predictions, counts = _predictions(logits), self._parts
-        finite, right = (predictions >= 0).long(), (predictions == labels).long()
-        counts["support"].scatter_add_(0, labels, torch.ones_like(labels))
-        counts["correct"].scatter_add_(0, labels, right)
-        counts["predicted"].scatter_add_(0, predictions.clamp(min=0), finite)
-        counts["non_finite"].add_((1 - finite).sum())
-        confidence = logits.float().softmax(dim=1).amax(dim=1)
-        bins = torch.bucketize(confidence, self._inner_edges)
-        counts["bin_correct"].scatter_add_(0, bins, right)
-        counts["bin_confidence"].scatter_add_(0, bins, (confidence * FIXED_POINT).long() * finite)
-
-    def over_ranks(self) -> dict[str, list[int]]:
-        """The counts of all ranks by name; those of this rank stay its own."""
-        total = self._all.clone()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(total)
-        values = iter(total.tolist())
-        return {name: list(islice(values, len(part))) for name, part in self._parts.items()}
-
-
-def _predictions(logits: Tensor) -> Tensor:
-    """The largest logit's class, −1 where a logit is not finite."""
-    return logits.argmax(dim=1).masked_fill(~logits.isfinite().all(dim=1), -1)
-
-
-def _percent(part: int, whole: int) -> float | None:
+def percent(part: int, whole: int) -> float | None:
+    """100 · part / whole; None where the whole is 0."""
     return 100 * part / whole if whole else None
 
 
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _group_means(
-    per_class: Sequence[float | None], groups: Mapping[str, Sequence[int]]
-) -> dict[str, float | None]:
-    known = {name: _known([per_class[label] for label in labels]) for name, labels in groups.items()}
-    return {name: fmean(values) if values else None for name, values in known.items()}
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not None; None where all are."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

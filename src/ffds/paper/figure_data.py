@@ -1,4 +1,4 @@
-"""The numbers behind each figure, as tidy rows: from run directories, from the paper, from its formulas."""
+"""The numbers behind each figure, one row a point: from run directories, the paper and its formulas."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class EpochAccuracy(NamedTuple):
 
 
 class LossPoint(NamedTuple):
-    """Loss of a sample whose label has a probability; `parameter` is γ of FL and p̄ of D-FFDS."""
+    """Loss of a sample whose label has this probability; `parameter` is γ of FL and p̄ of D-FFDS."""
 
     loss: str
     parameter: float
@@ -168,8 +168,8 @@ def smoothed(p: Floats, group_mean: Floats | float, k: float) -> Floats:
     array([0.8125, 0.25  ])
     """
     fraction = (k * (np.sqrt(p) - np.sqrt(group_mean))) ** 2
-    found: Floats = p - fraction * (p - group_mean)
-    return found
+    result: Floats = p - fraction * (p - group_mean)
+    return result
 
 
 def focusing_curves(fewest: int, most: int, gamma_min: float, gamma_max: float) -> list[Curve]:
@@ -225,8 +225,8 @@ def sharpness(images: NDArray[np.uint8]) -> Floats:
     grey = images.mean(axis=3)
     inner = grey[:, 1:-1, 1:-1]
     laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * inner
-    found: Floats = laplacian.var(axis=(1, 2))
-    return found
+    variance: Floats = laplacian.var(axis=(1, 2))
+    return variance
 
 
 def gains(ce: Run, d_ffds: Run) -> list[Gain]:
@@ -236,9 +236,11 @@ def gains(ce: Run, d_ffds: Run) -> list[Gain]:
     """
     first, second = (run.metrics[-1]["test"]["per_class"] for run in (ce, d_ffds))
     order = class_order(d_ffds)
-    groups = _group_names(d_ffds, len(order))
+    # Ranks fall with the count, so any falling counts give the groups of the ranks.
+    groups = class_groups(range(len(order), 0, -1), d_ffds.recipe.data.cut)
+    names = [name for name, ranks in groups.items() for _ in ranks]
     return [
-        Gain(rank, label, groups[rank], first[label], second[label], second[label] - first[label])
+        Gain(rank, label, names[rank], first[label], second[label], second[label] - first[label])
         for rank, label in enumerate(order)
         if first[label] is not None and second[label] is not None
     ]
@@ -258,20 +260,6 @@ def norms(runs: Iterable[Run]) -> list[Norm]:
     ]
 
 
-def class_order(run: Run) -> list[int]:
-    """Labels by falling number of training images; equal counts keep the order of the labels.
-
-    Raises:
-        InputError: the run has no checkpoint to tell the counts, and its data no known order.
-    """
-    counts = Checkpoints(run.checkpoints).newest_identity().get("class_counts")
-    if counts is not None:
-        return sorted(range(len(counts)), key=lambda label: -counts[label])
-    if SOURCES[run.recipe.data.name].cut_in_label_order:
-        return list(range(len(run.metrics[-1]["test"]["per_class"])))
-    raise InputError("the class counts of this run are not known", where=run.checkpoints, got="no checkpoint")
-
-
 def _lengths(run: Run) -> list[float]:
     weight = Checkpoints(run.checkpoints).parameter(run.recipe.schedule.epochs, "head.weight")
     if weight is None:
@@ -280,7 +268,15 @@ def _lengths(run: Run) -> list[float]:
     return lengths
 
 
-def _group_names(run: Run, classes: int) -> list[str]:
-    """Head, middle or tail of each class, by rank."""
-    groups = class_groups(range(classes, 0, -1), run.recipe.data.cut)
-    return [name for name, ranks in groups.items() for _ in ranks]
+def class_order(run: Run) -> list[int]:
+    """Labels by falling number of training images; equal counts keep the order of the labels.
+
+    Raises:
+        InputError: the run has no checkpoint that tells the counts, and its data have no known order.
+    """
+    counts = Checkpoints(run.checkpoints).newest_identity().get("class_counts")
+    if counts is not None:
+        return sorted(range(len(counts)), key=lambda label: -counts[label])
+    if SOURCES[run.recipe.data.name].cut_in_label_order:
+        return list(range(len(run.metrics[-1]["test"]["per_class"])))
+    raise InputError("the class counts of this run are not known", where=run.checkpoints, got="no checkpoint")

@@ -1,12 +1,13 @@
-"""Each figure of the paper, put together from its data and its panels."""
+"""The figures of the paper, each drawn from finished runs or from formulas."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from ffds.data.dataset import Split
@@ -15,19 +16,19 @@ from ffds.data.sources.registry import SOURCES, titled
 from ffds.errors import InputError
 from ffds.jobs.jobs import ALONE, Jobs
 from ffds.methods.ffds import FFDS
-from ffds.paper import figure_data
-from ffds.paper import panels as figures
+from ffds.paper import figure_data, panels
 from ffds.paper.reference import COLUMN_TITLES
 from ffds.paper.reproduce import find_run, train_missing, with_seed
 from ffds.paper.table_plan import planned_table
-from ffds.paper.tables import Cell, filled
+from ffds.paper.tables import Cell, filled_table
 from ffds.plotting import COLUMN, PAGE, style
 from ffds.recipes.load import load_recipe, planned_recipe
 from ffds.recipes.schema import Data, Recipe
-from ffds.reports.run_records import measured, provenance, read_runs
+from ffds.reports.formatting import provenance
+from ffds.reports.run_records import records, run_record
 from ffds.run_directory import Run
 
-__all__ = ["FIGURES", "Drawing", "Request", "drawn"]
+__all__ = ["FIGURES", "Drawing", "Request", "draw_figure"]
 
 PAIRS = 9
 """Classes of which Figure 4 shows two images."""
@@ -90,7 +91,7 @@ class Request:
                 raise failure.error
 
 
-def drawn(name: str, request: Request) -> Drawing:
+def draw_figure(name: str, request: Request) -> Drawing:
     """A figure of the paper.
 
     Args:
@@ -112,11 +113,11 @@ def _figure_1(request: Request) -> Drawing:
     rows = figure_data.accuracies_by_epoch(runs)
     figure = Figure(figsize=(PAGE, 2.1))
     for ax, group in zip(figure.subplots(1, 3, sharey=True), figure_data.GROUPS, strict=True):
-        figures.overfitting([row for row in rows if row.group == group], ax)
+        panels.overfitting([row for row in rows if row.group == group], ax)
         if group == "head":
             ax.set_ylabel("accuracy, %")
     figure.suptitle(_heading(runs[0].recipe), fontsize=6)
-    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+    return Drawing(figure, rows, _measured_on(runs))
 
 
 def _figure_2a(request: Request) -> Drawing:
@@ -125,7 +126,7 @@ def _figure_2a(request: Request) -> Drawing:
         raise InputError(what, where="command line", got=" ".join(request.overrides))
     rows = figure_data.loss_curves()
     figure = Figure(figsize=(COLUMN, 2.3))
-    figures.losses(rows, figure.subplots())
+    panels.losses(rows, figure.subplots())
     return Drawing(figure, rows, "Formulas of the losses, without class weight and label smoothing; k = 0.9.")
 
 
@@ -144,29 +145,26 @@ def _figure_2b(request: Request) -> Drawing:
     )
     plan = planned_table("2b", columns=[request.recipe], overrides=request.overrides)
     request.train_missing(with_seed(cell.recipe, request.seed) for cell in plan.cells)
-    table = filled(plan, read_runs(request.out))
+    table = filled_table(plan, records(request.out))
     figure = Figure(figsize=(COLUMN, 2.5))
-    figures.focusing(rows, figure.subplots(), {cell.row: _accuracies(cell) for cell in table.cells})
+    panels.focusing(rows, figure.subplots(), {cell.row: _accuracies(cell) for cell in table.cells})
     figure.suptitle(f"{table.cells[0].column}; {recipe.schedule.epochs} epochs", fontsize=6)
     missing = [cell.row for cell in table.cells if not cell.seeds]
     remark = f"no finished run of the curves {', '.join(missing)} in {request.out}" if missing else ""
-    return Drawing(figure, rows, " ".join(provenance(table.sources)), remark)
+    return Drawing(figure, rows, " ".join(provenance(run.source for run in table.sources)), remark)
 
 
 def _figure_3(request: Request) -> Drawing:
     (run,) = request.runs("d-ffds")
-    # The one figure that needs the network: it imports torch.
+    # Only this figure needs the network, and with it torch.
     from ffds.inference.load import train_probabilities
 
     elsewhere = [text for text in request.overrides if text.startswith("data.root=")]
-    found = train_probabilities(run, elsewhere)
+    labels = train_probabilities(run, elsewhere)
     method = run.recipe.method
     k = method.k if isinstance(method, FFDS) else 0.0
-    rows = figure_data.smoothed_probabilities(found.probability, found.group, found.group_means, k)
-    figure = Figure(figsize=(COLUMN, 2.3))
-    figures.smoothing(rows, figure.subplots())
-    figure.suptitle(_heading(run.recipe), fontsize=6)
-    return Drawing(figure, rows, " ".join(provenance([measured(run)])))
+    rows = figure_data.smoothed_probabilities(labels.probability, labels.group, labels.group_means, k)
+    return _column([run], rows, panels.smoothing, height=2.3)
 
 
 def _figure_4(request: Request) -> Drawing:
@@ -180,12 +178,12 @@ def _figure_4(request: Request) -> Drawing:
         train, names, source = _images(data)
     except InputError as error:
         figure = Figure(figsize=(PAGE, 2.4))
-        figures.class_count_bars(rows, figure.subplots())
+        panels.class_count_bars(rows, figure.subplots())
         remark = f"bars alone, without images: {str(error).splitlines()[0]}"
         return Drawing(figure, rows, "Class counts as the paper prints them.", remark)
     figure = Figure(figsize=(PAGE, 3.1))
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.4, 0.7))[:, 0]
-    figures.class_count_bars(rows, above.subplots())
+    panels.class_count_bars(rows, above.subplots())
     _pairs(train, names, below)
     below.suptitle(f"sharpest and dullest image of a class ({source})", fontsize=6)
     return Drawing(figure, rows, f"Class counts as the paper prints them; images: {source}.")
@@ -193,20 +191,12 @@ def _figure_4(request: Request) -> Drawing:
 
 def _figure_5a(request: Request) -> Drawing:
     runs = request.runs("ce", "d-ffds")
-    rows = figure_data.gains(*runs)
-    figure = Figure(figsize=(COLUMN, 2.1))
-    figures.accuracy_gains(rows, figure.subplots())
-    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
-    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+    return _column(runs, figure_data.gains(*runs), panels.accuracy_gains, height=2.1)
 
 
 def _figure_5b(request: Request) -> Drawing:
     runs = request.runs("ce", "cb-fl", "d-ffds")
-    rows = figure_data.norms(runs)
-    figure = Figure(figsize=(COLUMN, 2.1))
-    figures.weight_norms(rows, figure.subplots())
-    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
-    return Drawing(figure, rows, " ".join(provenance(map(measured, runs))))
+    return _column(runs, figure_data.norms(runs), panels.weight_norms, height=2.1)
 
 
 FIGURES: dict[str, Callable[[Request], Drawing]] = {
@@ -221,10 +211,22 @@ FIGURES: dict[str, Callable[[Request], Drawing]] = {
 """By their number in the paper."""
 
 
+def _column(runs: Sequence[Run], rows: Any, panel: Callable[[Any, Axes], None], height: float) -> Drawing:
+    """A figure of one panel, one column wide, from some runs."""
+    figure = Figure(figsize=(COLUMN, height))
+    panel(rows, figure.subplots())
+    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
+    return Drawing(figure, rows, _measured_on(runs))
+
+
 def _heading(recipe: Recipe) -> str:
     """What was trained, and how long."""
     title = titled(recipe.data.name, COLUMN_TITLES.get(recipe.name, recipe.name))
     return f"{title}; {recipe.schedule.epochs} epochs, seed {recipe.trainer.seed}"
+
+
+def _measured_on(runs: Iterable[Run]) -> str:
+    return " ".join(provenance(run_record(run).source for run in runs))
 
 
 def _accuracies(cell: Cell) -> str:
@@ -247,4 +249,4 @@ def _pairs(train: Split, names: Sequence[str], below: SubFigure) -> None:
     for label, ax in zip(classes, below.subplots(1, len(classes)), strict=True):
         images = train.images[train.labels == label]
         order = figure_data.sharpness(images).argsort()
-        figures.image_pair(images[order[-1]], images[order[0]], names[label], ax)
+        panels.image_pair(images[order[-1]], images[order[0]], names[label], ax)

@@ -1,4 +1,4 @@
-"""From a plan to a filled table: train what is missing, read what there is."""
+"""A table of the paper from its plan: train the runs that are missing, then read all that are there."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 from ffds.errors import InputError
 from ffds.jobs.jobs import ALONE, Jobs
-from ffds.paper.table_plan import Plan
-from ffds.paper.tables import Failure, Filled, filled
+from ffds.paper.table_plan import PlannedTable
+from ffds.paper.tables import Failure, FilledTable, filled_table
 from ffds.recipes.schema import Recipe
-from ffds.reports.run_records import identity, read_csv, read_runs, readable_runs
+from ffds.reports.run_records import identity, read_csv, readable_runs, records
 from ffds.run_directory import Run
 
 __all__ = ["find_run", "reproduced", "train_missing", "with_seed"]
 
 
 def reproduced(
-    plan: Plan,
+    plan: PlannedTable,
     *,
     seeds: Sequence[int] | None = None,
     out: str | Path = "runs",
     runs: str | Path | None = None,
     train: bool = True,
     jobs: Jobs = ALONE,
-) -> Filled:
+) -> FilledTable:
     """A table of the paper from measured runs.
 
     Args:
@@ -40,20 +40,20 @@ def reproduced(
         Interrupted: SIGTERM or SIGINT; run it again to go on.
     """
     if runs is not None:
-        return filled(plan, read_csv(runs), seeds=seeds)
+        return filled_table(plan, read_csv(runs), seeds=seeds)
     if not train:
-        return filled(plan, read_runs(out), seeds=seeds)
+        return filled_table(plan, records(out), seeds=seeds)
     seeds = (0,) if seeds is None else seeds
     recipes = [with_seed(cell.recipe, seed) for cell in plan.cells for seed in seeds]
     failures = train_missing(recipes, out, jobs)
-    return filled(plan, read_runs(out), seeds=seeds, failures=failures)
+    return filled_table(plan, records(out), seeds=seeds, failures=failures)
 
 
 def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Jobs = ALONE) -> list[Failure]:
-    """Train those recipes that no finished run measures, each stretch of epochs once.
+    """Train those recipes that no finished run measures; runs with a common history train it once.
 
     Args:
-        recipes: what is wanted; one that is wanted twice is trained once.
+        recipes: the runs that are needed; one that is named twice is trained once.
         out: directory of all runs.
         jobs: how many at a time.
 
@@ -64,17 +64,16 @@ def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Job
         InputError: the jobs cannot be had.
         Interrupted: SIGTERM or SIGINT; run it again to go on.
     """
-    there = {(line.identity, line.seed) for line in read_runs(out)}
-    wanted = {(identity(recipe), recipe.trainer.seed): recipe for recipe in recipes}
-    missing = [recipe for key, recipe in wanted.items() if key not in there]
+    finished = {(record.identity, record.seed) for record in records(out)}
+    needed = {(identity(recipe), recipe.trainer.seed): recipe for recipe in recipes}
+    missing = {Run.of(recipe, out).path: recipe for key, recipe in needed.items() if key not in finished}
     if not missing:
         return []
     # It imports torch, which tables and figures of finished runs do without.
     from ffds.jobs.several import train_all
 
-    failures = train_all(missing, out=out, jobs=jobs)
-    paths = {Run.of(recipe, out).path: recipe for recipe in missing}
-    return [Failure(path, identity(paths[path]), error) for path, error in failures.items()]
+    failures = train_all(list(missing.values()), out=out, jobs=jobs)
+    return [Failure(path, identity(missing[path]), error) for path, error in failures.items()]
 
 
 def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
@@ -87,8 +86,8 @@ def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
     if own.done:
         return own
     key = identity(recipe), recipe.trainer.seed
-    for run, line in readable_runs(out):
-        if (line.identity, line.seed) == key:
+    for run, record in readable_runs(out):
+        if (record.identity, record.seed) == key:
             return run
     raise InputError(
         "this run is not there",

@@ -1,4 +1,4 @@
-"""Which runs each table of the paper needs, and what the paper has in their place."""
+"""The runs that each table of the paper needs, and the paper's number for each cell."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ from ffds.recipes.load import planned_recipe
 from ffds.recipes.schema import Recipe
 from ffds.reports.run_records import protocol
 
-__all__ = ["TABLES", "Plan", "Wanted", "planned_table"]
-
-TABLES = ("1a", "1b", "1c", "2b")
-"""Tables by their number in the paper; 2b is the ablation in the legend of that figure."""
+__all__ = ["TABLES", "Definition", "PlannedCell", "PlannedTable", "planned_table"]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlannedCell:
     """One cell before it is filled.
 
     Attributes:
         row: its title.
         column: its title.
-        recipe: the run it needs, with any seed.
+        recipe: the run that it needs, with any seed.
         paper: the paper's accuracy in percent, None where it has none.
     """
 
@@ -36,71 +33,80 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A table before it is filled.
+class Definition:
+    """What a table of the paper compares.
 
     Attributes:
-        name: its number in the paper.
-        title: what it compares.
-        rows: what a row is.
-        note: what a reader must know of the rows.
-        overrides: settings on top of every recipe, as on a command line.
-        cells: column by column.
-        protocol: the one protocol of its runs.
+        title: what it compares, in words.
+        row_heading: what a row is.
+        note: what a reader must know about the rows.
+        variants: row → the method it trains and the settings it changes.
+        paper: recipe → row → the paper's accuracy.
     """
 
-    name: str
     title: str
-    rows: str
+    row_heading: str
     note: str
-    overrides: tuple[str, ...]
-    cells: tuple[Wanted, ...]
-    protocol: str
+    variants: Mapping[str, tuple[str, tuple[str, ...]]]
+    paper: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class _Ablation:
-    """Variants of D-FFDS, by the title of their row, and the paper's accuracies by recipe and row."""
+class PlannedTable:
+    """A table before it is filled: its cells column by column, and the one protocol of its runs.
 
-    title: str
-    rows: str
-    note: str
-    variants: Mapping[str, tuple[str, ...]]
-    paper: Mapping[str, Mapping[str, float]]
+    `overrides` are the settings on top of every recipe, as on a command line.
+    """
+
+    name: str
+    definition: Definition
+    overrides: tuple[str, ...]
+    cells: tuple[PlannedCell, ...]
+    protocol: str
 
 
 _NO_SMOOTHING = ("method.k=0.0",)
 _SAME_FOCUS = ("method.gamma_min=1.0", "method.gamma_max=1.0")
 
-_ABLATIONS = {
-    "1b": _Ablation(
+_DEFINITIONS = {
+    "1a": Definition(
+        "every method on every dataset",
+        "method",
+        "CE to FFDS train in one phase, LDAM-DRW to D-FFDS in two.",
+        {method: (method, ()) for method in METHOD_TITLES},
+        TABLE_1A,
+    ),
+    "1b": Definition(
         "number of class groups",
         "M",
         "D-FFDS with M groups; all other settings are the recipe's.",
-        {groups: (f"method.num_groups={groups}",) for groups in ("1", "5", "10", "50")},
+        {groups: ("d-ffds", (f"method.num_groups={groups}",)) for groups in ("1", "5", "10", "50")},
         TABLE_1B,
     ),
-    "1c": _Ablation(
+    "1c": Definition(
         "the two modules",
         "modules",
         "The base is deferred CB-FL, trained as D-FFDS with k = 0 and γ = 1 for every class. Label smoothing "
         "stays in all rows, so that they differ in the named modules only.",
         {
-            "neither": (*_NO_SMOOTHING, *_SAME_FOCUS),
-            "FreqFocus": _NO_SMOOTHING,
-            "DynaSmooth": _SAME_FOCUS,
-            "both": (),
+            "neither": ("d-ffds", (*_NO_SMOOTHING, *_SAME_FOCUS)),
+            "FreqFocus": ("d-ffds", _NO_SMOOTHING),
+            "DynaSmooth": ("d-ffds", _SAME_FOCUS),
+            "both": ("d-ffds", ()),
         },
         TABLE_1C,
     ),
-    "2b": _Ablation(
+    "2b": Definition(
         "curves of FreqFocus",
         "curve",
         "D-FFDS with γ along each curve; the paper has its numbers in the legend of Figure 2b.",
-        {curve: (f"method.curve={curve}",) for curve in ("concave", "convex", "linear")},
+        {curve: ("d-ffds", (f"method.curve={curve}",)) for curve in ("concave", "convex", "linear")},
         TABLE_2B,
     ),
 }
+
+TABLES = tuple(_DEFINITIONS)
+"""Tables by their number in the paper; 2b is the ablation in the legend of that figure."""
 
 
 def planned_table(
@@ -109,7 +115,7 @@ def planned_table(
     columns: Sequence[str] = (),
     methods: Sequence[str] = (),
     overrides: Sequence[str] = (),
-) -> Plan:
+) -> PlannedTable:
     """The runs behind a table of the paper.
 
     Args:
@@ -126,54 +132,38 @@ def planned_table(
     >>> [(cell.row, cell.column, cell.paper) for cell in plan.cells][:2]
     [('neither', 'CIFAR-100-LT, IF 100', 41.8), ('FreqFocus', 'CIFAR-100-LT, IF 100', 42.43)]
     """
-    if name == "1a":
-        title, rows = "every method on every dataset", "method"
-        note = "CE to FFDS train in one phase, LDAM-DRW to D-FFDS in two."
-        cells = _methods(columns or tuple(COLUMN_TITLES), methods or tuple(METHOD_TITLES), overrides)
-    elif name not in _ABLATIONS:
+    if name not in _DEFINITIONS:
         raise InputError(f"the paper has no table {name}", allowed=", ".join(TABLES))
-    elif methods:
+    if methods and name != "1a":
         raise InputError(f"every row of table {name} is D-FFDS", got=f"methods {', '.join(methods)}")
-    else:
-        ablation = _ABLATIONS[name]
-        title, rows, note = ablation.title, ablation.rows, ablation.note
-        cells = _variants(ablation, columns or tuple(ablation.paper), overrides)
-    return Plan(name, title, rows, note, tuple(overrides), cells, _one_protocol(cells))
-
-
-def _methods(columns: Iterable[str], methods: Sequence[str], overrides: Sequence[str]) -> tuple[Wanted, ...]:
-    return tuple(
-        _wanted(METHOD_TITLES.get(method, method), column, recipe, paper)
-        for column in dict.fromkeys(columns)
-        for method in dict.fromkeys(methods)
-        for recipe in [planned_recipe(column, overrides, method=method)]
-        for paper in [TABLE_1A.get(column, {}).get(method)]
+    table = _DEFINITIONS[name]
+    variants = {method: (method, ()) for method in methods} or table.variants
+    cells = tuple(
+        _planned_cell(
+            row, column, planned_recipe(column, [*overrides, *settings], method=method), table.paper
+        )
+        for column in dict.fromkeys(columns or table.paper)
+        for row, (method, settings) in variants.items()
     )
+    return PlannedTable(name, table, tuple(overrides), cells, _one_protocol(cells))
 
 
-def _variants(ablation: _Ablation, columns: Iterable[str], overrides: Sequence[str]) -> tuple[Wanted, ...]:
-    return tuple(
-        _wanted(row, column, recipe, paper)
-        for column in dict.fromkeys(columns)
-        for row, settings in ablation.variants.items()
-        for recipe in [planned_recipe(column, [*overrides, *settings], method="d-ffds")]
-        for paper in [ablation.paper.get(column, {}).get(row)]
-    )
-
-
-def _wanted(row: str, column: str, recipe: Recipe, paper: float | None) -> Wanted:
+def _planned_cell(
+    row: str, column: str, recipe: Recipe, paper: Mapping[str, Mapping[str, float]]
+) -> PlannedCell:
     title = COLUMN_TITLES.get(column, column)
     heading = titled(recipe.data.name, title)
     # The paper has no number for images that only look like its own.
-    return Wanted(row, heading, recipe, paper if heading == title else None)
+    number = paper.get(column, {}).get(row) if heading == title else None
+    return PlannedCell(METHOD_TITLES.get(row, row), heading, recipe, number)
 
 
-def _one_protocol(cells: Iterable[Wanted]) -> str:
-    found = {protocol(cell.recipe): cell.column for cell in cells}
-    if len(found) > 1:
+def _one_protocol(cells: Iterable[PlannedCell]) -> str:
+    protocols = {protocol(cell.recipe): cell.column for cell in cells}
+    if len(protocols) > 1:
         raise InputError(
             "a table holds one protocol",
-            got="; ".join(f"{name} for {column}" for name, column in found.items()),
+            got="; ".join(f"{name} for {column}" for name, column in protocols.items()),
             fix="name columns of the same length with --columns, or leave schedule.epochs out",
         )
-    return next(iter(found))
+    return next(iter(protocols))

@@ -1,35 +1,32 @@
-"""A filled table as text: for a terminal, in Markdown, in LaTeX and as CSV."""
+"""A table of the paper filled with measured runs, as text: for a terminal, in Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ffds.errors import FfdsError
-from ffds.files import write_text
-from ffds.paper.table_plan import Plan, Wanted
-from ffds.reports.formatting import MISSING, Spread, markdown_table
-from ffds.reports.run_records import Identity, Measured, deciding, identity, provenance
+from ffds.files import csv_text, write_text
+from ffds.paper.table_plan import PlannedTable
+from ffds.reports.formatting import MISSING, Spread, markdown_table, provenance
+from ffds.reports.run_records import Identity, RunRecord, deciding_settings, identity
 
 __all__ = [
     "Cell",
     "Failure",
-    "Filled",
+    "FilledTable",
     "caption",
-    "filled",
+    "cell_records",
+    "filled_table",
     "footnotes",
     "latex",
     "markdown",
-    "records",
     "rows",
     "runs_rows",
-    "tidy_csv",
+    "table_csv",
     "write_table",
 ]
 
@@ -41,20 +38,31 @@ class Cell:
     Attributes:
         row: its title.
         column: its title.
-        seeds: the seeds that were measured.
-        last: accuracy after the last epoch, one for each seed: the result.
-        best: highest test accuracy of an epoch, chosen on the test set.
+        runs: the measured runs, sorted by seed.
         paper: the paper's number, None where it has none.
-        failed: whether a training for it failed.
+        training_failed: whether a training for it failed.
     """
 
     row: str
     column: str
-    seeds: tuple[int, ...]
-    last: Spread
-    best: Spread
+    runs: tuple[RunRecord, ...]
     paper: float | None
-    failed: bool
+    training_failed: bool
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that were measured."""
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def last(self) -> Spread:
+        """Accuracy after the last epoch: the result."""
+        return Spread(tuple(run.accuracy_last for run in self.runs))
+
+    @property
+    def best(self) -> Spread:
+        """Highest test accuracy of an epoch, chosen on the test set."""
+        return Spread(tuple(run.best_on_test for run in self.runs if run.best_on_test is not None))
 
     @property
     def difference(self) -> float | None:
@@ -63,12 +71,12 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """The result as text: missing and failed are told apart."""
-        return "failed" if self.failed and not self.seeds else str(self.last)
+        """The result as text; a failed training differs from a missing one."""
+        return "failed" if self.training_failed and not self.runs else str(self.last)
 
 
 class Failure(NamedTuple):
-    """A training that has no result: its run directory, what it was to measure, and the cause."""
+    """A training without a result: its run directory, the experiment it belongs to, and the cause."""
 
     path: Path
     identity: Identity
@@ -76,19 +84,17 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledTable:
     """A table with everything that was measured for it.
 
     Attributes:
         plan: what it was to hold.
         cells: in the order of the plan, column by column.
-        sources: the runs its numbers come from.
         failures: the trainings that failed.
     """
 
-    plan: Plan
+    plan: PlannedTable
     cells: tuple[Cell, ...]
-    sources: tuple[Measured, ...]
     failures: tuple[Failure, ...]
 
     @property
@@ -97,130 +103,118 @@ class Filled:
         titles = dict.fromkeys(cell.column for cell in self.cells)
         return {title: [cell for cell in self.cells if cell.column == title] for title in titles}
 
+    @property
+    def sources(self) -> list[RunRecord]:
+        """The runs that its numbers come from, each once."""
+        return list({id(run): run for cell in self.cells for run in cell.runs}.values())
 
-def filled(
-    plan: Plan,
-    lines: Iterable[Measured],
+
+def filled_table(
+    plan: PlannedTable,
+    records: Iterable[RunRecord],
     *,
     seeds: Sequence[int] | None = None,
     failures: Sequence[Failure] = (),
-) -> Filled:
+) -> FilledTable:
     """A table from measured runs.
 
     A run fills a cell if recipe, method, settings and length agree; where it was measured does not matter. Of
-    two runs with the same seed the later line counts.
+    two runs with the same seed the later record counts.
 
     Args:
         plan: what the table is to hold.
-        lines: measured runs, also those of other tables.
+        records: measured runs, also those of other tables.
         seeds: the seeds to take; None: all there are.
         failures: trainings that gave no result.
     """
-    found: dict[Identity, dict[int, Measured]] = {}
-    for line in lines:
-        if seeds is None or line.seed in seeds:
-            found.setdefault(line.identity, {})[line.seed] = line
+    by_identity: dict[Identity, dict[int, RunRecord]] = {}
+    for record in records:
+        if seeds is None or record.seed in seeds:
+            by_identity.setdefault(record.identity, {})[record.seed] = record
     failed = {failure.identity for failure in failures}
-    cells, sources = [], {}
-    for wanted in plan.cells:
-        key = identity(wanted.recipe)
-        runs = dict(sorted(found.get(key, {}).items()))
-        cells.append(_cell(wanted, runs, key in failed))
-        sources[key] = list(runs.values())
-    return Filled(plan, tuple(cells), tuple(chain.from_iterable(sources.values())), tuple(failures))
+    cells = []
+    for planned in plan.cells:
+        key = identity(planned.recipe)
+        runs = tuple(run for _, run in sorted(by_identity.get(key, {}).items()))
+        cells.append(Cell(planned.row, planned.column, runs, planned.paper, key in failed))
+    return FilledTable(plan, tuple(cells), tuple(failures))
 
 
-def _cell(wanted: Wanted, runs: Mapping[int, Measured], failed: bool) -> Cell:
-    best = (run.best_on_test for run in runs.values())
-    return Cell(
-        row=wanted.row,
-        column=wanted.column,
-        seeds=tuple(runs),
-        last=Spread(tuple(run.accuracy_last for run in runs.values())),
-        best=Spread(tuple(value for value in best if value is not None)),
-        paper=wanted.paper,
-        failed=failed,
-    )
-
-
-_TITLES = ("n", "accuracy", "paper", "difference", "best on test")
-
-
-def rows(table: Filled, column: str) -> list[list[str]]:
+def rows(table: FilledTable, column: str) -> list[list[str]]:
     """Header and rows of one column of the paper's table: measured, the paper's number, the difference."""
     body = [
         [
-            cell.row,
-            str(len(cell.seeds)),
-            cell.shown,
-            _number(cell.paper),
-            _signed(cell.difference),
-            str(cell.best),
+            *(cell.row, str(len(cell.seeds)), cell.shown),
+            *(_number(cell.paper), _number(cell.difference, "+.2f"), str(cell.best)),
         ]
         for cell in table.columns[column]
     ]
-    return [[table.plan.rows, *_TITLES], *body]
+    return [
+        [table.plan.definition.row_heading, "n", "accuracy", "paper", "difference", "best on test"],
+        *body,
+    ]
 
 
-def caption(table: Filled) -> str:
+def caption(table: FilledTable) -> str:
     """What the numbers are."""
-    plan = table.plan
+    plan, what = table.plan, table.plan.definition
     length = (
         "as many epochs as published"
         if plan.protocol == "full"
         else "not the published length; every schedule is scaled to it"
     )
-    kept = deciding(text for text in plan.overrides if not text.startswith("data.root="))
+    kept = deciding_settings(text for text in plan.overrides if not text.startswith("data.root="))
     settings = ", ".join(text for text in plan.overrides if text in kept)
     changed = f" Settings on top of the recipes: {settings}." if settings else ""
     return (
-        f"Table {plan.name}, {plan.title}. Protocol {plan.protocol}: {length}.{changed} {plan.note} "
+        f"Table {plan.name}, {what.title}. Protocol {plan.protocol}: {length}.{changed} {what.note} "
         "Test accuracy in percent, mean ± sample standard deviation over n seeds. The last epoch is the "
         "result, and the difference is that result less the paper's number. Best on test is the highest of "
         "all epochs, chosen on the test set, as the paper's released code does."
     )
 
 
-def footnotes(table: Filled) -> list[str]:
+def footnotes(table: FilledTable) -> list[str]:
     """What failed and why, then where the numbers were measured, each place with its commands."""
     failures = [f"Failed: {path}: {str(error).splitlines()[0]}" for path, _, error in table.failures]
-    return [*failures, *provenance(table.sources)]
+    return [*failures, *provenance(run.source for run in table.sources)]
 
 
-def markdown(table: Filled) -> str:
+def markdown(table: FilledTable) -> str:
     """The whole table with its caption, failures and provenance."""
-    parts = [f"# Table {table.plan.name}: {table.plan.title}", caption(table)]
+    parts = [f"# Table {table.plan.name}: {table.plan.definition.title}", caption(table)]
     for column in table.columns:
         parts += [f"## {column}", markdown_table(rows(table, column))]
     return "\n\n".join([*parts, *footnotes(table)]) + "\n"
 
 
-def latex(table: Filled) -> str:
+def latex(table: FilledTable) -> str:
     """The table in the paper's own layout, for the package booktabs.
 
     Four lines a row: measured with the number of seeds, the paper's number, the difference, best on test.
     """
     columns = table.columns
+    bodies = (rows(table, column)[1:] for column in columns)
     lines = [
         f"% {caption(table)}",
         *(f"% {note}" for note in footnotes(table)),
         rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
-        _latex_line(table.plan.rows, map(_latex_words, columns)),
+        _latex_line(table.plan.definition.row_heading, map(_latex_words, columns)),
         r"\midrule",
+        *(line for cells in zip(*bodies, strict=True) for line in _latex_row(cells)),
+        r"\bottomrule",
+        r"\end{tabular}",
     ]
-    for cells in zip(*columns.values(), strict=True):
-        lines += _latex_row(cells)
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def records(table: Filled) -> list[dict[str, Any]]:
+def cell_records(table: FilledTable) -> list[dict[str, Any]]:
     """One entry a cell, for a program; numbers to four places, None where there is none."""
-    plan = table.plan
     return [
         {
-            "table": plan.name,
-            "protocol": plan.protocol,
+            "table": table.plan.name,
+            "protocol": table.plan.protocol,
             "column": cell.column,
             "row": cell.row,
             "n": len(cell.seeds),
@@ -231,62 +225,52 @@ def records(table: Filled) -> list[dict[str, Any]]:
             "difference": _rounded(cell.difference),
             "best_on_test_mean": _rounded(cell.best.mean),
             "best_on_test_std": _rounded(cell.best.std),
-            "failed": cell.failed,
+            "failed": cell.training_failed,
         }
         for cell in table.cells
     ]
 
 
-def tidy_csv(table: Filled) -> str:
+def table_csv(table: FilledTable) -> str:
     """One line a cell; what is missing is an empty field."""
-    lines = records(table)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(line | {"seeds": " ".join(map(str, line["seeds"]))} for line in lines)
-    return text.getvalue()
+    lines = [entry | {"seeds": " ".join(map(str, entry["seeds"]))} for entry in cell_records(table)]
+    return csv_text(lines[0], (line.values() for line in lines))
 
 
-def write_table(table: Filled, directory: Path) -> list[Path]:
-    """Write ``table-NAME.md``, ``.tex`` and ``.csv``.
-
-    Args:
-        table: filled.
-        directory: made if it is not there.
-
-    Returns:
-        The three paths.
-    """
+def write_table(table: FilledTable, directory: Path) -> list[Path]:
+    """Write ``table-NAME.md``, ``.tex`` and ``.csv`` into a directory, which is made if it is not there."""
     directory.mkdir(parents=True, exist_ok=True)
-    texts = {"md": markdown(table), "tex": latex(table), "csv": tidy_csv(table)}
+    texts = {"md": markdown(table), "tex": latex(table), "csv": table_csv(table)}
     paths = [directory / f"table-{table.plan.name}.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(path, text)
     return paths
 
 
-def runs_rows(lines: Iterable[Measured]) -> list[list[str]]:
+def runs_rows(records: Iterable[RunRecord]) -> list[list[str]]:
     """Header and one row a run, in the columns that fit a terminal; ``runs.csv`` has all of them."""
     header = ["recipe", "method", "settings", "seed", "protocol", "last", "best", "tail"]
     body = [
         [
             *(run.recipe, run.method, run.settings, str(run.seed), run.protocol),
-            *map(_number, (run.accuracy_last, run.best_on_test, run.tail)),
+            *map(_number, (run.accuracy_last, run.best_on_test, run.measures["tail"])),
         ]
-        for run in lines
+        for run in records
     ]
     return [header, *body]
 
 
-def _latex_row(cells: Sequence[Cell]) -> Iterator[str]:
+def _latex_row(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Four lines from one row of `rows` in each column."""
+    titles, counts, shown, paper, difference, best = zip(*cells, strict=True)
     measured = (
-        f"{_latex_spread(cell.last)} ({len(cell.seeds)})" if cell.seeds else _latex_text(cell.shown)
-        for cell in cells
+        f"{_latex_math(text)} ({count})" if count != "0" else text.replace(MISSING, "---")
+        for text, count in zip(shown, counts, strict=True)
     )
-    yield _latex_line(_latex_words(cells[0].row), measured)
-    yield _latex_line(r"\quad paper", (_latex_text(_number(cell.paper)) for cell in cells))
-    yield _latex_line(r"\quad difference", (_latex_text(_signed(cell.difference)) for cell in cells))
-    yield _latex_line(r"\quad best on test", (_latex_spread(cell.best) for cell in cells))
+    yield _latex_line(_latex_words(titles[0]), measured)
+    yield _latex_line(r"\quad paper", (text.replace(MISSING, "---") for text in paper))
+    yield _latex_line(r"\quad difference", map(_latex_math, difference))
+    yield _latex_line(r"\quad best on test", map(_latex_math, best))
 
 
 def _latex_line(title: str, columns: Iterable[str]) -> str:
@@ -294,26 +278,17 @@ def _latex_line(title: str, columns: Iterable[str]) -> str:
 
 
 def _latex_words(text: str) -> str:
-    """A title as it stands; a recipe's own name may hold what LaTeX takes for a command."""
+    """A title with every character escaped that LaTeX takes for a command."""
     return re.sub(r"[&%$#_{}]", r"\\\g<0>", text)
 
 
-def _latex_spread(spread: Spread) -> str:
-    text = str(spread).replace("±", r"\pm")
-    return f"${text}$" if spread.values else "---"
+def _latex_math(text: str) -> str:
+    return "---" if text == MISSING else "$" + text.replace("±", r"\pm") + "$"
 
 
-def _latex_text(text: str) -> str:
-    return "---" if text == MISSING else f"${text}$" if text[0] in "+-" else text
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"
+def _number(value: float | None, form: str = ".2f") -> str:
+    return MISSING if value is None else f"{value:{form}}"
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def _signed(value: float | None) -> str:
-    return MISSING if value is None else f"{value:+.2f}"

@@ -1,10 +1,7 @@
-"""Many runs, one table: methods × seeds on one recipe."""
+"""Methods × seeds on one recipe, in one table."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,31 +9,30 @@ from typing import Any
 
 from ffds.data.sources.registry import titled
 from ffds.errors import FfdsError, InputError
-from ffds.files import check_directory, made_directory, write_text
+from ffds.evaluation.measures import flat_summary, measures_in
+from ffds.files import check_directory, csv_text, made_directory, write_text
 from ffds.jobs.jobs import ALONE, Jobs
 from ffds.jobs.several import train_all
 from ffds.recipes.load import override_texts, planned_recipe
 from ffds.recipes.schema import Recipe
-from ffds.reports.formatting import Spread, markdown_table
+from ffds.reports.formatting import Spread, markdown_table, provenance
 from ffds.run_directory import Run
 
 __all__ = ["COLUMNS", "SHORT", "Comparison", "compare", "compare_recipes"]
 
+_BEST = "best on test"
 COLUMNS = {
-    "accuracy": ("accuracy", "last"),
-    "head": ("head",),
-    "middle": ("middle",),
-    "tail": ("tail",),
-    "balanced": ("balanced_accuracy",),
-    "macro-F1": ("macro_f1",),
-    "ECE": ("ece",),
-    "train": ("train_accuracy",),
-    "best on test": ("accuracy", "best_on_test"),
+    **{measure.title: measure.name for measure in measures_in("comparison")},
+    "accuracy": "accuracy_last",
+    "train": "train_accuracy",
+    _BEST: "accuracy_best_on_test",
 }
-"""Column title → place in ``summary.json``; all in percent, all but the last after the last epoch."""
+"""Title of a column → its name in ``compare.csv``; all but the last are of the last epoch."""
 
-SHORT = ("accuracy", "head", "middle", "tail", "best on test")
+SHORT = (*(measure.title for measure in measures_in("comparison") if "epoch" in measure.shown), _BEST)
 """The columns that fit a terminal."""
+
+_DIGITS = {measure.title: measure.digits for measure in measures_in("comparison")}
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,8 @@ class Comparison:
             method: a method of the comparison.
             column: a title of `COLUMNS`.
         """
-        values = (_value(run.summary, COLUMNS[column]) for run in self._finished(method))
-        return Spread(tuple(value for value in values if value is not None))
+        values = (flat_summary(run.summary).get(COLUMNS[column]) for run in self._finished(method))
+        return Spread(tuple(value for value in values if value is not None), _DIGITS.get(column, 2))
 
     def table(self, columns: Iterable[str] = COLUMNS) -> list[list[str]]:
         """Header and one row a method, as text.
@@ -76,24 +72,24 @@ class Comparison:
         return [["method", "n", *columns], *(self._row(method, columns) for method in self.runs)]
 
     def markdown(self) -> str:
-        """The table in Markdown, with what stands behind its numbers."""
-        text = f"# {self.title}\n\n{markdown_table(self.table())}\n\n"
+        """The table in Markdown, with what was measured, which runs failed, and where they ran."""
         seeds = ", ".join(map(str, self.seeds))
-        text += f"Test set, percent; mean ± sample standard deviation over n seeds of {seeds}. "
-        text += "The last epoch is the result; best on test is the highest of all epochs, "
-        text += "chosen on the test set.\n"
-        for path, error in self.failures.items():
-            text += f"\nFailed: {path}: {str(error).splitlines()[0]}\n"
-        return text + "\n" + self._provenance()
+        parts = [
+            f"# {self.title}",
+            markdown_table(self.table()),
+            f"Test set, percent; mean ± sample standard deviation over n seeds of {seeds}. The last epoch is "
+            "the result; best on test is the highest of all epochs, chosen on the test set.",
+            *(f"Failed: {path}: {str(error).splitlines()[0]}" for path, error in self.failures.items()),
+            "\n".join(provenance(_source(run) for method in self.runs for run in self._finished(method))),
+        ]
+        return "\n\n".join(filter(None, parts)) + "\n"
 
     def csv(self) -> str:
         """One line a run, all numbers of its summary."""
-        lines = [_flat(run.summary) for method in self.runs for run in self._finished(method)]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else ["recipe"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        return text.getvalue()
+        lines = [flat_summary(run.summary) for method in self.runs for run in self._finished(method)]
+        # Runs of an earlier version may know fewer measures.
+        columns = list(dict.fromkeys(name for line in lines for name in line)) or ["recipe"]
+        return csv_text(columns, ([line.get(name) for name in columns] for line in lines))
 
     def write(self, directory: Path) -> None:
         """Write ``compare.md`` and ``compare.csv``."""
@@ -109,19 +105,11 @@ class Comparison:
         finished = len(self._finished(method))
         return [method, str(finished), *(str(self.cell(method, column)) for column in columns)]
 
-    def _provenance(self) -> str:
-        """Hardware, versions, commit and command of the runs, each different one once."""
-        kinds = {
-            (e["hardware"], json.dumps(e["versions"]), e["commit"], e["command"])
-            for method in self.runs
-            for e in (run.environment for run in self._finished(method))
-        }
-        return "".join(
-            f"Measured on {hardware}; "
-            + ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
-            + f"; commit {commit or 'unknown'}; command `{command}`.\n"
-            for hardware, versions, commit, command in sorted(kinds, key=str)
-        )
+
+def _source(run: Run) -> tuple[str, str, str | None, str]:
+    environment = run.environment
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    return environment["hardware"], versions, environment["commit"], environment["command"]
 
 
 def compare(
@@ -188,19 +176,3 @@ def compare_recipes(
 
 def _recipes(recipe: str, overrides: Sequence[str], method: str, seeds: Sequence[int]) -> tuple[Recipe, ...]:
     return tuple(planned_recipe(recipe, overrides, method=method, seed=seed) for seed in dict.fromkeys(seeds))
-
-
-def _value(summary: Mapping[str, Any], place: Sequence[str]) -> float | None:
-    found: Any = summary
-    for key in place:
-        found = found[key]
-    return None if found is None else float(found)
-
-
-def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
-    accuracy = {f"accuracy_{key}": value for key, value in summary["accuracy"].items()}
-    return {
-        key: value
-        for name, inner in summary.items()
-        for key, value in (accuracy if name == "accuracy" else {name: inner}).items()
-    }

@@ -1,25 +1,26 @@
-"""One number measured with several seeds."""
+"""How reports write numbers: a measure over several seeds, a table in Markdown, where runs were measured."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["MISSING", "Spread", "markdown_table"]
+__all__ = ["MISSING", "Spread", "markdown_table", "provenance"]
 
 MISSING = "—"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One accuracy over several seeds, in percent.
+    """One measure over several seeds.
 
     >>> str(Spread((40.0, 42.0))), str(Spread((40.0,))), str(Spread(()))
     ('41.00 ± 1.41', '40.00', '—')
     """
 
     values: tuple[float, ...]
+    digits: int = 2
 
     @property
     def mean(self) -> float | None:
@@ -32,13 +33,12 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
-        if self.mean is None:
-            return MISSING
-        return f"{self.mean:.2f}" + ("" if self.std is None else f" ± {self.std:.2f}")
+        numbers = (f"{number:.{self.digits}f}" for number in (self.mean, self.std) if number is not None)
+        return " ± ".join(numbers) or MISSING
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """A table, its first column set left and the numbers after it set right.
+    """A table whose first column is aligned left and all others right.
 
     Args:
         lines: header and rows, all of one length.
@@ -52,3 +52,20 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     header, *rows = lines
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
+
+
+def provenance(runs: Iterable[tuple[str, str, str | None, str]]) -> list[str]:
+    """Where runs were measured: one sentence for each place, with all its commands.
+
+    Args:
+        runs: hardware, versions, commit (None for an installed package) and command of each run.
+
+    >>> place = "2 cores", "torch 2.13", "abc"
+    >>> provenance([(*place, "ffds train"), (*place, "ffds eval")])
+    ['Measured on 2 cores; torch 2.13; commit abc; `ffds train`, `ffds eval`.']
+    """
+    places: dict[str, dict[str, None]] = {}
+    for hardware, versions, commit, command in runs:
+        place = f"{hardware}; {versions}; commit {commit or 'unknown'}"
+        places.setdefault(place, {})[f"`{command}`"] = None
+    return [f"Measured on {place}; {', '.join(commands)}." for place, commands in places.items()]

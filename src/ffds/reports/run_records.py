@@ -1,4 +1,4 @@
-"""What a run measures: its recipe and method, the settings that decide the result, and its length."""
+"""Finished runs as rows of ``runs.csv``, and what decides whether two runs repeat the same experiment."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
+from ffds.evaluation.measures import flat_summary, measures_in
+from ffds.files import csv_text
 from ffds.recipes.load import load_recipe, shipped_recipes
 from ffds.recipes.schedule import leaves
 from ffds.recipes.schema import LOADING, RUNNING, Recipe
 from ffds.run_directory import Run
 
 __all__ = [
+    "COLUMNS",
     "Identity",
-    "Measured",
+    "RunRecord",
     "changed_settings",
-    "csv_text",
-    "deciding",
+    "deciding_settings",
     "finished_runs",
     "identity",
-    "measured",
     "protocol",
-    "provenance",
     "read_csv",
-    "read_runs",
     "readable_runs",
+    "records",
+    "run_record",
+    "runs_csv",
 ]
 
 _OWN_COLUMN = ("name", "method.name", "trainer.seed", "schedule.epochs")
@@ -47,7 +49,7 @@ _MACHINE = (
 
 
 class Identity(NamedTuple):
-    """What was measured, whatever the seed and the machine: runs that agree in it are repetitions."""
+    """The experiment that a run belongs to: runs that agree in it differ in seed and machine only."""
 
     recipe: str
     method: str
@@ -56,21 +58,21 @@ class Identity(NamedTuple):
 
 
 def identity(recipe: Recipe) -> Identity:
-    """What a run of this recipe measures.
+    """The experiment of a run of this recipe.
 
     >>> one = load_recipe("digits", ["trainer.compile=true", "trainer.seed=3"]).recipe
     >>> identity(one) == identity(load_recipe("digits").recipe)
     True
     """
-    settings = deciding(changed_settings(recipe))
+    settings = deciding_settings(changed_settings(recipe))
     return Identity(recipe.name, recipe.method.name, settings, recipe.schedule.epochs)
 
 
 def changed_settings(recipe: Recipe) -> tuple[str, ...]:
-    """``key=value`` of each setting that differs from the shipped recipe's for the same method.
+    """``key=value`` of each setting that differs from the shipped recipe for the same method.
 
-    Seed and epochs are told apart. Where a published dataset lies is no setting; the directory of images of
-    one's own is. A recipe that is not shipped is compared with the defaults.
+    Seed and epochs have columns of their own. The directory of a published dataset is no setting; that of
+    your own images is one. A recipe that is not shipped is compared with the defaults.
 
     >>> changed_settings(load_recipe("digits", ["method.k=0.5", "data.root=here"]).recipe)
     ('method.k=0.5',)
@@ -84,10 +86,10 @@ def changed_settings(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def deciding(settings: Iterable[str]) -> frozenset[str]:
-    """Those of ``key=value`` that say what is measured beside recipe, method, seed and length.
+def deciding_settings(settings: Iterable[str]) -> frozenset[str]:
+    """Those of some ``key=value`` that belong to the identity of a run.
 
-    >>> deciding(["method.k=0.5", "data.download=true", "trainer.compile=true"])
+    >>> deciding_settings(["method.k=0.5", "data.download=true", "trainer.compile=true"])
     frozenset({'method.k=0.5'})
     """
     aside = (*_OWN_COLUMN, *_LOADING, *_MACHINE)
@@ -116,28 +118,26 @@ def _shipped_or_defaults(name: str, method: str, source: str) -> Recipe:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One finished run, in the columns of ``results/runs.csv``; accuracies in percent.
+class RunRecord:
+    """One finished run, in the columns of ``runs.csv``; accuracies in percent.
 
     Attributes:
         recipe: name of the recipe.
         method: name of the method.
-        settings: ``key=value`` of each setting that differs from the shipped recipe, ``; `` between.
+        settings: ``key=value`` of each changed setting, separated by ``; ``.
         seed: `trainer.seed`.
-        protocol: ``full``, or e.g. ``40-epochs``, see `ffds.reports.run_records.protocol`.
+        protocol: ``full``, or for example ``40-epochs``.
         epochs: length of the run.
         accuracy_last: on the test set, after the last epoch.
         best_on_test: highest test accuracy of an epoch, chosen on the test set.
         best_epoch: the epoch that had it, counted from 1.
-        head: mean accuracy of the head classes after the last epoch, None without any; so the next two.
-        middle: of the middle classes.
-        tail: of the tail classes.
+        measures: the other measures that ``runs.csv`` shows, after the last epoch; each has its own column.
         train_accuracy: during the last epoch, on the augmented training images.
         seconds: wall time of the run.
         hardware: where it ran.
-        torch: version.
+        torch: version of torch.
         commit: of this package, ``unknown`` for an installed one.
-        command: as typed.
+        command: the command line.
     """
 
     recipe: str
@@ -149,9 +149,7 @@ class Measured:
     accuracy_last: float
     best_on_test: float | None
     best_epoch: int | None
-    head: float | None
-    middle: float | None
-    tail: float | None
+    measures: Mapping[str, float | None]
     train_accuracy: float | None
     seconds: float
     hardware: str
@@ -161,45 +159,57 @@ class Measured:
 
     @property
     def identity(self) -> Identity:
-        """What it measured."""
-        settings = deciding(self.settings.split("; ") if self.settings else ())
+        """The experiment that it belongs to."""
+        settings = deciding_settings(self.settings.split("; ") if self.settings else ())
         return Identity(self.recipe, self.method, settings, self.epochs)
 
+    @property
+    def source(self) -> tuple[str, str, str, str]:
+        """Where and how it was measured, for `ffds.reports.formatting.provenance`."""
+        return self.hardware, f"torch {self.torch}", self.commit, self.command
 
-_READ: dict[str, Callable[[str], object]] = {
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Its values by column."""
+        return {name: self.measures[name] if name in MEASURES else getattr(self, name) for name in COLUMNS}
+
+
+MEASURES = tuple(measure.name for measure in measures_in("runs") if measure.name != "accuracy")
+COLUMNS = tuple(
+    name for field in fields(RunRecord) for name in (MEASURES if field.name == "measures" else [field.name])
+)
+"""The columns of ``runs.csv``."""
+
+_PARSE: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
     "float": float,
     "int | None": lambda text: int(text) if text else None,
     "float | None": lambda text: float(text) if text else None,
 }
-"""From the text of a field to its value, by the type of its column."""
+"""By the type of a field: from text to value."""
 
 
-def finished_runs(out: str | Path) -> list[Run]:
-    """Every run below a directory that came to its end, by path."""
-    places = (file.parent for file in sorted(Path(out).rglob("summary.json")))
-    return [Run(place) for place in places if (place / "recipe.yaml").is_file()]
-
-
-def measured(run: Run) -> Measured:
-    """The line of a finished run.
+def run_record(run: Run) -> RunRecord:
+    """The record of a finished run.
 
     Raises:
         InputError: this version cannot read its recipe.
     """
-    recipe, summary, environment = run.recipe, run.summary, run.environment
-    return Measured(
+    recipe, summary, environment = run.recipe, flat_summary(run.summary), run.environment
+    return RunRecord(
         recipe=recipe.name,
         method=recipe.method.name,
         settings="; ".join(changed_settings(recipe)),
         seed=recipe.trainer.seed,
         protocol=protocol(recipe),
         epochs=summary["epochs"],
-        accuracy_last=summary["accuracy"]["last"],
-        best_on_test=summary["accuracy"]["best_on_test"],
-        best_epoch=summary["accuracy"]["best_epoch"],
-        **{name: summary[name] for name in ("head", "middle", "tail", "train_accuracy", "seconds")},
+        accuracy_last=summary["accuracy_last"],
+        best_on_test=summary["accuracy_best_on_test"],
+        best_epoch=summary["accuracy_best_epoch"],
+        measures={name: summary.get(name) for name in MEASURES},
+        train_accuracy=summary["train_accuracy"],
+        seconds=summary["seconds"],
         hardware=environment["hardware"],
         torch=environment["versions"]["torch"],
         commit=environment["commit"] or "unknown",
@@ -207,65 +217,59 @@ def measured(run: Run) -> Measured:
     )
 
 
-def readable_runs(out: str | Path) -> Iterator[tuple[Run, Measured]]:
-    """All finished runs below a directory with their lines; one that cannot be read is named and left out."""
+def finished_runs(out: str | Path) -> list[Run]:
+    """Every finished run below a directory, sorted by path."""
+    places = (file.parent for file in sorted(Path(out).rglob("summary.json")))
+    return [Run(place) for place in places if (place / "recipe.yaml").is_file()]
+
+
+def readable_runs(out: str | Path) -> Iterator[tuple[Run, RunRecord]]:
+    """All finished runs below a directory with their records; those that cannot be read are reported."""
     for run in finished_runs(out):
         try:
-            yield run, measured(run)
+            yield run, run_record(run)
         except InputError as error:
             print(f"warning: run {run.path} is left out: {error}", file=sys.stderr)
 
 
-def read_runs(out: str | Path) -> list[Measured]:
-    """The lines of all finished runs below a directory, see `readable_runs`."""
-    return [line for _, line in readable_runs(out)]
+def records(out: str | Path) -> list[RunRecord]:
+    """The records of all finished runs below a directory, see `readable_runs`."""
+    return [record for _, record in readable_runs(out)]
 
 
-def provenance(lines: Iterable[Measured]) -> list[str]:
-    """Where runs were measured: one sentence for each place, with its commands."""
-    places: dict[tuple[str, str, str], dict[str, None]] = {}
-    for run in lines:
-        places.setdefault((run.hardware, run.torch, run.commit), {})[run.command] = None
-    return [
-        f"Measured on {hardware}; torch {torch}; commit {commit}; "
-        + ", ".join(f"`{command}`" for command in commands)
-        + "."
-        for (hardware, torch, commit), commands in places.items()
-    ]
+def runs_csv(runs: Iterable[RunRecord]) -> str:
+    """The text of a ``runs.csv``; a value that is not known is an empty field."""
+    return csv_text(COLUMNS, (run.columns.values() for run in runs))
 
 
-def csv_text(lines: Iterable[Measured]) -> str:
-    """The text of a ``runs.csv``; what is n/a is an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Measured))
-    writer.writerows(astuple(line) for line in lines)
-    return text.getvalue()
-
-
-def read_csv(path: str | Path) -> list[Measured]:
-    """The lines of a ``runs.csv``.
+def read_csv(path: str | Path) -> list[RunRecord]:
+    """The records of a ``runs.csv``; a measure that has no column in it is None.
 
     Raises:
-        InputError: there is no such file, a column is missing, or a field is not a number.
+        InputError: there is no such file, another column is missing, or a field is not a number.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the measured runs cannot be read", where=path, got=error) from error
     reader = csv.DictReader(io.StringIO(text))
-    missing = [field.name for field in fields(Measured) if field.name not in (reader.fieldnames or ())]
+    missing = [name for name in COLUMNS if name not in (*(reader.fieldnames or ()), *MEASURES)]
     if missing:
         raise InputError(f"not a runs.csv: no column {', '.join(missing)}", where=path)
-    return [_line(record, f"{path}:{reader.line_num}") for record in reader]
+    return [_parsed(row, f"{path}:{reader.line_num}") for row in reader]
 
 
-def _line(record: dict[str, str | None], where: str) -> Measured:
-    found: dict[str, Any] = {}
-    for field in fields(Measured):
-        text = record[field.name] or ""
+def _parsed(row: Mapping[str, str | None], where: str) -> RunRecord:
+    def value(name: str, kind: str) -> Any:
+        text = row.get(name) or ""
         try:
-            found[field.name] = _READ[str(field.type)](text)
+            return _PARSE[kind](text)
         except ValueError as error:
-            raise InputError(f"{field.name} is not a number", where=where, got=repr(text)) from error
-    return Measured(**found)
+            raise InputError(f"{name} is not a number", where=where, got=repr(text)) from error
+
+    own = {
+        field.name: value(field.name, str(field.type))
+        for field in fields(RunRecord)
+        if field.name != "measures"
+    }
+    return RunRecord(**own, measures={name: value(name, "float | None") for name in MEASURES})

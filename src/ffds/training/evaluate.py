@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ffds.data.dataset import Split
 from ffds.data.loader import EvalBatches
-from ffds.evaluation.measures import Evaluation, Scores
+from ffds.evaluation.counts import Evaluation
+from ffds.evaluation.measures import Scores
 from ffds.files import saving, write_bytes
 from ffds.recipes.schema import Data
 from ffds.training.backend.cuda_graphs import CudaGraphs

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
+from ffds.evaluation.counts import ClassAccuracy
 from ffds.evaluation.groups import class_groups
-from ffds.evaluation.measures import ClassAccuracy
 from ffds.losses.statistics import ClassProbabilities
 from ffds.models.build import build_model
 from ffds.recipes.schema import Recipe
