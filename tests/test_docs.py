@@ -17,7 +17,7 @@ from ffds.paper.table_plan import planned_table
 from ffds.paper.tables import rows
 from ffds.recipes.load import load_recipe, recipe_text, shipped_recipes
 from ffds.reports.formatting import markdown_table
-from ffds.reports.run_records import identity, read_csv, read_runs
+from ffds.reports.run_records import identity, read_csv, records
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -63,7 +63,7 @@ def test_the_weight_scales_are_those_measured(settings, text):
         ("cross-entropy to the end", "ce"),
     ):
         line = found[identity(load_recipe(recipe, [*overrides, *scale], method=method).recipe)]
-        groups = (line.head, line.middle, line.tail)
+        groups = (line.measures[name] for name in ("head", "middle", "tail"))
         numbers = (line.accuracy_last, *groups, line.train_accuracy, line.best_on_test)
         rows.append([title, *(f"{number:.2f}" for number in numbers)])
     assert text == markdown_table(rows)
@@ -96,7 +96,7 @@ def test_the_header_of_a_recipe_quotes_the_measured_runs(name):
 def test_every_run_kept_has_its_line(place):
     lines = read_csv(ROOT / place / "runs.csv")
     assert lines
-    assert lines == read_runs(ROOT / place / "runs")
+    assert lines == records(ROOT / place / "runs")
 
 
 def test_the_page_on_a_gpu_shows_what_was_measured():

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ffds.paper.figures import Request, drawn
-from ffds.plotting import save_figure, tidy_text
-from tests.paper import made
+from ffds.paper.figures import Request, draw_figure
+from ffds.plotting import save_figure
+from tests.finished_runs import recipe, write_run
 
 ROOT = Path(__file__).parents[1]
 SHORT = "schedule.epochs=3"
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from ffds.paper import figure_data, panels
-from ffds.paper.figures import Drawing, Request, drawn
+from ffds.paper.figures import Drawing, Request, draw_figure
 from ffds.plotting import save_figure
 from ffds.plotting import style
 from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ runs, target = sys.argv[1:]
 for name in ("1", "2a", "2b", "4", "5a", "5b"):
     recipe = "ictext-lt-18" if name == "4" else "cifar100-lt-100"
     overrides = () if name == "2a" else ("schedule.epochs=3", "data.root=nowhere")
-    one = drawn(name, Request(recipe, overrides, out=runs, train=False))
+    one = draw_figure(name, Request(recipe, overrides, out=runs, train=False))
     save_figure(one.figure, one.rows, target, f"figure-{name}", one.description)
 random = np.random.default_rng(0)
 group, means = random.integers(0, 10, 3000), np.full(10, 0.8)
@@ -47,7 +47,7 @@ save_figure(figure, rows, target, "figure-3", "made by hand")
 def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     for method in ("ce", "cb-fl", "ffds", "d-ffds"):
-        made.run(place, made.recipe(SHORT, method=method))
+        write_run(place, recipe(SHORT, method=method))
     return place
 
 
@@ -92,7 +92,7 @@ def test_text_is_drawn_in_dejavu_sans(files):
 
 
 def test_the_files_are_what_they_are_called(runs, tmp_path):
-    drawing = drawn("5b", Request("cifar100-lt-100", (SHORT,), out=runs, train=False))
+    drawing = draw_figure("5b", Request("cifar100-lt-100", (SHORT,), out=runs, train=False))
     paths = save_figure(drawing.figure, drawing.rows, tmp_path / "a" / "b", "five", drawing.description)
     assert [path.name for path in paths] == ["five.svg", "five.pdf", "five.png", "five.csv"]
     svg, pdf, png, table = paths
@@ -106,11 +106,3 @@ def test_the_files_are_what_they_are_called(runs, tmp_path):
         header, *lines = csv.reader(opened)
     assert header == ["method", "rank", "label", "norm"]
     assert [float(line[3]) for line in lines] == [row.norm for row in drawing.rows]
-
-
-def test_tidy_text_is_read_back_in_full(runs):
-    rows = drawn("1", Request("cifar100-lt-100", (SHORT,), out=runs, train=False)).rows
-    lines = list(csv.DictReader(tidy_text(rows).splitlines()))
-    assert [(line["method"], float(line["train"])) for line in lines] == [
-        (row.method, row.train) for row in rows
-    ]

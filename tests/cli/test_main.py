@@ -12,7 +12,7 @@ import pytest
 
 from ffds.cli import main
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
-from tests.paper import made
+from tests.finished_runs import recipe, write_run
 
 VERBS = [
     ["train"],
@@ -129,7 +129,7 @@ def test_predictions_that_cannot_be_written_are_told_before_scoring(
     monkeypatch.setattr("ffds.inference.load.evaluate_run", lambda *_: pytest.fail("scores"))
     (tmp_path / "a-file").touch()
     (tmp_path / "a-directory").mkdir()
-    done = made.run(tmp_path / "runs", made.recipe("schedule.epochs=2"), checkpoint=False)
+    done = write_run(tmp_path / "runs", recipe("schedule.epochs=2"), checkpoint=False)
     assert main(["eval", str(done.path), "--predictions", str(tmp_path / place)]) == 2
     message = capsys.readouterr().err
     assert str(tmp_path / Path(place).parts[0]) in message

@@ -15,7 +15,7 @@ from ffds.errors import NonFiniteLossError
 from ffds.paper import figures as drawn
 from ffds.paper import table_plan as wanted
 from ffds.run_directory import Run
-from tests.paper import made
+from tests.finished_runs import recipe, write_run
 
 SHORT = "schedule.epochs=2"
 QUICK = [SHORT, "data.imbalance_factor=100", "model.name=resnet20"]
@@ -25,7 +25,7 @@ QUICK = [SHORT, "data.imbalance_factor=100", "model.name=resnet20"]
 def out(tmp_path):
     place = tmp_path / "runs"
     for method in ("ce", "cb-fl", "ffds", "d-ffds"):
-        made.run(place, made.recipe(SHORT, method=method))
+        write_run(place, recipe(SHORT, method=method))
     return place
 
 
@@ -157,7 +157,7 @@ def test_a_figure_says_what_is_missing_from_it(tmp_path, capsys):
 
 def test_a_failed_training_is_a_gap_and_decides_the_exit_code(tmp_path, capsys, monkeypatch):
     def train_all(recipes, *, out, jobs):
-        made.run(Path(out), recipes[0], checkpoint=False)
+        write_run(Path(out), recipes[0], checkpoint=False)
         return {Run.of(recipes[1], out).path: NonFiniteLossError("nan in epoch 1\n  fix: lower")}
 
     monkeypatch.setattr("ffds.jobs.several.train_all", train_all)

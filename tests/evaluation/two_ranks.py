@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ffds.evaluation.measures import Evaluation, Scores
+from ffds.evaluation.counts import Evaluation
+from ffds.evaluation.measures import Scores
 
 __all__ = ["CLASS_COUNTS", "images", "scores"]
 

@@ -16,7 +16,7 @@ from ffds.paper import figure_data
 from ffds.paper.figure_data import EpochAccuracy
 from ffds.paper.reference import FIGURE_1
 from ffds.run_directory import Run
-from tests.paper import made
+from tests.finished_runs import recipe, write_run
 
 SHORT = "schedule.epochs=4"
 
@@ -104,7 +104,7 @@ def test_the_papers_areas_are_possible_gaps_under_this_reading_alone():
 
 
 def test_accuracies_by_epoch_leave_out_what_was_not_scored(tmp_path):
-    run = made.run(tmp_path, made.recipe(SHORT, method="cb-fl"), checkpoint=False)
+    run = write_run(tmp_path, recipe(SHORT, method="cb-fl"), checkpoint=False)
     lines = run.metrics
     lines[1]["test"] = None
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -126,7 +126,7 @@ def test_probabilities_take_the_mean_of_their_own_group():
 
 
 def with_counts(tmp_path, counts, name="cifar100-lt-100"):
-    run = made.run(tmp_path, made.recipe(SHORT, "data.cut=null", name=name), classes=len(counts))
+    run = write_run(tmp_path, recipe(SHORT, "data.cut=null", name=name), classes=len(counts))
     manifest = run.checkpoints / "epoch-0004" / "manifest.json"
     manifest.write_text(json.dumps({"identity": {"class_counts": counts}}))
     return run
@@ -138,9 +138,9 @@ def test_classes_come_by_falling_count(tmp_path):
 
 
 def test_without_a_checkpoint_only_published_sets_have_an_order(tmp_path):
-    known = made.run(tmp_path, made.recipe(SHORT), checkpoint=False)
+    known = write_run(tmp_path, recipe(SHORT), checkpoint=False)
     assert figure_data.class_order(known) == list(range(100))
-    folder = made.run(tmp_path, made.recipe(SHORT, name="own-folder"), checkpoint=False)
+    folder = write_run(tmp_path, recipe(SHORT, name="own-folder"), checkpoint=False)
     with pytest.raises(InputError, match="class counts"):
         figure_data.class_order(folder)
 
@@ -151,8 +151,8 @@ def test_gains(classes, cut, tmp_path):
     counts = np.random.default_rng(classes).permutation(np.arange(1, classes + 1)).tolist()
     given = None if cut is None else [1, classes - 2, 1]
     settings = [SHORT, f"data.cut={json.dumps(given)}"]
-    ce = made.run(tmp_path, made.recipe(*settings, method="ce"), classes=classes)
-    ours = made.run(tmp_path, made.recipe(*settings), classes=classes)
+    ce = write_run(tmp_path, recipe(*settings, method="ce"), classes=classes)
+    ours = write_run(tmp_path, recipe(*settings), classes=classes)
     (ours.checkpoints / "epoch-0004" / "manifest.json").write_text(
         json.dumps({"identity": {"class_counts": counts}})
     )
@@ -169,8 +169,8 @@ def test_gains(classes, cut, tmp_path):
 
 
 def test_a_class_without_test_images_has_no_gain(tmp_path):
-    ce = made.run(tmp_path, made.recipe(SHORT, method="ce"))
-    ours = made.run(tmp_path, made.recipe(SHORT))
+    ce = write_run(tmp_path, recipe(SHORT, method="ce"))
+    ours = write_run(tmp_path, recipe(SHORT))
     lines = ours.metrics
     lines[-1]["test"]["per_class"][7] = None
     (ours.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -189,7 +189,7 @@ def test_norms_are_those_of_the_rows(tmp_path):
 
 
 def test_norms_need_the_checkpoint_of_the_last_epoch(tmp_path):
-    run = made.run(tmp_path, made.recipe(SHORT), checkpoint=False)
+    run = write_run(tmp_path, recipe(SHORT), checkpoint=False)
     with pytest.raises(InputError, match="no checkpoint of its last epoch") as caught:
         figure_data.norms([Run(run.path)])
     assert str(run.checkpoints) in str(caught.value)

@@ -9,9 +9,9 @@ from ffds.errors import InputError, Interrupted, NonFiniteLossError
 from ffds.jobs.jobs import ALONE, Jobs
 from ffds.paper.reproduce import find_run, reproduced, train_missing
 from ffds.paper.table_plan import planned_table
-from ffds.reports.run_records import csv_text, read_runs
+from ffds.reports.run_records import records, runs_csv
 from ffds.run_directory import Run
-from tests.paper import made
+from tests.finished_runs import recipe, write_run
 
 SHORT = "schedule.epochs=2"
 
@@ -32,7 +32,7 @@ def trained(monkeypatch):
             if one.method.name == "fl":
                 failures[Run.of(one, out).path] = NonFiniteLossError("nan")
             else:
-                made.run(out, one, last=40.0 + one.trainer.seed, checkpoint=False)
+                write_run(out, one, last=40.0 + one.trainer.seed, checkpoint=False)
         return failures
 
     monkeypatch.setitem(sys.modules, "ffds.jobs.several", SimpleNamespace(train_all=train_all))
@@ -56,7 +56,7 @@ def test_every_seed_is_trained(trained, tmp_path):
 
 
 def test_what_is_measured_is_not_trained_again(trained, tmp_path):
-    made.run(tmp_path, made.recipe(SHORT, "trainer.compile=true", "data.root=there", method="ce"))
+    write_run(tmp_path, recipe(SHORT, "trainer.compile=true", "data.root=there", method="ce"))
     reproduced(plan("ce", "ib"), out=tmp_path)
     assert names(trained) == [("ib", 0)]
     trained.clear()
@@ -65,8 +65,8 @@ def test_what_is_measured_is_not_trained_again(trained, tmp_path):
 
 
 def test_a_run_that_two_cells_need_is_trained_once(trained, tmp_path):
-    one = made.recipe(SHORT, method="ce")
-    assert train_missing([one, one, made.recipe(SHORT, "trainer.compile=true", method="ce")], tmp_path) == []
+    one = recipe(SHORT, method="ce")
+    assert train_missing([one, one, recipe(SHORT, "trainer.compile=true", method="ce")], tmp_path) == []
     assert len(trained) == 1
 
 
@@ -86,9 +86,7 @@ def test_jobs_are_handed_on(monkeypatch, tmp_path):
 def test_a_failure_is_a_marked_gap(trained, tmp_path):
     table = reproduced(plan("ce", "fl"), out=tmp_path)
     assert [cell.shown for cell in table.cells] == ["40.00", "failed"]
-    assert [failure.path for failure in table.failures] == [
-        Run.of(made.recipe(SHORT, method="fl"), tmp_path).path
-    ]
+    assert [failure.path for failure in table.failures] == [Run.of(recipe(SHORT, method="fl"), tmp_path).path]
 
 
 def test_an_interruption_ends_it(monkeypatch, tmp_path):
@@ -102,8 +100,8 @@ def test_an_interruption_ends_it(monkeypatch, tmp_path):
 
 def test_without_training_every_seed_there_is_counts(trained, tmp_path):
     for seed in (0, 3):
-        one = made.recipe(SHORT, f"trainer.seed={seed}", method="ce")
-        made.run(tmp_path, one, last=40.0 + seed, checkpoint=False)
+        one = recipe(SHORT, f"trainer.seed={seed}", method="ce")
+        write_run(tmp_path, one, last=40.0 + seed, checkpoint=False)
     table = reproduced(plan("ce", "ib"), out=tmp_path, train=False)
     assert trained == []
     assert [cell.seeds for cell in table.cells] == [(0, 3), ()]
@@ -111,10 +109,10 @@ def test_without_training_every_seed_there_is_counts(trained, tmp_path):
 
 def test_a_runs_csv_gives_the_same_table(trained, tmp_path):
     for method in ("ce", "ib"):
-        made.run(tmp_path, made.recipe(SHORT, "trainer.compile=true", method=method), checkpoint=False)
-    made.run(tmp_path, made.recipe(SHORT, "method.k=0.5"), checkpoint=False)
+        write_run(tmp_path, recipe(SHORT, "trainer.compile=true", method=method), checkpoint=False)
+    write_run(tmp_path, recipe(SHORT, "method.k=0.5"), checkpoint=False)
     file = tmp_path / "runs.csv"
-    file.write_text(csv_text(read_runs(tmp_path)), encoding="utf-8")
+    file.write_text(runs_csv(records(tmp_path)), encoding="utf-8")
     for wanted in (plan("ce", "ib", "d-ffds"), planned_table("1b", overrides=[SHORT, "method.k=0.5"])):
         from_file = reproduced(wanted, runs=file, out=tmp_path / "nowhere")
         assert from_file == reproduced(wanted, out=tmp_path, train=False)
@@ -123,24 +121,24 @@ def test_a_runs_csv_gives_the_same_table(trained, tmp_path):
 
 
 def test_find_run_takes_the_run_itself_before_a_twin(tmp_path):
-    twin = made.run(tmp_path, made.recipe(SHORT, "trainer.compile=true", method="ce"), checkpoint=False)
-    one = made.recipe(SHORT, method="ce")
+    twin = write_run(tmp_path, recipe(SHORT, "trainer.compile=true", method="ce"), checkpoint=False)
+    one = recipe(SHORT, method="ce")
     assert find_run(one, tmp_path) == twin
-    own = made.run(tmp_path, one, checkpoint=False)
+    own = write_run(tmp_path, one, checkpoint=False)
     assert find_run(one, tmp_path) == own
 
 
 def test_find_run_passes_over_what_cannot_be_read(tmp_path):
-    broken = made.run(tmp_path, made.recipe(SHORT, "trainer.seed=9", method="ce"), checkpoint=False)
+    broken = write_run(tmp_path, recipe(SHORT, "trainer.seed=9", method="ce"), checkpoint=False)
     (broken.path / "recipe.yaml").write_text("data: {name: nothing}\n")
-    twin = made.run(tmp_path, made.recipe(SHORT, "trainer.compile=true"), checkpoint=False)
-    assert find_run(made.recipe(SHORT), tmp_path) == twin
+    twin = write_run(tmp_path, recipe(SHORT, "trainer.compile=true"), checkpoint=False)
+    assert find_run(recipe(SHORT), tmp_path) == twin
 
 
 @pytest.mark.parametrize("other", ["trainer.seed=1", "schedule.epochs=3", "method=fl"])
 def test_find_run_takes_no_other(other, tmp_path):
-    made.run(tmp_path, made.recipe(SHORT, method="ce"), checkpoint=False)
-    wanted = made.recipe(SHORT, other, method="ce")
+    write_run(tmp_path, recipe(SHORT, method="ce"), checkpoint=False)
+    wanted = recipe(SHORT, other, method="ce")
     with pytest.raises(InputError, match="not there") as caught:
         find_run(wanted, tmp_path)
     assert f"{wanted.method.name}, seed {wanted.trainer.seed}" in str(caught.value)

@@ -76,7 +76,7 @@ def test_tables_share_the_runs_they_have_in_common():
 
 def test_every_table_has_a_plan():
     assert [planned_table(name).name for name in TABLES] == list(TABLES)
-    assert len({planned_table(name).note for name in TABLES}) == len(TABLES)
+    assert len({planned_table(name).definition.note for name in TABLES}) == len(TABLES)
 
 
 @pytest.mark.parametrize(

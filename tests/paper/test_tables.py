@@ -12,18 +12,18 @@ from ffds.paper.table_plan import planned_table
 from ffds.paper.tables import (
     Failure,
     caption,
-    filled,
+    cell_records,
+    filled_table,
     footnotes,
     latex,
     markdown,
-    records,
     rows,
     runs_rows,
-    tidy_csv,
+    table_csv,
     write_table,
 )
-from ffds.reports.run_records import identity, read_runs
-from tests.paper import made
+from ffds.reports.run_records import identity, records
+from tests.finished_runs import recipe, write_run
 
 SHORT = "schedule.epochs=2"
 
@@ -32,8 +32,8 @@ SHORT = "schedule.epochs=2"
 def table(tmp_path):
     """One row measured with two seeds, one failed, one missing; two columns, nothing in the second."""
     for seed, last in ((0, 40.0), (1, 42.0)):
-        one = made.recipe(SHORT, f"trainer.seed={seed}")
-        made.run(tmp_path, one, last=last, best=last + 1, checkpoint=False)
+        one = recipe(SHORT, f"trainer.seed={seed}")
+        write_run(tmp_path, one, last=last, best=last + 1, checkpoint=False)
     plan = planned_table(
         "1a",
         columns=["cifar100-lt-100", "cifar100-lt-10"],
@@ -41,8 +41,8 @@ def table(tmp_path):
         overrides=[SHORT, "data.root=there"],
     )
     error = NonFiniteLossError("loss is not finite\n  diagnosis: a file")
-    failure = Failure(Path("runs/fl"), identity(made.recipe(SHORT, method="fl")), error)
-    return filled(plan, read_runs(tmp_path), failures=[failure])
+    failure = Failure(Path("runs/fl"), identity(recipe(SHORT, method="fl")), error)
+    return filled_table(plan, records(tmp_path), failures=[failure])
 
 
 def test_rows(table):
@@ -55,9 +55,9 @@ def test_rows(table):
 
 
 def test_a_gain_has_a_sign(tmp_path):
-    made.run(tmp_path, made.recipe(SHORT, method="ce"), last=40.0, checkpoint=False)
+    write_run(tmp_path, recipe(SHORT, method="ce"), last=40.0, checkpoint=False)
     plan = planned_table("1a", columns=["cifar100-lt-100"], methods=["ce"], overrides=[SHORT])
-    assert rows(filled(plan, read_runs(tmp_path)), "CIFAR-100-LT, IF 100")[1][4] == "+1.15"
+    assert rows(filled_table(plan, records(tmp_path)), "CIFAR-100-LT, IF 100")[1][4] == "+1.15"
 
 
 def test_the_caption_says_what_the_numbers_are(table):
@@ -66,7 +66,7 @@ def test_the_caption_says_what_the_numbers_are(table):
     assert "chosen on the test set" in text
     assert "there" not in text
     assert "Settings" not in text
-    changed = filled(planned_table("1c", overrides=["optimizer.lr=0.2", "trainer.compile=true"]), [])
+    changed = filled_table(planned_table("1c", overrides=["optimizer.lr=0.2", "trainer.compile=true"]), [])
     assert "Protocol full: as many epochs as published" in caption(changed)
     assert "Settings on top of the recipes: optimizer.lr=0.2." in caption(changed)
     assert "Label smoothing stays in all rows" in caption(changed)
@@ -110,14 +110,14 @@ def test_latex_takes_no_name_for_a_command(tmp_path):
     file = tmp_path / "my_50%_tail.yaml"
     file.write_text("name: my_tail\ndata: {name: digits}\n")
     plan = planned_table("1a", columns=[str(file)], methods=["ce"])
-    lines = [line for line in latex(filled(plan, [])).splitlines() if not line.startswith("%")]
+    lines = [line for line in latex(filled_table(plan, [])).splitlines() if not line.startswith("%")]
     assert any(r"my\_50\%\_tail" in line for line in lines)
     assert not re.search(r"(?<!\\)[_%#]", "\n".join(lines))
 
 
 def test_csv_is_the_records(table):
-    lines = list(csv.DictReader(io.StringIO(tidy_csv(table))))
-    assert len(lines) == len(records(table)) == 6
+    lines = list(csv.DictReader(io.StringIO(table_csv(table))))
+    assert len(lines) == len(cell_records(table)) == 6
     assert lines[2] == {
         "table": "1a",
         "protocol": "2-epochs",
@@ -141,7 +141,7 @@ def test_all_forms_are_written(table, tmp_path):
     paths = write_table(table, tmp_path / "a" / "b")
     assert [path.name for path in paths] == ["table-1a.md", "table-1a.tex", "table-1a.csv"]
     assert [path.read_text(encoding="utf-8") for path in paths] == [
-        *(markdown(table), latex(table), tidy_csv(table))
+        *(markdown(table), latex(table), table_csv(table))
     ]
 
 

@@ -9,125 +9,96 @@ import os
 import pytest
 
 import ffds
-import ffds.jobs.share as module
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
 from ffds.jobs.jobs import Jobs
 from ffds.losses import FocalLoss
 from ffds.recipes.load import load_recipe
 from ffds.reports.comparison import COLUMNS, SHORT, Comparison, compare, compare_recipes
 from ffds.run_directory import Run
+from tests import finished_runs
+from tests.finished_runs import ENVIRONMENT, write_run
 from tests.training import tiny
 
-ENVIRONMENT = {
-    "hardware": "2 cores of X",
-    "versions": {"python": "3.11", "torch": "2.13"},
-    "commit": "abc",
-    "command": "ffds compare",
-}
+OVERRIDES = {"schedule.epochs": 2, "trainer.batch_size": 32, "model.name": "resnet20"}
+TEXTS = tuple(f"{key}={value}" for key, value in OVERRIDES.items())
 
 
-def summary(method, seed, **changes):
-    return {
-        "recipe": "digits",
-        "method": method,
-        "seed": seed,
-        "config_hash": "00",
-        "epochs": 4,
-        "accuracy": {"last": 40.0 + seed, "best_on_test": 50.0, "best_epoch": 3},
-        "balanced_accuracy": 41.0,
-        "macro_f1": 42.0,
-        "ece": 43.0,
-        "head": 44.0,
-        "middle": 45.0,
-        "tail": None,
-        "many": 47.0,
-        "medium": 48.0,
-        "few": 49.0,
-        "train_accuracy": 90.0,
-        "seconds": 1.5,
-        "images_per_second": 1000.0,
-    } | changes
-
-
-def made(path, content=None, environment=ENVIRONMENT):
-    """A run directory by hand; without a summary it is not done."""
-    path.mkdir(parents=True)
-    run = Run(path)
-    run.start(load_recipe("digits").recipe, environment)
-    if content is not None:
-        run.finish(content)
-    return run
+def recipe(method):
+    return load_recipe("digits", TEXTS, method=method).recipe
 
 
 # Arithmetic
 
 
+def written(out, method, seed, **how):
+    one = finished_runs.recipe("schedule.epochs=2", f"trainer.seed={seed}", name="digits", method=method)
+    return write_run(out, one, best=50.0, classes=10, checkpoint=False, **how)
+
+
+def unfinished(out, method, seed):
+    run = written(out, method, seed)
+    (run.path / "summary.json").unlink()
+    return run
+
+
 @pytest.fixture
 def by_hand(tmp_path):
     runs = {
-        "ce": (made(tmp_path / "0", summary("ce", 0)), made(tmp_path / "1", summary("ce", 1))),
-        "fl": (made(tmp_path / "2", summary("fl", 0, tail=7.0)), made(tmp_path / "3")),
-        "ib": (made(tmp_path / "4"), made(tmp_path / "5")),
+        "ce": (written(tmp_path, "ce", 0, last=40.0), written(tmp_path, "ce", 1, last=41.0)),
+        "fl": (written(tmp_path, "fl", 0, last=40.0), unfinished(tmp_path, "fl", 1)),
+        "ib": (unfinished(tmp_path, "ib", 0), unfinished(tmp_path, "ib", 1)),
     }
-    failure = NonFiniteLossError("loss is not finite\n  diagnosis: a file")
-    return Comparison("digits", "digits", (0, 1), runs, {str(tmp_path / "5"): failure})
+    failed = {runs["ib"][1].path: NonFiniteLossError("loss is not finite\n  diagnosis: a file")}
+    summary = runs["fl"][0].summary
+    runs["fl"][0].finish(summary | {"tail": None})
+    return Comparison("digits", "digits", (0, 1), runs, failed)
 
 
-def test_every_column_has_its_place(by_hand):
-    places = {
-        "accuracy": "40.50 ± 0.71",
-        "head": "44.00 ± 0.00",
-        "middle": "45.00 ± 0.00",
-        "tail": "—",
-        "balanced": "41.00 ± 0.00",
-        "macro-F1": "42.00 ± 0.00",
-        "ECE": "43.00 ± 0.00",
-        "train": "90.00 ± 0.00",
-        "best on test": "50.00 ± 0.00",
+def test_every_column_has_its_cell(by_hand):
+    assert {column: str(by_hand.cell("ce", column)) for column in COLUMNS} == {
+        **{"accuracy": "40.50 ± 0.71", "head": "60.00 ± 0.00", "middle": "35.00 ± 0.00"},
+        **{"tail": "5.50 ± 0.00", "balanced": "40.50 ± 0.71", "macro-F1": "40.50 ± 0.71"},
+        **{"ECE": "20.00 ± 0.00", "train": "90.00 ± 0.00", "best on test": "50.00 ± 0.00"},
     }
-    assert {column: str(by_hand.cell("ce", column)) for column in COLUMNS} == places
-    assert by_hand.cell("fl", "tail").values == (7.0,)
-    assert by_hand.cell("ib", "accuracy").values == ()
+    assert by_hand.cell("ce", "accuracy").values == (40.0, 41.0)
+    assert by_hand.cell("fl", "tail").values == by_hand.cell("ib", "accuracy").values == ()
 
 
 def test_table(by_hand):
     assert by_hand.table(SHORT) == [
         ["method", "n", "accuracy", "head", "middle", "tail", "best on test"],
-        ["ce", "2", "40.50 ± 0.71", "44.00 ± 0.00", "45.00 ± 0.00", "—", "50.00 ± 0.00"],
-        ["fl", "1", "40.00", "44.00", "45.00", "7.00", "50.00"],
+        ["ce", "2", "40.50 ± 0.71", "60.00 ± 0.00", "35.00 ± 0.00", "5.50 ± 0.00", "50.00 ± 0.00"],
+        ["fl", "1", "40.00", "60.00", "35.00", "—", "50.00"],
         ["ib", "0", "—", "—", "—", "—", "—"],
     ]
-    assert by_hand.table()[0] == ["method", "n", *COLUMNS]
+    assert by_hand.table()[0] == [
+        *("method", "n", "accuracy", "head", "middle", "tail"),
+        *("balanced", "macro-F1", "ECE", "train", "best on test"),
+    ]
 
 
-def test_markdown(by_hand, tmp_path):
+def test_markdown(by_hand):
     text = by_hand.markdown()
     lines = text.splitlines()
-    assert lines[:7] == [
-        "# digits",
-        "",
-        "| method | n | accuracy | head | middle | tail | balanced | macro-F1 | ECE | train | best on test |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| ce | 2 | 40.50 ± 0.71 | 44.00 ± 0.00 | 45.00 ± 0.00 | — | 41.00 ± 0.00 | 42.00 ± 0.00 | "
-        "43.00 ± 0.00 | 90.00 ± 0.00 | 50.00 ± 0.00 |",
-        "| fl | 1 | 40.00 | 44.00 | 45.00 | 7.00 | 41.00 | 42.00 | 43.00 | 90.00 | 50.00 |",
-        "| ib | 0 | — | — | — | — | — | — | — | — | — |",
-    ]
+    assert lines[:2] == ["# digits", ""]
+    assert lines[2].split(" | ")[-3:] == ["ECE", "train", "best on test |"]
+    assert lines[3] == "| --- | " + " | ".join(["---:"] * 10) + " |"
+    assert lines[5] == "| fl | 1 | 40.00 | 60.00 | 35.00 | — | 40.00 | 40.00 | 20.00 | 90.00 | 50.00 |"
     assert "over n seeds of 0, 1." in text
     assert "chosen on the test set" in text
-    assert f"\nFailed: {tmp_path / '5'}: loss is not finite\n" in text
-    assert (
-        lines[-1] == "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; command `ffds compare`."
-    )
-    assert text.count("Measured on") == 1, "the same for all runs, told once"
+    assert f"\n\nFailed: {next(iter(by_hand.failures))}: loss is not finite\n\n" in text
+    assert lines[-1] == "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; `ffds table 1a`."
+    assert text.count("Measured on") == 1
 
 
 def test_provenance_of_different_machines(tmp_path):
     other = ENVIRONMENT | {"hardware": "an H100", "commit": None}
-    runs = (made(tmp_path / "0", summary("ce", 0)), made(tmp_path / "1", summary("ce", 1), other))
+    runs = (written(tmp_path, "ce", 0), written(tmp_path, "ce", 1, environment=other))
     text = Comparison("digits", "digits", (0, 1), {"ce": runs}).markdown()
-    assert "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; command `ffds compare`.\n" in text
-    assert "Measured on an H100; python 3.11, torch 2.13; commit unknown; command `ffds compare`.\n" in text
+    assert text.splitlines()[-2:] == [
+        "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; `ffds table 1a`.",
+        "Measured on an H100; python 3.11, torch 2.13; commit unknown; `ffds table 1a`.",
+    ]
 
 
 def test_csv(by_hand):
@@ -141,36 +112,36 @@ def test_csv(by_hand):
         *("medium", "few", "train_accuracy", "seconds", "images_per_second"),
     ]
     assert rows[1]["accuracy_last"] == "41.0"
-    assert (rows[1]["tail"], rows[2]["tail"]) == ("", "7.0")
+    assert (rows[1]["tail"], rows[2]["tail"]) == ("5.5", "")
 
 
-def test_written(by_hand, tmp_path):
-    by_hand.write(tmp_path)
-    assert (tmp_path / "compare.md").read_text(encoding="utf-8") == by_hand.markdown()
-    assert (tmp_path / "compare.csv").read_text(encoding="utf-8") == by_hand.csv()
+def test_a_run_of_an_earlier_version_may_lack_a_measure(by_hand):
+    run = by_hand.runs["ce"][0]
+    run.finish({name: value for name, value in run.summary.items() if name != "ece"})
+    assert [row["ece"] for row in csv.DictReader(io.StringIO(by_hand.csv()))] == ["", "20.0", "20.0"]
+    assert by_hand.cell("ce", "ECE").values == (20.0,)
 
 
 def test_nothing_done_yet(tmp_path):
-    comparison = Comparison("digits", "digits", (0,), {"ce": (made(tmp_path / "0"),)})
+    comparison = Comparison("digits", "digits", (0,), {"ce": (unfinished(tmp_path, "ce", 0),)})
     assert comparison.csv() == "recipe\n"
     assert comparison.table(("accuracy",)) == [["method", "n", "accuracy"], ["ce", "0", "—"]]
+    comparison.write(tmp_path)
+    assert (tmp_path / "compare.md").read_text(encoding="utf-8") == comparison.markdown()
+    assert (tmp_path / "compare.csv").read_text(encoding="utf-8") == comparison.csv()
 
 
-def test_done_on_other_images_is_no_result(tmp_path):
-    """As the plan tells it: in `failures`, with a summary on the disk."""
-    runs = (made(tmp_path / "0", summary("ce", 0)), made(tmp_path / "1", summary("ce", 1), {}))
+def test_a_run_that_was_done_on_other_images_is_no_result(tmp_path):
+    """It is among the failures although its summary is there."""
+    runs = (written(tmp_path, "ce", 0, last=40.0), written(tmp_path, "ce", 1))
     failures = {runs[1].path: InputError("the run is done, but on other images")}
-    found = Comparison("digits", "digits", (0, 1), {"ce": runs}, failures)
-    assert found.table(("accuracy",))[1] == ["ce", "1", "40.00"]
-    assert [row["seed"] for row in csv.DictReader(io.StringIO(found.csv()))] == ["0"]
-    assert "Failed: " in found.markdown()
+    comparison = Comparison("digits", "digits", (0, 1), {"ce": runs}, failures)
+    assert comparison.table(("accuracy",))[1] == ["ce", "1", "40.00"]
+    assert [row["seed"] for row in csv.DictReader(io.StringIO(comparison.csv()))] == ["0"]
+    assert "Failed: " in comparison.markdown()
 
 
 # Training
-
-
-OVERRIDES = {"schedule.epochs": 2, "trainer.batch_size": 32, "model.name": "resnet20"}
-TEXTS = tuple(f"{key}={value}" for key, value in OVERRIDES.items())
 
 
 @pytest.fixture
@@ -180,106 +151,89 @@ def tiny_digits(monkeypatch):
 
 @pytest.mark.usefixtures("tiny_digits")
 def test_compare(tmp_path, capsys):
-    found = compare(
-        "digits", methods=["ce", "d-ffds"], seeds=[0, 1], out=tmp_path, overrides=OVERRIDES, shown=False
+    methods, seeds = ["ce", "d-ffds", "ce"], [0, 1, 0]
+    comparison = compare(
+        "digits", methods=methods, seeds=seeds, out=tmp_path, overrides=OVERRIDES, shown=False
     )
     assert ffds.compare is compare
-    assert found.recipe == "digits"
-    assert found.seeds == (0, 1)
-    assert not found.failures
-    for method, runs in found.runs.items():
+    assert (comparison.recipe, comparison.seeds, comparison.failures) == ("digits", (0, 1), {})
+    assert list(comparison.runs) == ["ce", "d-ffds"]
+    for method, runs in comparison.runs.items():
         assert [(run.summary["method"], run.summary["seed"]) for run in runs] == [(method, 0), (method, 1)]
         last = [run.metrics[-1]["test"]["accuracy"] for run in runs]
-        assert found.cell(method, "accuracy").values == tuple(last)
-    assert list(found.runs) == ["ce", "d-ffds"]
-    assert (tmp_path / "digits" / "compare.md").read_text(encoding="utf-8") == found.markdown()
+        assert comparison.cell(method, "accuracy").values == tuple(last)
+    assert (tmp_path / "digits" / "compare.md").read_text(encoding="utf-8") == comparison.markdown()
     assert len((tmp_path / "digits" / "compare.csv").read_text().splitlines()) == 5
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.usefixtures("tiny_digits")
 def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch):
-    trained = []
-    original = module.train_recipe
-
-    def spied(recipe, **how):
-        trained.append((recipe.method.name, recipe.trainer.seed))
-        return original(recipe, **how)
-
-    monkeypatch.setattr(module, "train_recipe", spied)
     given = ("digits", TEXTS, ["ce", "fl"], [0, 1])
-    sessions = iter([float("inf"), 3, float("inf"), float("inf"), float("inf")])
+    sessions = iter([math.inf, 3, math.inf, math.inf, math.inf])
     monkeypatch.setattr("ffds.training.train.StopSignals", lambda: tiny.StopAfter(next(sessions)))
     with pytest.raises(Interrupted):
         compare_recipes(*given, out=tmp_path, shown=False)
-    assert trained == [("ce", 0), ("ce", 1)]
     assert not (tmp_path / "digits" / "compare.md").exists()
     (done,) = tmp_path.glob("digits/*/*/summary.json")
     before = done.stat().st_mtime_ns
-    found = compare_recipes(*given, out=tmp_path, shown=False)
+    comparison = compare_recipes(*given, out=tmp_path, shown=False)
     assert next(sessions, "used up") == "used up", "three runs were left, no more"
     assert done.stat().st_mtime_ns == before
-    assert [found.table(("accuracy",))[row][1] for row in (1, 2)] == ["2", "2"]
+    assert [row[1] for row in comparison.table(("accuracy",))[1:]] == ["2", "2"]
 
 
-@pytest.mark.usefixtures("tiny_digits")
-def test_a_failed_run_leaves_a_gap_and_its_reason(tmp_path, monkeypatch, capsys):
+def loss_of_nan(patch):
     forward = FocalLoss.forward
-    monkeypatch.setattr(FocalLoss, "forward", lambda *given: forward(*given) * math.nan)
-    found = compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False)
-    failed, done = Run.of(recipe("fl"), tmp_path), Run.of(recipe("ce"), tmp_path)
-    assert list(found.failures) == [failed.path]
-    assert isinstance(found.failures[failed.path], NonFiniteLossError)
-    assert found.table(("accuracy",))[1:] == [
-        ["fl", "0", "—"],
-        ["ce", "1", f"{done.summary['accuracy']['last']:.2f}"],
-    ]
-    text = (tmp_path / "digits" / "compare.md").read_text(encoding="utf-8")
-    assert f"Failed: {failed.path}: loss or gradient is not finite in epoch 1, step 1" in text
-    assert "loss or gradient is not finite" in capsys.readouterr().err
-    monkeypatch.setattr(FocalLoss, "forward", forward)
-    assert not compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False).failures
+    patch.setattr(FocalLoss, "forward", lambda *given: forward(*given) * math.nan)
 
 
-@pytest.mark.usefixtures("tiny_digits")
-def test_a_full_disk_leaves_a_gap(tmp_path, monkeypatch):
+def full_disk(patch):
     add_epoch = Run.add_epoch
-
-    def full_for_fl(run, entry):
-        with pytest.MonkeyPatch.context() as patch:
-            if "/fl/" in str(run.path):
-                patch.setattr("ffds.run_directory.os.fsync", fail)
-            add_epoch(run, entry)
 
     def fail(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Run, "add_epoch", full_for_fl)
-    found = compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False)
-    assert [row[:2] for row in found.table(("accuracy",))[1:]] == [["fl", "0"], ["ce", "1"]]
-    assert "disk full while saving the metrics" in str(*found.failures.values())
-    monkeypatch.undo()
+    def full_for_fl(run, entry):
+        with pytest.MonkeyPatch.context() as inner:
+            if "/fl/" in str(run.path):
+                inner.setattr("ffds.run_directory.os.fsync", fail)
+            add_epoch(run, entry)
+
+    patch.setattr(Run, "add_epoch", full_for_fl)
+
+
+@pytest.mark.usefixtures("tiny_digits")
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (loss_of_nan, "loss or gradient is not finite in epoch 1, step 1"),
+        (full_disk, "disk full while saving the metrics"),
+    ],
+)
+def test_a_failed_run_leaves_a_gap_and_its_reason(fault, reason, tmp_path, capsys):
+    given = ("digits", TEXTS, ["fl", "ce"], [0])
     with pytest.MonkeyPatch.context() as patch:
-        tiny.use(patch)
-        again = compare_recipes("digits", TEXTS, ["fl", "ce"], [0], out=tmp_path, shown=False)
-    assert not again.failures
-
-
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr("ffds.reports.comparison.train_all", lambda *_, **__: pytest.fail("trains"))
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write there"):
-        compare("digits", methods=["ce"], out=tmp_path / "file", overrides=OVERRIDES)
-
-
-def recipe(method):
-    return load_recipe("digits", TEXTS, method=method).recipe
+        fault(patch)
+        comparison = compare_recipes(*given, out=tmp_path, shown=False)
+    failed, done = Run.of(recipe("fl"), tmp_path), Run.of(recipe("ce"), tmp_path)
+    assert list(comparison.failures) == [failed.path]
+    assert comparison.table(("accuracy",))[1:] == [
+        ["fl", "0", "—"],
+        ["ce", "1", f"{done.summary['accuracy']['last']:.2f}"],
+    ]
+    text = (tmp_path / "digits" / "compare.md").read_text(encoding="utf-8")
+    assert f"Failed: {failed.path}: {reason}" in text
+    assert reason in capsys.readouterr().err
+    assert not compare_recipes(*given, out=tmp_path, shown=False).failures
 
 
 def test_without_any_run_there_is_a_table_of_gaps(tmp_path):
     nowhere = ["data.name=folder", f"data.root={tmp_path / 'none'}"]
-    found = compare_recipes("digits", [*TEXTS, *nowhere], ["ce"], [0], out=tmp_path / "runs", shown=False)
-    assert found.table(("accuracy",))[1:] == [["ce", "0", "—"]]
+    comparison = compare_recipes(
+        "digits", [*TEXTS, *nowhere], ["ce"], [0], out=tmp_path / "runs", shown=False
+    )
+    assert comparison.table(("accuracy",))[1:] == [["ce", "0", "—"]]
     assert "Failed: " in (tmp_path / "runs" / "digits" / "compare.md").read_text(encoding="utf-8")
 
 
@@ -287,20 +241,13 @@ def test_without_any_run_there_is_a_table_of_gaps(tmp_path):
     ("how", "jobs"),
     [({}, Jobs(1)), ({"jobs": 3}, Jobs(3)), ({"devices": [1, 0]}, Jobs(2, (1, 0)))],
 )
-def test_jobs_are_handed_on(how, jobs, tmp_path, monkeypatch):
+def test_jobs_are_passed_on(how, jobs, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "ffds.reports.comparison.train_all", lambda recipes, **how: asked.append(how["jobs"]) or {}
     )
     compare("digits", methods=["ce"], out=tmp_path, overrides=OVERRIDES, **how)
     assert asked == [jobs]
-
-
-@pytest.mark.usefixtures("tiny_digits")
-def test_named_twice_is_trained_and_told_once(tmp_path):
-    found = compare_recipes("digits", TEXTS, ["ce", "ce"], [1, 1], out=tmp_path, shown=False)
-    assert [len(runs) for runs in found.runs.values()] == [1]
-    assert found.seeds == (1,)
 
 
 @pytest.mark.parametrize(
@@ -315,8 +262,11 @@ def test_named_twice_is_trained_and_told_once(tmp_path):
         ((*TEXTS, "trainer.seed=3"), ["ce"], [0]),
     ],
 )
-def test_a_slip_is_told_before_anything_is_trained(overrides, methods, seeds, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "train_recipe", lambda *_, **__: pytest.fail("trains"))
+def test_bad_input_is_refused_before_anything_is_trained(overrides, methods, seeds, tmp_path, monkeypatch):
+    monkeypatch.setattr("ffds.reports.comparison.train_all", lambda *_, **__: pytest.fail("trains"))
     with pytest.raises(InputError):
         compare_recipes("digits", overrides, methods, seeds, out=tmp_path)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write there"):
+        compare_recipes("digits", TEXTS, ["ce"], [0], out=tmp_path / "file")

@@ -1,98 +1,208 @@
-"""Lines of finished runs: from directories, to a runs.csv, and back."""
+"""Records of finished runs, which of them repeat each other, and the ``runs.csv`` that holds them."""
 
 import csv
-from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 
 from ffds.errors import InputError
+from ffds.methods.registry import METHODS
+from ffds.recipes.load import load_recipe
+from ffds.recipes.schema import Recipe
+from ffds.reports.formatting import provenance
 from ffds.reports.run_records import (
-    csv_text,
+    COLUMNS,
+    changed_settings,
+    deciding_settings,
     finished_runs,
     identity,
-    measured,
-    provenance,
+    protocol,
     read_csv,
-    read_runs,
+    records,
+    run_record,
+    runs_csv,
 )
-from tests.paper import made
+from tests.finished_runs import ENVIRONMENT, recipe, write_run
 
 RESULTS = Path(__file__).parents[2] / "results"
-COLUMNS = (
-    "recipe method settings seed protocol epochs accuracy_last best_on_test best_epoch head middle tail "
-    "train_accuracy seconds hardware torch commit command"
+
+# Identity
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("trainer.seed=7", "trainer.compile=true", "trainer.channels_last=false", "trainer.devices=2"),
+        *("trainer.deterministic=true", "trainer.accelerator=cpu", "trainer.eval_every=5"),
+        *("data.root=elsewhere", "data.download=true", "data.workers=2", "trainer.checkpoint_every=9"),
+    ],
 )
+def test_seed_machine_and_place_do_not_matter(override):
+    assert identity(recipe(override)) == identity(recipe())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("method.k=0.5", "method.weight_scale=none", "optimizer.lr=0.2", "data.imbalance_factor=50"),
+        *("schedule.epochs=40", "trainer.batch_size=256", "trainer.precision=bf16", "data.validation=0.1"),
+        *("model.name=resnet20", "data.seed=1"),
+    ],
+)
+def test_what_can_change_the_result_does(override):
+    assert identity(recipe(override)) != identity(recipe())
+
+
+def test_recipes_and_methods_differ():
+    names = ("cifar100-lt-100", "cifar100-lt-50", "cifar10-lt-100")
+    identities = {identity(recipe(name=name, method=method)) for name in names for method in METHODS}
+    assert len(identities) == 3 * len(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_shipped_recipe_has_no_changed_setting(method):
+    assert changed_settings(recipe(method=method)) == ()
+
+
+@pytest.mark.parametrize("method", ["ldam-drw", "d-ffds"])
+def test_the_changed_settings_make_the_recipe_again(method):
+    start = "method.start=0.5"
+    changes = [start, "method.milestones=[[0.5, 0.1]]", "data.cut=[30, 40, 30]", "trainer.precision=bf16"]
+    one = recipe(*changes, "data.augment=[]", "schedule.epochs=40", "trainer.seed=2", method=method)
+    again = recipe(*changed_settings(one), "schedule.epochs=40", "trainer.seed=2", method=method)
+    assert again == one
+    assert start in changed_settings(one)
+
+
+def test_the_text_of_a_setting_does_not_depend_on_how_it_was_typed():
+    assert changed_settings(recipe("method.k=1")) == changed_settings(recipe("method.k=1.0"))
+    assert changed_settings(recipe("method.k=9e-1")) == ()
+
+
+def test_a_recipe_that_is_not_shipped_is_compared_with_the_defaults(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {name: digits, imbalance_factor: 20}\noptimizer: {lr: 0.3}\n")
+    one = load_recipe(str(file), method="d-ffds").recipe
+    assert changed_settings(one) == ("data.imbalance_factor=20.0", "optimizer.lr=0.3")
+    assert protocol(one) == "full"
+
+
+@pytest.mark.parametrize("source", ["folder", "parquet"])
+def test_the_directory_of_your_own_images_is_a_setting(source, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"data: {{name: {source}, root: flowers}}\n")
+    flowers, birds = (load_recipe(str(file), more, method="ce").recipe for more in ([], ["data.root=birds"]))
+    assert identity(flowers) != identity(birds)
+    assert changed_settings(birds) == ("data.root=birds",)
+    assert deciding_settings(changed_settings(birds)) == identity(birds).settings
+
+
+def test_a_loss_of_your_own_is_a_setting():
+    base = recipe(method="ce").model_dump()
+    one, other = (
+        Recipe.model_validate(base | {"method": {"name": "custom", "loss": text}})
+        for text in ("MyLoss(a; b=1)", "MyLoss(a; b=2)")
+    )
+    assert changed_settings(one) == ("method.loss=MyLoss(a; b=1)",)
+    assert identity(one) != identity(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "expected"),
+    [
+        *(("cifar100-lt-100", 200, "full"), ("cifar100-lt-100", 40, "40-epochs")),
+        *(("tiny-imagenet-lt-100", 100, "full"), ("tiny-imagenet-lt-100", 200, "200-epochs")),
+    ],
+)
+def test_protocol(name, epochs, expected):
+    assert protocol(recipe(f"schedule.epochs={epochs}", name=name)) == expected
+
+
+# Records
 
 
 @pytest.fixture
 def out(tmp_path):
-    made.run(tmp_path, made.recipe("schedule.epochs=4", method="ce"), best=None, checkpoint=False)
-    made.run(tmp_path, made.recipe("method.k=0.5", "trainer.compile=true", "schedule.epochs=4"))
+    write_run(tmp_path, recipe("schedule.epochs=4", method="ce"), best=None, checkpoint=False)
+    write_run(tmp_path, recipe("method.k=0.5", "trainer.compile=true", "schedule.epochs=4"))
     return tmp_path
 
 
-def test_a_line(out):
-    lines = read_runs(out)
-    assert astuple(lines[1]) == (
-        *("cifar100-lt-100", "d-ffds", "method.k=0.5; trainer.compile=true", 0, "4-epochs", 4),
-        *(40.0, 41.0, 3, 60.0, 35.0, 5.5, 90.0, 12.5, "2 cores of X", "2.13", "abc", "ffds table 1a"),
-    )
-    assert (lines[0].method, lines[0].settings, lines[0].best_on_test) == ("ce", "", None)
+def test_the_record_of_a_run(out):
+    ce, d_ffds = records(out)
+    assert d_ffds.columns == {
+        **{"recipe": "cifar100-lt-100", "method": "d-ffds", "settings": "method.k=0.5; trainer.compile=true"},
+        **{"seed": 0, "protocol": "4-epochs", "epochs": 4},
+        **{"accuracy_last": 40.0, "best_on_test": 41.0, "best_epoch": 3},
+        **{"head": 60.0, "middle": 35.0, "tail": 5.5, "train_accuracy": 90.0, "seconds": 12.5},
+        **{"hardware": "2 cores of X", "torch": "2.13", "commit": "abc", "command": "ffds table 1a"},
+    }
+    assert (ce.method, ce.settings, ce.best_on_test) == ("ce", "", None)
+    for run, record in zip(finished_runs(out), records(out), strict=True):
+        assert record.identity == identity(run.recipe)
 
 
-def test_a_line_has_the_identity_of_its_recipe(out):
-    for run, line in zip(finished_runs(out), read_runs(out), strict=True):
-        assert line.identity == identity(run.recipe)
-
-
-def test_there_and_back(out):
-    lines = read_runs(out)
+def test_csv_there_and_back(out):
+    environment = {**ENVIRONMENT, "command": 'ffds table 1a "data.cut=[1,\n2]"', "hardware": "a, b"}
+    write_run(out, recipe("schedule.epochs=4", method="fl"), environment=environment)
     file = out / "runs.csv"
-    file.write_text(csv_text(lines), encoding="utf-8")
-    assert read_csv(file) == lines
+    file.write_text(runs_csv(records(out)), encoding="utf-8")
+    assert read_csv(file) == records(out)
+    assert environment["command"] in {record.command for record in read_csv(file)}
     with file.open(encoding="utf-8") as opened:
-        assert next(csv.reader(opened)) == COLUMNS.split()
+        assert next(csv.reader(opened)) == list(COLUMNS)
+    assert (
+        *("recipe", "method", "settings", "seed", "protocol", "epochs"),
+        *("accuracy_last", "best_on_test", "best_epoch", "head", "middle", "tail", "train_accuracy"),
+        *("seconds", "hardware", "torch", "commit", "command"),
+    ) == COLUMNS
 
 
-def test_text_that_csv_has_to_quote(out):
-    awkward = {**made.ENVIRONMENT, "command": 'ffds table 1a "data.cut=[1,\n2]"', "hardware": "a, b"}
-    made.run(out, made.recipe("schedule.epochs=4", method="fl"), environment=awkward)
-    lines = read_runs(out)
-    (out / "runs.csv").write_text(csv_text(lines), encoding="utf-8")
-    assert read_csv(out / "runs.csv") == lines
-    assert awkward["command"] in {line.command for line in lines}
+@pytest.mark.parametrize("place", ["", "gpu/"])
+def test_the_measured_runs_of_this_repository_give_their_csv_again(place):
+    text = (RESULTS / f"{place}runs.csv").read_text(encoding="utf-8")
+    assert runs_csv(records(RESULTS / f"{place}runs")) == text
+    assert runs_csv(read_csv(RESULTS / f"{place}runs.csv")) == text
 
 
-def test_a_measured_run_of_this_repository():
-    lines = {line.method: line for line in read_runs(RESULTS / "runs") if line.epochs == 30}
-    assert (lines["ce"].accuracy_last, lines["d-ffds"].accuracy_last) == (32.0, 32.52)
-    assert lines["ce"].protocol == "30-epochs"
-    assert lines["d-ffds"].settings == "trainer.compile=true"
-
-
-def test_unfinished_runs_and_other_directories_have_no_line(out):
-    first = finished_runs(out)[0]
-    (first.path / "summary.json").unlink()
+def test_unfinished_runs_and_other_directories_have_no_record(out):
+    (finished_runs(out)[0].path / "summary.json").unlink()
     (out / "stray").mkdir()
     (out / "stray" / "summary.json").write_text("{}")
     assert len(finished_runs(out)) == 1
-    assert read_runs(out / "nowhere") == []
+    assert records(out / "nowhere") == []
 
 
-def test_a_run_of_an_installed_package_has_no_commit(tmp_path):
-    one = made.recipe("schedule.epochs=1", method="ce")
-    run = made.run(tmp_path, one, environment={**made.ENVIRONMENT, "commit": None})
-    assert measured(run).commit == "unknown"
-
-
-def test_a_run_that_cannot_be_read_is_named_and_left_out(out, capsys):
+def test_a_run_that_cannot_be_read_is_reported_and_left_out(out, capsys):
     broken = finished_runs(out)[0].path
     (broken / "recipe.yaml").write_text("data: {name: nothing}\n")
-    assert [line.method for line in read_runs(out)] == ["d-ffds"]
-    said = capsys.readouterr().err
-    assert str(broken) in said
-    assert "data.name" in said
+    assert [record.method for record in records(out)] == ["d-ffds"]
+    warning = capsys.readouterr().err
+    assert str(broken) in warning
+    assert "data.name" in warning
+
+
+def test_a_measure_that_an_earlier_version_did_not_know_is_not_available(out):
+    run = finished_runs(out)[0]
+    run.finish({name: value for name, value in run.summary.items() if name != "middle"})
+    file = out / "runs.csv"
+    file.write_text(runs_csv([run_record(run)]).replace("middle,", "").replace(",,5.5", ",5.5"))
+    for record in (run_record(run), *read_csv(file)):
+        assert record.measures == {"head": 60.0, "middle": None, "tail": 5.5}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("accuracy_last", "accuracy", "no column accuracy_last"),
+        (",torch,", ",version,", "no column torch"),
+        (",40.0,41.0,3,", ",40.0,much,3,", r"best_on_test is not a number(.|\n)*runs.csv:3(.|\n)*'much'"),
+    ],
+)
+def test_a_file_that_is_no_runs_csv(old, new, message, out):
+    (out / "runs.csv").write_text(runs_csv(records(out)).replace(old, new))
+    with pytest.raises(InputError, match=message):
+        read_csv(out / "runs.csv")
 
 
 def test_a_missing_file():
@@ -100,30 +210,14 @@ def test_a_missing_file():
         read_csv("nowhere.csv")
 
 
-def test_a_missing_column(out):
-    lines = csv_text(read_runs(out)).replace("accuracy_last", "accuracy").replace("torch", "version", 1)
-    (out / "runs.csv").write_text(lines)
-    with pytest.raises(InputError, match="no column accuracy_last, torch"):
-        read_csv(out / "runs.csv")
-
-
-def test_a_field_that_is_no_number(out):
-    text = csv_text(read_runs(out))
-    (out / "runs.csv").write_text(text.replace(",40.0,41.0,3,", ",40.0,much,3,"))
-    with pytest.raises(InputError, match="best_on_test is not a number") as caught:
-        read_csv(out / "runs.csv")
-    assert "runs.csv:3" in str(caught.value)
-    assert "'much'" in str(caught.value)
-
-
-def test_provenance_tells_each_place_once_with_its_commands(out):
-    other = {**made.ENVIRONMENT, "hardware": "H", "versions": {"torch": "9"}}
-    made.run(out, made.recipe("schedule.epochs=4", method="fl"), environment=other)
-    again = {**made.ENVIRONMENT, "command": "ffds train"}
-    made.run(out, made.recipe("schedule.epochs=4", method="ib"), environment=again)
-    assert provenance(read_runs(out)) == [
+def test_provenance_names_each_place_once_with_its_commands(out):
+    other = {**ENVIRONMENT, "hardware": "H", "versions": {"torch": "9"}, "commit": None}
+    write_run(out, recipe("schedule.epochs=4", method="fl"), environment=other)
+    again = {**ENVIRONMENT, "command": "ffds train"}
+    write_run(out, recipe("schedule.epochs=4", method="ib"), environment=again)
+    assert provenance(record.source for record in records(out)) == [
         "Measured on 2 cores of X; torch 2.13; commit abc; `ffds table 1a`, `ffds train`.",
-        "Measured on H; torch 9; commit abc; `ffds table 1a`.",
+        "Measured on H; torch 9; commit unknown; `ffds table 1a`.",
     ]
     assert provenance([]) == []
 

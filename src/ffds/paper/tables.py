@@ -40,14 +40,14 @@ class Cell:
         column: its title.
         runs: the measured runs, sorted by seed.
         paper: the paper's number, None where it has none.
-        training_failed: whether a training for it failed.
+        failed: whether a training for it failed.
     """
 
     row: str
     column: str
     runs: tuple[RunRecord, ...]
     paper: float | None
-    training_failed: bool
+    failed: bool
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ class Cell:
     @property
     def shown(self) -> str:
         """The result as text; a failed training differs from a missing one."""
-        return "failed" if self.training_failed and not self.runs else str(self.last)
+        return "failed" if self.failed and not self.runs else str(self.last)
 
 
 class Failure(NamedTuple):
@@ -225,7 +225,7 @@ def cell_records(table: FilledTable) -> list[dict[str, Any]]:
             "difference": _rounded(cell.difference),
             "best_on_test_mean": _rounded(cell.best.mean),
             "best_on_test_std": _rounded(cell.best.std),
-            "failed": cell.training_failed,
+            "failed": cell.failed,
         }
         for cell in table.cells
     ]

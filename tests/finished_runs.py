@@ -1,4 +1,4 @@
-"""Finished runs made by hand: plausible numbers, no training, the files that tables and figures read."""
+"""Finished runs written without training: plausible numbers in the files that tables and figures read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def counts(classes: int) -> list[int]:
     return [int(500 * 100 ** (-c / (classes - 1))) for c in range(classes)]
 
 
-def run(
+def write_run(
     out: Path,
     one: Recipe,
     *,
@@ -42,16 +42,16 @@ def run(
     checkpoint: bool = True,
 ) -> Run:
     """A finished run below `out`."""
-    made = Run.of(one, out)
-    made.path.mkdir(parents=True)
-    made.start(one, environment)
+    run = Run.of(one, out)
+    run.path.mkdir(parents=True)
+    run.start(one, environment)
     noise = np.random.default_rng(one.trainer.seed)
     for epoch in range(1, one.schedule.epochs + 1):
-        made.add_epoch(_epoch(one, epoch, classes, noise))
-    made.finish(_summary(one, last, best))
+        run.add_epoch(_epoch(one, epoch, classes, noise))
+    run.finish(_summary(one, last, best))
     if checkpoint:
-        _checkpoint(made, one, classes, noise)
-    return made
+        _checkpoint(run, one, classes, noise)
+    return run
 
 
 def _epoch(one: Recipe, epoch: int, classes: int, noise: np.random.Generator) -> dict[str, object]:
@@ -98,8 +98,8 @@ def _summary(one: Recipe, last: float, best: float | None) -> dict[str, object]:
     }
 
 
-def _checkpoint(made: Run, one: Recipe, classes: int, noise: np.random.Generator) -> None:
-    directory = made.checkpoints / f"epoch-{one.schedule.epochs:04d}"
+def _checkpoint(run: Run, one: Recipe, classes: int, noise: np.random.Generator) -> None:
+    directory = run.checkpoints / f"epoch-{one.schedule.epochs:04d}"
     directory.mkdir(parents=True)
     steepness = {"ce": 0.9, "cb-fl": 0.5}.get(one.method.name, 0.15)
     lengths = 2 - steepness * np.linspace(0, 1, classes) + noise.normal(0, 0.05, classes)

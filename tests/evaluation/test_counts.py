@@ -1,0 +1,234 @@
+"""Scores of images in any batches, on any number of ranks, against sklearn and a naive twin."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from ffds.errors import InputError
+from ffds.evaluation.counts import ClassAccuracy, Evaluation
+from ffds.evaluation.groups import class_groups
+from tests.evaluation import two_ranks
+
+CPU = torch.device("cpu")
+
+
+def sample(count, classes, seed=0, scale=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    logits = scale * torch.randn(count, classes, generator=generator)
+    logits[torch.arange(count), labels] += scale
+    return logits, labels
+
+
+def scores(logits, labels, class_counts=None, cut=None, batch_size=None):
+    classes = logits.shape[1]
+    evaluation = Evaluation(classes, class_counts or range(classes, 0, -1), cut, CPU)
+    step = batch_size or max(len(labels), 1)
+    for start in range(0, len(labels), step):
+        evaluation.update(logits[start : start + step], labels[start : start + step])
+    return evaluation.compute()
+
+
+def naive_ece(logits, labels):
+    """In percent, image by image, bins (lower, upper]."""
+    bins = [[] for _ in range(15)]
+    for row, label in zip(logits.double().numpy(), labels.tolist(), strict=True):
+        powers = np.exp(row - row.max())
+        confidence = powers.max() / powers.sum()
+        bins[min(14, math.ceil(confidence * 15) - 1)].append((confidence, float(row.argmax() == label)))
+    total = 0.0
+    for members in filter(None, bins):
+        gap = np.mean([right for _, right in members]) - np.mean([confidence for confidence, _ in members])
+        total += len(members) / len(labels) * abs(gap)
+    return 100 * total
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 7), st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32), st.floats(0.1, 5))
+def test_scores_equal_sklearn_and_the_naive_twin(classes, count, batch_size, seed, scale):
+    logits, labels = sample(count, classes, seed, scale)
+    found = scores(logits, labels, batch_size=batch_size)
+    truth, guess = labels.numpy(), logits.argmax(1).numpy()
+    present = np.unique(truth)
+    recalls = [
+        pytest.approx(100 * (guess[truth == label] == label).mean()) if label in present else None
+        for label in range(classes)
+    ]
+    f1 = f1_score(truth, guess, labels=present, average="macro", zero_division=0)
+    assert found.per_class == recalls
+    assert found.accuracy == found.measures["accuracy"] == pytest.approx(100 * (truth == guess).mean())
+    known = [recall for recall in found.per_class if recall is not None]
+    assert found.measures["balanced_accuracy"] == pytest.approx(np.mean(known))
+    assert found.measures["macro_f1"] == pytest.approx(100 * f1)
+    assert found.measures["ece"] == pytest.approx(naive_ece(logits, labels), abs=1e-3)
+
+
+def test_computed_twice_it_is_the_same_and_more_batches_may_follow():
+    logits, labels = sample(60, 4)
+    evaluation = Evaluation(4, [4, 3, 2, 1], None, CPU)
+    evaluation.update(logits[:20], labels[:20])
+    assert evaluation.compute() == evaluation.compute() == scores(logits[:20], labels[:20])
+    evaluation.update(logits[20:], labels[20:])
+    assert evaluation.compute() == scores(logits, labels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+def test_batches_do_not_matter_to_the_last_bit(batch_size):
+    logits, labels = sample(500, 6)
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(1))
+    assert scores(logits[order], labels[order], batch_size=batch_size) == scores(logits, labels)
+
+
+def test_groups_are_means_of_their_classes_without_the_missing():
+    labels = torch.tensor([0, 0, 1, 2, 2, 2, 2])
+    guess = torch.tensor([0, 1, 1, 2, 2, 2, 0])
+    logits = 5.0 * torch.nn.functional.one_hot(guess, 5)
+    found = scores(logits, labels, class_counts=[300, 101, 50, 20, 5], cut=(2, 2, 1))
+    assert found.per_class == [50.0, 100.0, 75.0, None, None]
+    groups = {"head": 75.0, "middle": 75.0, "tail": None, "many": 75.0, "medium": 75.0, "few": None}
+    assert {name: found.measures[name] for name in groups} == groups
+    assert found.measures["balanced_accuracy"] == pytest.approx(75.0)
+    assert found.accuracy == pytest.approx(100 * 5 / 7)
+
+
+def test_classes_may_come_in_any_order():
+    logits, labels = sample(300, 5)
+    counts = [5, 400, 30, 90, 19]
+    order = torch.tensor([1, 3, 2, 4, 0])
+    sorted_scores = scores(logits[:, order], order.argsort()[labels], [counts[i] for i in order])
+    assert scores(logits, labels, counts).measures == pytest.approx(sorted_scores.measures)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_an_image_with_a_non_finite_logit_is_wrong_and_there_is_no_ece(bad):
+    logits, labels = sample(50, 4)
+    logits[:10] = 0
+    logits[torch.arange(10), labels[:10]] = 9.0
+    clean = scores(logits, labels)
+    logits[:10, 1] = bad
+    found = scores(logits, labels)
+    guess, truth = logits.argmax(1).numpy(), labels.numpy()
+    guess[:10] = -1
+    assert found.measures["ece"] is None
+    assert found.accuracy == pytest.approx(clean.accuracy - 100 * 10 / 50)
+    expected = f1_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)
+    assert found.measures["macro_f1"] == pytest.approx(100 * expected)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e4])
+def test_extreme_logits(scale):
+    logits, labels = sample(100, 3, scale=1.0)
+    found = scores(scale * logits, labels)
+    assert found.accuracy == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
+    confidence = 1.0 if scale > 1 else 1 / 3
+    assert found.measures["ece"] == pytest.approx(abs(found.accuracy - 100 * confidence), abs=0.1)
+
+
+def test_logits_that_look_like_probabilities_are_still_logits():
+    logits, labels = torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 1])
+    assert scores(logits, labels).measures["ece"] == pytest.approx(naive_ece(logits, labels), abs=1e-4)
+
+
+def test_a_single_class_and_a_single_image():
+    measures = scores(torch.randn(1, 1), torch.tensor([0]), class_counts=[3]).measures
+    names = ("accuracy", "macro_f1", "ece", "head", "middle", "tail")
+    assert [measures[name] for name in names] == [100.0, 100.0, 0.0, None, 100.0, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_float_type_also_in_inference_mode(dtype):
+    logits, labels = sample(64, 5)
+    logits = logits.bfloat16()
+    expected = scores(logits.float(), labels)
+    with torch.inference_mode():
+        assert scores(logits.to(dtype), labels).accuracy == expected.accuracy
+        assert scores(logits.float(), labels) == expected
+
+
+def test_memory_grows_with_the_classes_not_with_their_square():
+    classes = 8142
+    logits, labels = sample(8, classes)
+    largest = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                largest.append(out.numel())
+            return out
+
+    with Watch():
+        found = scores(logits, labels)
+    assert max(largest) <= 8 * classes
+    assert len(found.per_class) == classes
+
+
+def test_no_image_is_an_error():
+    with pytest.raises(InputError, match="no image to evaluate"):
+        Evaluation(3, [1, 1, 1], None, CPU).compute()
+
+
+def test_counts_of_other_classes_are_refused():
+    with pytest.raises(InputError, match="2 class counts for 3 classes"):
+        Evaluation(3, [1, 1], None, CPU)
+
+
+def test_ranks_together_count_each_image_once(tmp_path):
+    meeting = tmp_path / "meeting"
+    second = [sys.executable, two_ranks.__file__, str(meeting)]
+    with subprocess.Popen(second, stdout=subprocess.PIPE, text=True) as process:
+        found = two_ranks.scores(0, meeting)
+        printed = process.communicate(timeout=120)[0].strip()
+    alone = scores(*two_ranks.images(), two_ranks.CLASS_COUNTS)
+    assert found == [alone, alone]
+    assert printed == str(found)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 6), st.integers(1, 40), st.integers(1, 9), st.booleans(), st.integers(0, 2**32))
+def test_class_accuracy_counts_as_a_loop_does(classes, count, batch_size, as_logits, seed):
+    logits, labels = sample(count, classes, seed)
+    counter = ClassAccuracy(classes, CPU)
+    for start in range(0, count, batch_size):
+        batch = logits[start : start + batch_size]
+        counter.update(batch if as_logits else batch.argmax(1), labels[start : start + batch_size])
+    pairs = list(zip(logits.argmax(1).tolist(), labels.tolist(), strict=True))
+    assert counter.total.tolist() == [labels.tolist().count(c) for c in range(classes)]
+    assert counter.correct.tolist() == [pairs.count((c, c)) for c in range(classes)]
+
+
+def test_accuracy_is_over_images_and_groups_over_classes():
+    counter = ClassAccuracy(4, CPU)
+    counter.update(torch.tensor([0, 0, 0, 0, 2]), torch.tensor([0, 0, 0, 1, 1]))
+    groups = class_groups([3, 2, 1, 1], (2, 1, 1))
+    assert counter.compute(groups) == {"accuracy": 60.0, "head": 50.0, "middle": None, "tail": None}
+
+
+def test_nothing_counted_is_not_zero_percent():
+    found = ClassAccuracy(3, CPU).compute(class_groups([3, 2, 1], None))
+    assert found == dict.fromkeys(["accuracy", "head", "middle", "tail"])
+
+
+def test_counts_can_be_saved_restored_and_added_up():
+    logits, labels = sample(20, 3)
+    whole, first, second = (ClassAccuracy(3, CPU) for _ in range(3))
+    whole.update(logits, labels)
+    first.update(logits[:9], labels[:9])
+    second.correct.copy_(first.correct)
+    second.total.copy_(first.total)
+    second.update(logits[9:], labels[9:])
+    assert torch.equal(second.correct, whole.correct)
+    assert torch.equal(second.total, whole.total)
+
+
+def test_a_non_finite_logit_is_wrong():
+    counter = ClassAccuracy(2, CPU)
+    counter.update(torch.tensor([[math.nan, 0.0], [9.0, 0.0]]), torch.tensor([0, 0]))
+    assert (counter.correct.tolist(), counter.total.tolist()) == ([1, 0], [2, 0])
