@@ -1,5 +1,13 @@
-"""The three real packs, under their own names and as plain Parquet."""
+"""Original archives, unpacked and downloaded; and the three real packs, under their names and as Parquet."""
 
+import contextlib
+import hashlib
+import http.server
+import os
+import tarfile
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -8,13 +16,202 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import ffds.data.sources.published
 from ffds.data.long_tail import tail_counts, tail_rows
 from ffds.data.open import open_dataset, open_source
+from ffds.data.source import Source
+from ffds.data.sources.published import Published, open_published
 from ffds.errors import InputError
+from ffds.files import held
 from ffds.recipes.schema import Data
+from tests.said import heard
 
 PACKS = Path(__file__).parents[3] / "../shared/data"
-pytestmark = pytest.mark.skipif(not PACKS.is_dir(), reason="the real packs are not beside this checkout")
+with_packs = pytest.mark.skipif(not PACKS.is_dir(), reason="the real packs are not beside this checkout")
+
+
+def write_archive(path, names):
+    """An archive whose members hold their own names."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as content:
+            for name in names:
+                content.writestr(name, name)
+    else:
+        with tarfile.open(path, "w:gz") as content:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size = len(name)
+                content.addfile(member, BytesIO(name.encode()))
+
+
+def published(archive, url="http://127.0.0.1:1"):
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return Published("Set", f"{url}/{archive.name}", sha256, "set", "a", "label", num_classes=2)
+
+
+@pytest.fixture(params=["set.tar.gz", "set.zip"])
+def archive(request, tmp_path):
+    file = tmp_path / "root" / request.param
+    file.parent.mkdir()
+    write_archive(file, ["set/a", "set/b/c"])
+    return file
+
+
+def opened(kind, root, download=False):
+    """The folder from which the original files would be read."""
+    data = Data(name="cifar10", root=str(root), download=download)
+    source = open_published(data, kind, lambda folder: Source(str(folder), ("x", "y"), None, None))
+    return Path(source.description)
+
+
+def contents(directory):
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def lock_of(archive):
+    return archive.with_name(f".{archive.name}.lock")
+
+
+def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_it_is_unpacked_once_and_nothing_else_stays(archive):
+    kind, root = published(archive), archive.parent
+    folder = opened(kind, root)
+    assert contents(root) == sorted([lock_of(archive).name, archive.name, "set", "set/a", "set/b", "set/b/c"])
+    assert (folder / "b" / "c").read_text() == "set/b/c"
+    archive.write_text("not looked at")
+    assert opened(kind, root, download=True) == opened(kind, folder) == folder
+
+
+@pytest.mark.parametrize("change", [lambda content: content + b"more", lambda content: content[:-20]])
+def test_another_archive_of_that_name_is_refused(change, archive):
+    kind = published(archive)
+    archive.write_bytes(change(archive.read_bytes()))
+    words = (
+        rf"not the published archive(.*\n)+.*bytes, sha256(.*\n)+.*{kind.sha256}(.*\n)+.*data.download=true"
+    )
+    with pytest.raises(InputError, match=words):
+        opened(kind, archive.parent)
+    assert contents(archive.parent) == sorted([lock_of(archive).name, archive.name])
+
+
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_failure_leaves_nothing_behind(lock, archive, monkeypatch):
+    kind, root = published(archive), archive.parent
+    if not lock:  # then it is tried without one
+        lock_of(archive).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(ffds.data.sources.published.Path, "replace", full_disk)
+        with pytest.raises(InputError, match=r"could not be unpacked(.*\n)+.*No space.*\n.*set data.root$"):
+            opened(kind, root)
+    assert contents(root) == sorted([lock_of(archive).name, archive.name])
+    assert opened(kind, root).is_dir()
+
+
+@pytest.mark.parametrize("name", ["../outside", "../../outside", "/tmp/ffds-outside"])
+def test_no_member_is_written_outside(name, tmp_path):
+    """Even if a hostile archive had the published sum."""
+    (tmp_path / "root").mkdir()
+    for suffix in (".tar.gz", ".zip"):
+        archive = tmp_path / "root" / f"set{suffix}"
+        write_archive(archive, ["set/a", name])
+        with contextlib.suppress(InputError):
+            opened(published(archive), archive.parent)
+        assert contents(tmp_path)[0] == "root"
+        assert not Path("/tmp/ffds-outside").exists()
+        assert not list(tmp_path.rglob("outside"))
+
+
+def test_a_hostile_tar_is_refused(tmp_path):
+    write_archive(tmp_path / "set.tar.gz", ["set/a", "../outside"])
+    with pytest.raises(InputError, match=r"could not be unpacked(.*\n)+.*outside"):
+        opened(published(tmp_path / "set.tar.gz"), tmp_path)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_root_that_cannot_be_written(archive):
+    archive.parent.chmod(0o555)
+    try:
+        with pytest.raises(InputError, match="could not be unpacked"):
+            opened(published(archive), archive.parent)
+    finally:
+        archive.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_of_two_processes_one_brings_it_and_the_other_waits(there, archive):
+    kind, root, folders = published(archive), archive.parent, []
+    if not there:
+        archive.unlink()
+    other = threading.Thread(target=lambda: folders.append(opened(kind, root, download=True)))
+    with heard() as said:
+        with held(lock_of(archive)):
+            other.start()
+            said.wait_for("waiting", other.is_alive)
+            (root / "set").mkdir()
+        other.join(60)
+    assert folders == [root / "set"]
+    assert contents(root / "set") == [], "it was unpacked again"
+    assert said.getvalue() == f"waiting for another process that unpacks into {root}\n"
+
+
+def test_processes_that_unpack_at_once_all_get_it(archive):
+    kind, root = published(archive), archive.parent
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: opened(kind, root), range(4))) == [root / "set"] * 4
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        content = self.server.content
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) + self.server.missing))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.content, running.missing = None, 0
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def test_it_is_downloaded_when_asked_for(archive, server, tmp_path):
+    kind, root = published(archive, f"http://127.0.0.1:{server.server_port}"), tmp_path / "new"
+    with pytest.raises(InputError, match=r"could not be downloaded(.*\n)+.*404"):
+        opened(kind, root, download=True)
+    server.content, server.missing = archive.read_bytes()[:-20], 20
+    with pytest.raises(InputError, match=rf"not the published archive(.*\n)+.*{kind.sha256}(.*\n)+.*again"):
+        opened(kind, root, download=True)
+    assert contents(root) == [lock_of(archive).name]
+    server.content, server.missing = archive.read_bytes(), 0
+    assert contents(opened(kind, root, download=True)) == ["a", "b", "b/c"]
+    assert (root / archive.name).read_bytes() == archive.read_bytes()
+    assert len(list(root.iterdir())) == 3
+
+
+def test_a_missing_server_and_a_root_that_cannot_be_made(archive, tmp_path):
+    with pytest.raises(InputError, match=r"could not be downloaded(.*\n)+.*put the file at"):
+        opened(published(archive), tmp_path / "new", download=True)
+    with pytest.raises(InputError, match=r"could not be downloaded(.*\n)+.*Not a directory"):
+        opened(published(archive), archive / "below", download=True)
+
 
 NAMES = {
     "cifar10": ("cifar10-if10", "label", {10: 20_431, 50: 13_996, 100: 12_406}),
@@ -29,6 +226,7 @@ def settings(name, as_parquet=False, **more):
     return Data(**source, root=str(PACKS / folder), **more)
 
 
+@with_packs
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("as_parquet", [False, True])
 def test_subsets_of_the_packs(name, as_parquet):
@@ -57,6 +255,7 @@ def cifar100():
     return open_dataset(settings("cifar100", imbalance_factor=10.0, validation=0.05))
 
 
+@with_packs
 def test_a_real_pack_in_memory(cifar100):
     assert len(cifar100.train) + len(cifar100.validation) == 19_573
     assert len(cifar100.test) == 10_000
@@ -66,6 +265,7 @@ def test_a_real_pack_in_memory(cifar100):
     np.testing.assert_allclose(channel_means, [0.5088, 0.4874, 0.4419], atol=1e-3)
 
 
+@with_packs
 @pytest.mark.parametrize("row", [0, 511, 512, 9_999])
 def test_pixels_stay_with_their_labels(cifar100, row):
     table = (
@@ -76,18 +276,21 @@ def test_pixels_stay_with_their_labels(cifar100, row):
     assert cifar100.test.labels[row] == table["fine_label"]
 
 
+@with_packs
 def test_two_label_columns_are_ambiguous_in_plain_parquet():
     data = Data(name="parquet", root=str(PACKS / "cifar100-if10"))
     with pytest.raises(InputError, match=r"several columns can be the label\n.*\n.*fine_label, coarse_label"):
         open_source(data)
 
 
+@with_packs
 def test_coarse_labels_have_no_ranks_in_this_pack():
     data = Data(name="cifar100", root=str(PACKS / "cifar100-if10"), label_column="coarse_label")
     with pytest.raises(InputError, match="lt_rank does not number the images"):
         open_source(data)
 
 
+@with_packs
 def test_another_dataset_than_named():
     with pytest.raises(InputError, match=r"this is not CIFAR-10\n.*\n.*200 classes"):
         open_source(Data(name="cifar10", root=str(PACKS / "tiny-imagenet-if10")))

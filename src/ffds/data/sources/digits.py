@@ -19,8 +19,8 @@ BRIGHTEST = 16
 def open_digits(data: Data) -> Source:
     """The source `digits`: grey images (8, 8, 1), 0 .. 16 scaled to 0 .. 255.
 
-    The test set is a balanced cut of 50 images a class by `data.seed`; the tail is cut from the rest,
-    124 to 133 images a class, with n_max = 124.
+    The test set is a balanced cut of 50 images a class by `data.seed`; 124 to 133 images a class remain for
+    training, so n_max is 124.
     """
     digits = load_digits()
     grey = np.rint(digits.images * (255 / BRIGHTEST)).astype(np.uint8)[..., None]

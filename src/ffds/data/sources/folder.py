@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,21 +14,21 @@ from ffds.data.source import Labelled, Source, existing_root
 from ffds.errors import InputError, nearest
 from ffds.recipes.schema import Data
 
-__all__ = ["LAYOUT", "images_below", "open_folder"]
+__all__ = ["LAYOUT", "images_below", "labelled_files", "open_folder"]
 
 LAYOUT = "train/CLASS/* with test/CLASS/* (or val/), or CLASS/* to be split by data.test_fraction"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_NAMES = ("test", "val", "valid", "validation")
 SPLIT_OF = {"train": "train", "training": "train", "testing": "test"} | {name: name for name in TEST_NAMES}
-"""By a directory's name in small letters, the split it was most likely meant for."""
+"""Lower-case directory name → the split it was most likely meant for."""
 
 
 def open_folder(data: Data) -> Source:
     """The source `folder`: class order is that of the sorted directory names.
 
-    Images are stored as squares of side `data.eval_resize` or else `data.image_size` (see
-    `images.Stored`), as they are where neither is given. Of several test directories the first of
-    test, val, valid, validation counts. Without one the test set is cut from each class.
+    Images are stored as squares of side `data.eval_resize` or else `data.image_size` (see `decode.Stored`),
+    or as they are if neither is given. The first of the directories test, val, valid, validation is the test
+    set; without one the test set is cut from each class.
 
     Raises:
         InputError: there is no such layout, a directory cannot be read, a class is named as a split, or a
@@ -47,12 +47,12 @@ def open_folder(data: Data) -> Source:
         _check_no_split(root, names, "; if it is a class, move all classes into train/")
     elif test is None:
         _check_no_split(root, [name for name in _directories(root) if name.casefold() in TEST_NAMES])
-    train = _labelled(train_directory, names, stored)
+    train = labelled_files(_files(train_directory, names), stored)
     return Source(
         description=f"image folder {root}",
         class_names=names,
         train=train,
-        test=train.none() if test is None else _labelled(test, names, stored),
+        test=train.none() if test is None else labelled_files(_files(test, names), stored),
         cut_test=test is None,
     )
 
@@ -61,20 +61,30 @@ def images_below(directory: Path) -> list[Path]:
     """The image files in and below a directory, in torchvision's order: by directory, then by name.
 
     Raises:
-        InputError: it or a directory below it cannot be read, or a link leads to one that was met already.
+        InputError: it or a directory below it cannot be read, or a link leads to one that was visited before.
     """
-    met: set[str] = set()
-    found = []
+    visited: set[str] = set()
+    files_of = []
     for folder, _, files in os.walk(directory, onerror=_unreadable, followlinks=True):
         place = os.path.realpath(folder)
-        if place in met:
+        if place in visited:
             raise InputError(
                 "a link makes a directory count twice", where=folder, got=place, fix="remove the link"
             )
-        met.add(place)
+        visited.add(place)
         images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-        found.append((folder, sorted(images)))
-    return [Path(folder, name) for folder, images in sorted(found) for name in images]
+        files_of.append((folder, sorted(images)))
+    return [Path(folder, name) for folder, images in sorted(files_of) for name in images]
+
+
+def labelled_files(files: Iterable[tuple[Path, int]], stored: Stored) -> Labelled:
+    """Images in files of their own, from pairs of path and label."""
+    paths, labels = [], []
+    for path, label in files:
+        paths.append(path)
+        labels.append(label)
+    images = FileImages(tuple(paths), stored)
+    return Labelled.all_of(images, np.array(labels, dtype=np.int64), images.place)
 
 
 def _directories(parent: Path) -> tuple[str, ...]:
@@ -108,10 +118,9 @@ def _check_no_split(root: Path, names: Sequence[str], otherwise: str = "") -> No
         )
 
 
-def _labelled(split: Path, names: tuple[str, ...], stored: Stored) -> Labelled:
+def _files(split: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, int]]:
+    """Each image file of a split with its label."""
     label_of = {name: label for label, name in enumerate(names)}
-    paths: list[Path] = []
-    labels: list[int] = []
     for name in _directories(split):
         if name not in label_of:
             raise InputError(
@@ -120,8 +129,4 @@ def _labelled(split: Path, names: tuple[str, ...], stored: Stored) -> Labelled:
                 allowed=", ".join(names[:20]),
                 fix=nearest(name, names),
             )
-        found = images_below(split / name)
-        paths += found
-        labels += [label_of[name]] * len(found)
-    images = FileImages(tuple(paths), stored)
-    return Labelled.all_of(images, np.array(labels, dtype=np.int64), images.place)
+        yield from ((path, label_of[name]) for path in images_below(split / name))

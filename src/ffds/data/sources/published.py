@@ -1,14 +1,21 @@
-"""A published dataset in any of its forms: the original files, their archive, or Parquet."""
+"""A published dataset in any of its forms: the original files, their archive, or Parquet files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ffds.data.source import Source, existing_root, root_path
-from ffds.data.sources.archive import Archive
 from ffds.errors import InputError
+from ffds.files import held, waited
 from ffds.recipes.schema import Data
 
 __all__ = ["Published", "open_published"]
@@ -20,23 +27,32 @@ class Published:
 
     Attributes:
         title: its name, for a person.
-        archive: the original archive.
-        marker: a file by which its unpacked directory is known.
+        url: of the original archive.
+        sha256: of the archive, in hex.
+        folder: the directory that the archive unpacks to.
+        marker: a file by which that directory is known.
         label_column: the label's column in its Parquet form.
         num_classes: its number of classes.
     """
 
     title: str
-    archive: Archive
+    url: str
+    sha256: str
+    folder: str
     marker: str
     label_column: str
     num_classes: int
 
     @property
+    def archive(self) -> str:
+        """The archive's file name."""
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
     def accepted(self) -> str:
         """The forms that may lie below `data.root`, for a message."""
         return (
-            f"the folder {self.archive.folder}/, the archive {self.archive.file}, "
+            f"the folder {self.folder}/, the archive {self.archive}, "
             "or Parquet files train-*.parquet and test-*.parquet (or val-*)"
         )
 
@@ -49,42 +65,31 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
     """
     original = _original_folder(data, published)
     if original is None:
-        # Only now: who has the original files needs no pyarrow.
+        # Imported here because reading the original files needs no pyarrow.
         from ffds.data.sources.parquet import open_parquet, split_files
 
         if data.root is not None and split_files(root_path(data.root), "train"):
-            return _as_published(open_parquet(_column_of(data, published)), data, published)
+            return _checked(open_parquet(_column_of(data, published)), data, published)
         original = _unpacked(data, published)
-    return _as_published(read_original(original), data, published)
+    return _checked(read_original(original), data, published)
 
 
 def _original_folder(data: Data, published: Published) -> Path | None:
     if data.root is None:
         return None
     root = root_path(data.root)
-    folders = (root / published.archive.folder, root)
-    return next((folder for folder in folders if (folder / published.marker).is_file()), None)
+    return next(
+        (place for place in (root / published.folder, root) if (place / published.marker).is_file()), None
+    )
 
 
 def _column_of(data: Data, published: Published) -> Data:
-    # image_size is for the network alone: the pixels of a published set are held as they are.
+    # Published images are held at their own size: image_size is what the network sees.
     column = data.label_column or published.label_column
     return data.model_copy(update={"label_column": column, "image_size": None, "eval_resize": None})
 
 
-def _unpacked(data: Data, published: Published) -> Path:
-    fetch = "or fetch it: data.root=DIR data.download=true"
-    fix = f"give the directory of any of these: data.root=DIR; {fetch}"
-    if data.root is None or not data.download:
-        existing_root(data, published.accepted, fix)
-    root = root_path(data.root or "")
-    folder = published.archive.unpacked(root, data.download)
-    if folder is None:
-        raise InputError(f"no {published.title}", where=root, allowed=published.accepted, fix=fix)
-    return folder
-
-
-def _as_published(source: Source, data: Data, published: Published) -> Source:
+def _checked(source: Source, data: Data, published: Published) -> Source:
     classes = len(source.class_names)
     if classes != published.num_classes and data.label_column in (None, published.label_column):
         raise InputError(
@@ -95,3 +100,82 @@ def _as_published(source: Source, data: Data, published: Published) -> Source:
             fix="set data.name to the dataset that lies there",
         )
     return source
+
+
+def _unpacked(data: Data, published: Published) -> Path:
+    """The directory of the original files, unpacked from their archive, which is downloaded on request."""
+    fix = "give the directory of any of these: data.root=DIR; or fetch it: data.root=DIR data.download=true"
+    if data.root is None or not data.download:
+        existing_root(data, published.accepted, fix)
+    root = root_path(data.root or "")
+    folder, archive = root / published.folder, root / published.archive
+    if folder.is_dir():
+        return folder
+    if not (archive.is_file() or data.download):
+        raise InputError(f"no {published.title}", where=root, allowed=published.accepted, fix=fix)
+    with _lock(root / f".{archive.name}.lock"):
+        if not folder.is_dir():
+            _unpack(published, archive, folder)
+    return folder
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    """Wait until no other process downloads or unpacks; do not wait if the file cannot be locked."""
+    lock = None
+    with suppress(OSError, InputError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = held(file)
+        if lock is None:
+            print(f"waiting for another process that unpacks into {file.parent}", file=sys.stderr, flush=True)
+            lock = waited(file)
+    with lock or nullcontext():
+        yield
+
+
+def _unpack(published: Published, archive: Path, folder: Path) -> None:
+    """Download the archive if it is missing, and unpack it: each of the two is complete or not there."""
+    what = "unpacked" if archive.is_file() else "downloaded"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".") as unfinished:
+            if archive.is_file():
+                _check_sum(published, archive, archive, "remove it, then fetch it with data.download=true")
+            else:
+                _download(published, Path(unfinished, archive.name)).replace(archive)
+            if archive.suffix == ".zip":
+                shutil.unpack_archive(archive, unfinished)
+            else:
+                with tarfile.open(archive) as content:
+                    # Refuses members outside of the directory; Python before 3.11.4 has no such filter.
+                    content.extraction_filter = getattr(tarfile, "data_filter", None)
+                    content.extractall(unfinished)
+            Path(unfinished, folder.name).replace(folder)
+    except (OSError, HTTPException, RuntimeError, tarfile.TarError) as error:
+        raise InputError(
+            f"{archive.name} could not be {what}",
+            where=folder.parent if what == "unpacked" else published.url,
+            got=error,
+            fix=f"run it again, put the file at {archive}, or unpack it elsewhere and set data.root",
+        ) from error
+
+
+def _download(published: Published, target: Path) -> Path:
+    from torchvision.datasets.utils import download_url
+
+    download_url(published.url, target.parent, target.name)
+    _check_sum(published, target, published.url, "run the same command again")
+    return target
+
+
+def _check_sum(published: Published, archive: Path, where: object, fix: str) -> None:
+    with archive.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    if sha256 != published.sha256:
+        raise InputError(
+            f"{archive.name} is not the published archive",
+            where=where,
+            got=f"{archive.stat().st_size:,} bytes, sha256 {sha256}",
+            allowed=f"sha256 {published.sha256}",
+            fix=fix,
+        )
