@@ -11,7 +11,6 @@ from ffds.cli.main import parser
 from ffds.methods.registry import METHODS
 from ffds.recipes import shipped_recipes
 from ffds.recipes.load import load_recipe
-from ffds.recipes.schedule import leaves
 
 VERBS = {
     "train",
@@ -120,7 +119,7 @@ def test_shipped_recipes() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_recipe_keys(method: str) -> None:
-    keys = [key for key, _ in leaves(load_recipe("cifar10-lt-100", method=method).recipe)]
+    keys = list(load_recipe("cifar10-lt-100", method=method).recipe.by_key)
     expected = {
         f"{section}.{key}" if names else section
         for section, names in KEYS.items()

@@ -1,13 +1,26 @@
-"""What every section of a recipe shares: frozen, strict, closed, finite."""
+"""What every section of a recipe shares: frozen, strict, closed, finite; and the roles of its keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Self
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Finite", "Fraction", "Milestones", "NonNegative", "Positive", "Section"]
+__all__ = [
+    "Finite",
+    "Fraction",
+    "Milestones",
+    "NonNegative",
+    "Positive",
+    "Role",
+    "Section",
+    "by_dotted_key",
+    "json_digest",
+]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[Finite, Field(gt=0)]
@@ -45,3 +58,31 @@ class Section(BaseModel):
         if messages := list(self.disagreements()):
             raise ValueError("\n".join(messages))
         return self
+
+
+class Role(Enum):
+    """What a key of a recipe is for, marked on its field; a key without a mark decides what is measured."""
+
+    COLUMN = "identifies a run; tables of runs have a column for it"
+    PLACE = "says where the images lie, which differs from machine to machine"
+    LOADING = "says how images come from where they lie"
+    RUNNING = "says how a machine does the same training"
+    NEUTRAL = "changes no bit of the result and is no part of the run's identity"
+
+
+def by_dotted_key(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value of nested mappings by its dotted key, in order.
+
+    >>> by_dotted_key({"data": {"name": "digits", "cut": [3, 4, 3]}, "name": "own"})
+    {'data.name': 'digits', 'data.cut': [3, 4, 3], 'name': 'own'}
+    """
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        below = by_dotted_key(value) if isinstance(value, Mapping) else None
+        values |= {name: value} if below is None else {f"{name}.{key}": leaf for key, leaf in below.items()}
+    return values
+
+
+def json_digest(content: object) -> str:
+    """sha256 of the canonical JSON of a value: keys sorted, no spaces."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

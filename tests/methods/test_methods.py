@@ -1,8 +1,5 @@
 """Every method: the losses that it makes of its settings."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -153,12 +150,3 @@ def test_settings_that_do_not_fit_the_classes(method):
 def test_a_class_without_images_is_refused(method):
     with pytest.raises(InputError):
         made(method).stages([20, 0, 5, 80])
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_docs_have_a_row_with_every_setting(method):
-    lines = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8").splitlines()
-    (row,) = [line for line in lines if line.startswith(f"| `{method}` |")]
-    own = METHODS[method].model_fields.keys() - {"name", "milestones", "sampler"}
-    inherited = FFDS.keys() if "those of `ffds`" in row else set()
-    assert own <= inherited | set(re.findall(r"`(\w+)`", row))

@@ -15,6 +15,7 @@ from ffds.errors import InputError
 from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import (
+    MAX_BYTES,
     Resolved,
     dump_recipe,
     load_recipe,
@@ -24,7 +25,6 @@ from ffds.recipes.load import (
     recipe_text,
     shipped_recipes,
 )
-from ffds.recipes.schedule import leaves
 from ffds.recipes.schema import Data, Recipe
 from ffds.recipes.yaml_loader import dump_yaml
 
@@ -104,7 +104,7 @@ def test_without_a_method_it_is_cross_entropy(tmp_path: Path) -> None:
 def test_the_origin_of_every_leaf(recipe_file: Path) -> None:
     overrides = ["data.root=../x", "method=d-ffds", "method.gamma_max=4"]
     resolved = load_recipe(str(recipe_file), overrides)
-    assert list(resolved.origin) == [key for key, _ in leaves(resolved.recipe)]
+    assert list(resolved.origin) == list(resolved.recipe.by_key)
     assert {key: origin for key, origin in resolved.origin.items() if origin != "default"} == {
         "name": str(recipe_file),
         "data.name": f"{recipe_file}:2",
@@ -234,7 +234,7 @@ def test_fuzz_mutated_recipes(scratch: Path, data: st.DataObject) -> None:
 
 paths = st.sampled_from(
     [
-        *(key for key, _ in leaves(load_recipe("digits").recipe)),
+        *load_recipe("digits").recipe.by_key,
         *(
             "data",
             "method",
@@ -302,6 +302,116 @@ def test_neither_loading_nor_a_broken_recipe_imports_torch(tmp_path: Path) -> No
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["unknown key schedule.epocs", "[]"]
+
+
+# Which file
+
+
+def test_an_unknown_name_lists_the_shipped_and_the_nearest() -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("cifar100-lt-10O")
+    assert "unknown recipe 'cifar100-lt-10O'" in str(caught.value)
+    assert f"allowed: {', '.join(shipped_recipes())}" in str(caught.value)
+    assert "did you mean cifar100-lt-10?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["missing.yaml", "missing/digits", "digits.yml", "\0.yaml", "x" * 5000 + ".yaml", "directory.yaml"],
+)
+def test_a_file_that_is_not_there(name: str, tmp_path: Path) -> None:
+    (tmp_path / "directory.yaml").mkdir()
+    with pytest.raises(InputError, match=r"no such recipe file|cannot be read"):
+        load_recipe(str(tmp_path / name))
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbfdata:\r\n  name: digits\r\n")
+    resolved = load_recipe(str(tmp_path / "mine.yaml"))
+    assert (resolved.recipe.name, resolved.origin["data.name"]) == ("mine", f"{tmp_path}/mine.yaml:2")
+
+
+def test_not_utf8_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin1.yaml"
+    path.write_bytes("a: 1\nb: größe\n".encode("latin-1"))
+    with pytest.raises(InputError, match=rf"not UTF-8 text\n  where:   {re.escape(str(path))}:2\n"):
+        load_recipe(str(path))
+
+
+def test_size_is_limited(tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_bytes(b"data: {name: digits}\n".ljust(MAX_BYTES, b"#"))
+    assert load_recipe(str(path)).recipe.name == "large"
+    path.write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(InputError, match="too large"):
+        load_recipe(str(path))
+
+
+# Overrides
+
+
+def test_values_follow_the_rules_of_the_file() -> None:
+    tree, problems = parse_overrides(
+        [
+            "data.cut=[3,4,3]",
+            "schedule.milestones=[[0.5,0.1]]",
+            "data.root=../x",
+            "optimizer.lr=1e-3",
+            "data.seed =",
+        ]
+    )
+    assert problems == []
+    assert tree.plain() == {
+        "data": {"cut": [3, 4, 3], "root": "../x", "seed": None},
+        "schedule": {"milestones": [[0.5, 0.1]]},
+        "optimizer": {"lr": 0.001},
+    }
+
+
+def test_every_node_knows_the_command_line_and_its_key() -> None:
+    tree, _ = parse_overrides(["method=ffds", "method.k=0.5", "data={name: digits, cut: [1, 2, 3]}"])
+    for key, own in (("method.name", "method"), ("method.k", "method.k"), ("data.cut.1", "data.cut")):
+        node = tree.nearest(key.split("."))[0]
+        assert (node.key, node.where) == (own, "command line")
+
+
+def test_of_two_the_later_counts() -> None:
+    tree, _ = parse_overrides(["method=ce", "trainer.seed=1", "method.name=ffds", "trainer.seed=2"])
+    assert tree.plain() == {"method": {"name": "ffds"}, "trainer": {"seed": 2}}
+
+
+@pytest.mark.parametrize("text", ["a#b", "'pics #2'", '"#2"', "😀#"])
+def test_a_value_may_hold_a_hash_where_it_begins_no_comment(text: str) -> None:
+    assert parse_overrides([f"data.root={text}"])[0].plain() == {"data": {"root": text.strip("'\"")}}
+
+
+def test_a_value_may_hold_an_equals_sign() -> None:
+    assert parse_overrides(["data.root=/x/a=b"])[0].plain() == {"data": {"root": "/x/a=b"}}
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("trainer.seed", "trainer.seed is no override"),
+        ("=3", "=3 is no override"),
+        ("", " is no override"),
+        ("--seed", "--seed is no override"),
+        ("data.root=@x", "cannot read the value of data.root"),
+        ("data.cut=[1,2", "cannot read the value of data.cut"),
+        ("data.root=pics #2", "cannot read the value of data.root"),
+        ("data.root=#2", "cannot read the value of data.root"),
+        ("data.root='😀' # x", "cannot read the value of data.root"),
+        ("data.cut=[3,4,3] # x", "cannot read the value of data.cut"),
+        ("data.root=\udcff", "cannot read the value of data.root"),
+        ("data.root=!!python/name:os.system x", "tag !!python/name:os.system is refused"),
+        ("data={a: 1, a: 2}", "key data.a is given twice"),
+    ],
+)
+def test_what_cannot_be_read_is_named_and_the_others_still_count(override: str, what: str) -> None:
+    tree, problems = parse_overrides([override, "trainer.seed=3"])
+    assert [str(problem).partition("\n")[0] for problem in problems] == [what]
+    assert "where:   command line" in str(problems[0])
+    assert tree.plain()["trainer"] == {"seed": 3}
 
 
 # One run of many

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from ffds.errors import InputError
 from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
+from ffds.recipes.messages import allowed, choices, section_at
+from ffds.recipes.schema import Data, Recipe
+from ffds.settings import Section
 
 
 def refusal(path: str, overrides: Sequence[str] = (), method: str | None = None) -> str:
@@ -204,7 +208,7 @@ def test_settings_of_other_methods_say_whose_they_are(method: str) -> None:
 def test_fields_that_disagree_are_placed_at_those_that_were_written() -> None:
     message = refusal("cifar10-lt-10", ["method.gamma_min=5", "data.std=[1]", "model.pretrained=true"])
     assert (
-        "method.gamma_min, methods.ffds.gamma_max: gamma_min 5.0 is above gamma_max 4.5\n"
+        "method.gamma_min, methods.d-ffds.gamma_max: gamma_min 5.0 is above gamma_max 4.5\n"
         "  where:   command line, cifar10-lt-10.yaml:48:5" in message
     )
     assert "data.mean, data.std: mean has 3 channels and std 1\n" in message
@@ -232,9 +236,8 @@ def test_ldam_on_a_linear_head_is_refused(method: str) -> None:
 
 def test_a_syntax_error_does_not_hide_the_command_lines(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text("a: 1\na: 2\nb: [1\n")
+    path.write_text("a: 1\nb: [1\n")
     message = refusal(str(path), ["nonsense"])
-    assert "key a is given twice" in message
     assert "not valid YAML" in message
     assert "nonsense is no override" in message
 
@@ -243,3 +246,47 @@ def test_long_values_are_cut_and_control_characters_shown() -> None:
     message = refusal("digits", [f"data.profile={'x' * 5000}", 'data.name="\\e[2J"'])
     assert len(message) < 1500
     assert "\x1b" not in message
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (("optimizer", "lr"), "a finite number, above 0"),
+        (("optimizer", "momentum"), "a finite number, at least 0 and below 1"),
+        (("data", "seed"), "a whole number, at least 0 and below 4294967296"),
+        (("data", "download"), "true or false"),
+        (("data", "root"), "text (in quotes if it looks like a number), or null"),
+        (("data", "imbalance_factor"), "a finite number, at least 1, or null"),
+        (("data", "cut"), "a list of 3, each a whole number, at least 1, or null"),
+        (("data", "cut", 1), "a whole number, at least 1"),
+        (("data", "mean"), "a list of 1 to 3, each a finite number"),
+        (("data", "augment"), "a list, each one of pad-crop, resized-crop, hflip, vflip"),
+        (("data", "augment", 0), "one of pad-crop, resized-crop, hflip, vflip"),
+        (("schedule", "milestones", 3, 0), "a finite number, above 0 and below 1"),
+        (
+            ("schedule", "milestones"),
+            "a list, each a list [a finite number, above 0 and below 1; a finite number, above 0]",
+        ),
+        (("model", "name"), "resnet20, resnet32, resnet44, resnet56 or timm/NAME"),
+        (("optimizer",), "a section with the keys lr, momentum, weight_decay, nesterov"),
+    ],
+)
+def test_the_words_for_each_kind_of_setting(path: tuple[str | int, ...], words: str) -> None:
+    assert allowed(Recipe, path) == words
+
+
+@pytest.mark.parametrize(
+    "section", [*(section_at(Recipe, (name,))[0] for name in Recipe.model_fields), *METHODS.values()]
+)
+def test_every_setting_has_words(section: type[Section]) -> None:
+    for name in section.model_fields:
+        if (section, name) != (Recipe, "method"):
+            words = allowed(section, (name,))
+            assert words
+            assert "{" not in words
+
+
+def test_choices_are_the_literal_names() -> None:
+    assert choices(Recipe, ("data", "name")) == list(get_args(Data.model_fields["name"].annotation))
+    assert choices(Recipe, ("optimizer", "lr")) == []
+    assert choices(Recipe, ("data",)) == []

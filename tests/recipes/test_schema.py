@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from ffds.methods.ldam import LDAM
 from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import CrossEntropy
 from ffds.recipes.load import load_recipe
-from ffds.recipes.schema import Data, Model, Recipe, Trainer
+from ffds.recipes.schema import Data, Model, Recipe, Trainer, keys_with
+from ffds.settings import Role, by_dotted_key, json_digest
 
 
 @pytest.mark.parametrize("given", [32, "32", 16, "16", "bf16"])
@@ -44,12 +46,27 @@ def test_a_recipe_is_frozen() -> None:
 
 
 def test_runs_made_earlier_keep_their_hash() -> None:
-    files = sorted((Path(__file__).parents[2] / "results/runs").glob("*/*/*/recipe.yaml"))
-    assert len(files) >= 12
+    files = sorted((Path(__file__).parents[2] / "results").rglob("seed*-*/recipe.yaml"))
+    assert len(files) >= 52
     for file in files:
         seed, _, digest = file.parent.name.partition("-")
         recipe = load_recipe(str(file)).recipe
         assert (f"seed{recipe.trainer.seed}", recipe.config_hash[:8]) == (seed, digest), file
+
+
+def test_roles_say_what_is_left_out_of_the_hash() -> None:
+    neutral = {
+        "data.in_memory",
+        "data.workers",
+        "data.cache",
+        "trainer.cuda_graphs",
+        "trainer.checkpoint_every",
+    }
+    assert keys_with(Role.NEUTRAL) == neutral
+    assert neutral < keys_with(Role.LOADING, Role.RUNNING) < set(load_recipe("digits").recipe.by_key)
+    recipe = load_recipe("digits").recipe
+    assert set(by_dotted_key(recipe.identity)) == set(recipe.by_key) - neutral - {"method.sampler"}
+    assert json_digest({"b": [1, "ü"], "a": None}) == sha256(b'{"a":null,"b":[1,"\\u00fc"]}').hexdigest()
 
 
 def test_any_setting_changes_the_hash() -> None:

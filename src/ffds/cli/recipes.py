@@ -23,7 +23,7 @@ def recipes(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Print the resolved recipe, the origin of each value, and its schedule in epochs."""
-    from ffds.recipes.schedule import described_schedule, leaves
+    from ffds.recipes.schedule import described_schedule
 
     resolved = resolved_recipe(options)
     schedule = described_schedule(resolved.recipe)
@@ -37,7 +37,7 @@ def show(options: argparse.Namespace) -> None:
             }
         )
         return
-    rows = [[key, plain(value), resolved.origin[key]] for key, value in leaves(resolved.recipe)]
+    rows = [[key, plain(value), resolved.origin[key]] for key, value in resolved.recipe.by_key.items()]
     title = f"{resolved.recipe.name}, hash {resolved.recipe.config_hash[:8]}"
     print_table(title, [["key", "value", "from"], *rows])
     print_table("schedule", [["epochs", "what happens"], *map(list, schedule.items())])

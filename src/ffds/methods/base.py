@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, runtim
 
 from pydantic import Field
 
-from ffds.settings import Finite, Milestones, Section
+from ffds.settings import Finite, Milestones, Role, Section
 
 if TYPE_CHECKING:  # settings are read without torch
     from torch import nn
@@ -56,7 +56,7 @@ class Method(Section):
 
     head: ClassVar[Head] = "linear"
 
-    name: str
+    name: Annotated[str, Role.COLUMN]
     milestones: Milestones | None = Field(
         default=None, description="this method's own learning-rate drops; null: those of the schedule"
     )

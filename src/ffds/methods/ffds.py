@@ -52,18 +52,8 @@ class FFDS(Method):
                 allowed=f"1 to {len(class_counts)}, the number of classes",
                 fix=f"method.num_groups={len(class_counts)}",
             )
-        return FFDSLoss(
-            class_counts,
-            beta=self.beta,
-            k=self.k,
-            num_groups=self.num_groups,
-            gamma_min=self.gamma_min,
-            gamma_max=self.gamma_max,
-            curve=self.curve,
-            label_smoothing=self.label_smoothing,
-            weight_scale=self.weight_scale,
-            cold_start=self.cold_start,
-        )
+        own = FFDS.model_fields.keys() - Method.model_fields.keys()
+        return FFDSLoss(class_counts, **self.model_dump(include=own))
 
 
 class DFFDS(FFDS):

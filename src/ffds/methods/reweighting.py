@@ -76,10 +76,6 @@ class Custom(Method):
     loss: str = ""
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """None without the loss itself, which a recipe cannot hold.
-
-        Raises:
-            InputError: always; whoever has the loss makes the stage of it.
-        """
+        """Always an error: a recipe cannot hold the loss, so that whoever has it makes the stage."""
         fix = "pass it from Python: ffds.train(recipe, loss=my_loss)"
         raise InputError("method custom has no loss", got=self, fix=fix)

@@ -1,10 +1,10 @@
-"""What may stand at a place of a recipe, in words, read from the types of its sections."""
+"""Error messages for recipes: what is wrong, where, what may stand there, and the nearest name."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,12 +12,21 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ffds.errors import InputError, nearest
-from ffds.methods.registry import METHODS
+from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.schema import Recipe
-from ffds.recipes.yaml_loader import Node, Place, join_key, readable
-from ffds.settings import Section
+from ffds.recipes.yaml_loader import Node, join_key, readable
+from ffds.settings import Section, by_dotted_key
 
-__all__ = ["Path", "allowed", "choices", "explain", "section_at", "unknown_method", "wrong_type"]
+__all__ = [
+    "Path",
+    "allowed",
+    "choices",
+    "explain",
+    "section_at",
+    "section_keys",
+    "unknown_method",
+    "wrong_type",
+]
 
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
@@ -28,13 +37,25 @@ _LIMITS = {
     "maximum": "at most",
     "exclusiveMaximum": "below",
 }
-_WORDS = {
+_TYPES = {
     "number": "a finite number",
     "integer": "a whole number",
     "string": "text (in quotes if it looks like a number)",
     "boolean": "true or false",
     "array": "a list",
 }
+_WHAT = {
+    "missing": "missing key {key}",
+    "extra_forbidden": "unknown key {key}",
+    "finite_number": "{key} is not a finite number",
+    "literal_error": "unknown value of {key}",
+    "string_pattern_mismatch": "unknown value of {key}",
+    **dict.fromkeys(("too_short", "too_long"), "{key} has the wrong length"),
+    **dict.fromkeys(
+        ("greater_than", "greater_than_equal", "less_than", "less_than_equal"), "{key} is out of range"
+    ),
+}
+"""Faults by pydantic's name for them; every other one is a wrong type."""
 
 
 def section_at(model: type[Section], path: Path) -> tuple[type[Section], Path]:
@@ -51,24 +72,57 @@ def section_at(model: type[Section], path: Path) -> tuple[type[Section], Path]:
 def allowed(model: type[Section], path: Path) -> str:
     """What may stand at `path` below a section.
 
-    >>> from ffds.recipes.schema import Recipe
     >>> allowed(Recipe, ("data", "test_fraction"))
     'a finite number, above 0 and below 1'
     >>> allowed(Recipe, ("data", "cut"))
     'a list of 3, each a whole number, at least 1, or null'
     """
     section, rest = section_at(model, path)
-    return (
-        _words(_schema(section, rest))
-        if rest
-        else f"a section with the keys {', '.join(section.model_fields)}"
-    )
+    return _words(_schema(section, rest)) if rest else section_keys(section.model_fields)
 
 
 def choices(model: type[Section], path: Path) -> list[str]:
     """The names that may stand at `path`; empty where any value of a type may."""
     section, rest = section_at(model, path)
     return [_name(value) for value in _schema(section, rest).get("enum", [])] if rest else []
+
+
+def section_keys(names: Iterable[str]) -> str:
+    """A section that may have these keys, in words."""
+    return f"a section with the keys {', '.join(names)}"
+
+
+def explain(failure: ValidationError, model: type[Section], tree: Node) -> list[InputError]:
+    """Every fault pydantic found, one error each.
+
+    Args:
+        failure: what validating `tree` as `model` raised.
+        model: the section that `tree` should have been.
+        tree: the values, each with the key and place it was written at.
+    """
+    errors = []
+    for details in failure.errors(include_url=False):
+        method = details["loc"][1:2] if model is Recipe and details["loc"][0:1] == ("method",) else ()
+        if method:  # pydantic puts the method's name into the path of what is wrong with its settings
+            details["loc"] = details["loc"][2:]
+            errors += _explain(details, SETTINGS[str(method[0])], tree.entries["method"])
+        else:
+            errors += _explain(details, model, tree)
+    return errors
+
+
+def unknown_method(node: Node, given: object) -> InputError:
+    """No method is called what was given at this node."""
+    fix = nearest(str(given), METHODS)
+    return InputError(
+        "unknown method", where=node.where, got=_shown(given), allowed=", ".join(METHODS), fix=fix
+    )
+
+
+def wrong_type(node: Node, allowed: str) -> InputError:
+    """Something of another kind should stand at this node."""
+    what = f"{node.key} has the wrong type"
+    return InputError(what, where=node.where, got=_shown(node.plain()), allowed=allowed)
 
 
 @cache
@@ -89,15 +143,21 @@ def _words(schema: Schema) -> str:
         return ", or ".join(_words(option) for option in schema["anyOf"])
     if "enum" in schema:
         return f"one of {', '.join(map(_name, schema['enum']))}"
-    if "const" in schema:
-        return str(schema["const"])
-    words = _WORDS.get(schema["type"], str(schema["type"]))
-    if "pattern" in schema:
-        return str(schema["description"])
+    if "const" in schema or "pattern" in schema:
+        return str(schema.get("const", schema.get("description")))
+    words = _TYPES.get(schema["type"], str(schema["type"]))
     if schema["type"] == "array":
-        return words + _items_words(schema)
+        return words + _item_words(schema)
     limits = [f"{word} {schema[name]}" for name, word in _LIMITS.items() if name in schema]
     return f"{words}, {' and '.join(limits)}" if limits else words
+
+
+def _item_words(schema: Schema) -> str:
+    if "items" in schema:
+        length = f" of {schema['minItems']} to {schema['maxItems']}" if "minItems" in schema else ""
+        return f"{length}, each {_words(schema['items'])}"
+    items = [_words(item) for item in schema["prefixItems"]]
+    return f" of {len(items)}, each {items[0]}" if len(set(items)) == 1 else f" [{'; '.join(items)}]"
 
 
 def _name(value: object) -> str:
@@ -105,80 +165,17 @@ def _name(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _items_words(schema: Schema) -> str:
-    if "prefixItems" not in schema:
-        length = f" of {schema['minItems']} to {schema['maxItems']}" if "minItems" in schema else ""
-        return f"{length}, each {_words(schema['items'])}"
-    items = [_words(item) for item in schema["prefixItems"]]
-    return f" of {len(items)}, each {items[0]}" if len(set(items)) == 1 else f" [{'; '.join(items)}]"
-
-
-_RANGE = "{key} is out of range"
-_WHAT = {
-    "missing": "missing key {key}",
-    "extra_forbidden": "unknown key {key}",
-    "finite_number": "{key} is not a finite number",
-    "greater_than": _RANGE,
-    "greater_than_equal": _RANGE,
-    "less_than": _RANGE,
-    "less_than_equal": _RANGE,
-    "literal_error": "unknown value of {key}",
-    "string_pattern_mismatch": "unknown value of {key}",
-    "too_short": "{key} has the wrong length",
-    "too_long": "{key} has the wrong length",
-}
-"""Kinds of fault by pydantic's name for them; every other kind is a wrong type."""
-
-
-def explain(failure: ValidationError, model: type[Section], tree: Node) -> list[InputError]:
-    """Every fault pydantic found, one error each.
-
-    A recipe's section `method` is left out: it is explained as the class of its own method.
-
-    Args:
-        failure: what validating `tree` as `model` raised.
-        model: the section that `tree` should have been.
-        tree: the values, each with the key and place it was written at.
-    """
-    return [
-        error
-        for details in failure.errors(include_url=False)
-        if not (model is Recipe and details["loc"][:1] == ("method",))
-        for error in _explain(details, model, tree)
-    ]
-
-
-def unknown_method(place: Place, given: object) -> InputError:
-    """No method is called what was given there."""
-    return InputError(
-        "unknown method",
-        where=place.exact,
-        got=_shown(given),
-        allowed=", ".join(METHODS),
-        fix=nearest(str(given), METHODS),
-    )
-
-
-def wrong_type(node: Node, allowed: str) -> InputError:
-    """Something of another kind should stand at this node."""
-    where = node.place.exact
-    return InputError(
-        f"{node.key} has the wrong type", where=where, got=_shown(node.plain()), allowed=allowed
-    )
-
-
 def _explain(details: ErrorDetails, model: type[Section], tree: Node) -> list[InputError]:
     kind, path = details["type"], details["loc"]
-    if kind == "value_error":
-        messages = str(details["ctx"]["error"]).splitlines()
-        return [_disagreement(message, tree.nearest_to(path)) for message in messages]
     if kind == "missing" and isinstance(path[-1], int):
         kind, path = "too_short", path[:-1]
-    node = tree.nearest_to(path)
+    node = tree.nearest(path)[0]
+    if kind == "value_error":
+        return [_disagreement(message, node) for message in str(details["ctx"]["error"]).splitlines()]
     key = join_key(node.key, str(path[-1])) if kind == "missing" else node.key
     error = InputError(
         _WHAT.get(kind, "{key} has the wrong type").replace("{key}", key),
-        where=node.place.exact,
+        where=node.where,
         got="" if kind == "missing" else _shown(details["input"]),
         allowed=allowed(model, path[:-1] if kind == "extra_forbidden" else path),
         fix=_fix(kind, model, path, details["input"]),
@@ -186,14 +183,16 @@ def _explain(details: ErrorDetails, model: type[Section], tree: Node) -> list[In
     return [error]
 
 
-def _disagreement(message: str, node: Node) -> InputError:
+def _disagreement(message: str, section: Node) -> InputError:
     """A fault between fields, placed at those of them that were written down."""
     mentioned = [
-        leaf for path, leaf in node.leaves() if re.search(rf"(?<![\w.]){re.escape(path)}(?![\w.])", message)
+        section.nearest(path.split("."))[0]
+        for path in by_dotted_key({name: node.plain() for name, node in section.entries.items()})
+        if re.search(rf"(?<![\w.]){re.escape(path)}(?![\w.])", message)
     ]
-    nodes = mentioned or [node]
-    keys = ", ".join(leaf.key for leaf in nodes if leaf.key)
-    where = ", ".join(dict.fromkeys(leaf.place.exact for leaf in nodes))
+    nodes = mentioned or [section]
+    keys = ", ".join(node.key for node in nodes if node.key)
+    where = ", ".join(dict.fromkeys(node.where for node in nodes))
     return InputError(f"{keys}: {message}" if keys else message, where=where)
 
 
@@ -211,8 +210,8 @@ def _elsewhere(name: str, section: type[Section]) -> str:
     if section in METHODS.values():
         owners = [method for method, settings in METHODS.items() if name in settings.model_fields]
         return f"{name} is a setting of {', '.join(owners)}" if owners else ""
-    sections = [part for part in Recipe.model_fields if name in section_at(Recipe, (part,))[0].model_fields]
-    keys = [f"{part}.{name}" for part in sections if section_at(Recipe, (part,))[0] is not Recipe]
+    sections = {part: section_at(Recipe, (part,))[0] for part in Recipe.model_fields}
+    keys = [f"{part}.{name}" for part, at in sections.items() if at is not Recipe and name in at.model_fields]
     return f"did you mean {' or '.join(keys)}?" if keys else ""
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
-from typing import Any
 
 from ffds.methods.base import Deferred, Method
 from ffds.recipes.schema import Recipe, Schedule
@@ -13,7 +11,6 @@ from ffds.recipes.schema import Recipe, Schedule
 __all__ = [
     "described_schedule",
     "epoch_at",
-    "leaves",
     "lr_factor",
     "milestone_epochs",
     "start_epoch",
@@ -83,13 +80,8 @@ def lr_factor(recipe: Recipe, epoch: int) -> float:
     return passed[-1] if passed else 1.0
 
 
-def leaves(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every setting, in the order of the schema."""
-    yield from _leaves(recipe.model_dump(mode="json"), "")
-
-
 def described_schedule(recipe: Recipe) -> dict[str, str]:
-    """Stretches of epochs, counted from 1 → phase and learning rate.
+    """Ranges of epochs, counted from 1, with their phase and learning rate.
 
     >>> from ffds.recipes.load import load_recipe
     >>> described_schedule(load_recipe("cifar10-lt-100", ["schedule.epochs=60"]).recipe)["40–48"]
@@ -114,11 +106,3 @@ def _phase(recipe: Recipe, start: int, epoch: int) -> str:
 def _rates(recipe: Recipe, first: int, after: int) -> str:
     begin, end = (recipe.optimizer.lr * lr_factor(recipe, epoch) for epoch in (first, after - 1))
     return f"{begin:.3g}" if begin == end else f"{begin:.3g} rising to {end:.3g}"
-
-
-def _leaves(value: object, key: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, Mapping):
-        yield key, value
-        return
-    for name, inner in value.items():
-        yield from _leaves(inner, f"{key}.{name}" if key else name)

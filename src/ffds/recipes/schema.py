@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ffds.methods.base import Deferred, Head
+from ffds.methods.base import Deferred, Head, Method
 from ffds.methods.registry import MethodSettings
 from ffds.methods.reweighting import CrossEntropy
-from ffds.settings import Finite, Fraction, Milestones, NonNegative, Positive, Section
+from ffds.settings import (
+    Finite,
+    Fraction,
+    Milestones,
+    NonNegative,
+    Positive,
+    Role,
+    Section,
+    by_dotted_key,
+    json_digest,
+)
 
-__all__ = ["LOADING", "RUNNING", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
+__all__ = ["Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer", "keys_with"]
 
-Channels = Field(strict=False, min_length=1, max_length=3, description="one value a channel, or one for all")
+
+Channels = Field(
+    strict=False, min_length=1, max_length=3, description="one value for each channel, or one for all"
+)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Annotated[
     Literal["32", "tf32", "bf16", "16"],
     BeforeValidator(lambda given: str(given) if type(given) is int else given),
 ]
-"""`precision: 16` means "16": nobody should have to quote it on a command line."""
-LOADING = ("in_memory", "workers", "cache")
-"""Keys of `data` that decide how fast images come, and no bit of them: no part of what a run is."""
-RUNNING = ("cuda_graphs", "checkpoint_every")
-"""Keys of `trainer` of which the same holds."""
+"""`precision: 16` means "16", so that it needs no quotes."""
 AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip"]
 
 
@@ -40,41 +48,47 @@ class Data(Section):
     name: Literal[
         "digits", "cifar10", "cifar100", "tiny-imagenet", "ictext", "ictext-sample", "folder", "parquet"
     ]
-    root: str | None = Field(default=None, description="directory of the data; null: no files needed")
-    download: bool = Field(default=False, description="fetch the original archive into root if it is missing")
+    root: Annotated[str | None, Role.PLACE] = Field(
+        default=None, description="directory of the data; null where no files are needed"
+    )
+    download: Annotated[bool, Role.LOADING] = Field(
+        default=False, description="download the original archive into root if it is missing"
+    )
     imbalance_factor: Annotated[Finite, Field(ge=1)] | None = Field(
         default=None, description="largest over smallest class count; null: take the data as they are"
     )
     profile: Literal["exp", "step"] = "exp"
-    seed: Seed = Field(default=0, description="of the long-tailed subset and of the splits")
+    seed: Seed = Field(default=0, description="seed of the long-tailed subset and of the splits")
     validation: Annotated[Finite, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="part of each training class held out for validation"
+        default=0.0, description="fraction of each training class held out for validation"
     )
     test_fraction: Fraction = Field(
-        default=0.2, description="part of each class held out where no test set comes"
+        default=0.2, description="fraction of each class held out where the data have no test set"
     )
     cut: Annotated[tuple[Count, Count, Count], Field(strict=False)] | None = Field(
         default=None, description="classes in head, middle, tail; null: thirds"
     )
-    image_column: str | None = Field(default=None, description="Parquet: null finds it")
-    label_column: str | None = Field(default=None, description="Parquet: null finds it")
+    image_column: str | None = Field(default=None, description="Parquet column of images; null: detected")
+    label_column: str | None = Field(default=None, description="Parquet column of labels; null: detected")
     on_bad_image: Literal["stop", "skip"] = "stop"
-    in_memory: Literal["auto", True, False] = Field(
+    in_memory: Annotated[Literal["auto", True, False], Role.LOADING, Role.NEUTRAL] = Field(
         default="auto",
-        description="false: images stay in their files and are decoded each time they are needed; "
-        "auto: so do those that take more than a third of this machine's memory",
+        description="false: decode each image from its file whenever it is needed; "
+        "auto: do so where the images would take more than a third of this machine's memory",
     )
-    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
+    workers: Annotated[Annotated[int, Field(ge=0, le=256)] | None, Role.LOADING, Role.NEUTRAL] = Field(
         default=None,
-        description="processes that decode images not held in memory; null: one a core, at most 8; "
+        description="processes that decode images not held in memory; null: one per core, at most 8; "
         "0: the training process decodes",
     )
-    cache: bool = Field(
-        default=True, description="keep decoded images on disk: the next opening of the same files takes them"
+    cache: Annotated[bool, Role.LOADING, Role.NEUTRAL] = Field(
+        default=True, description="keep decoded images on disk, so that the same files open faster next time"
     )
-    image_size: Count | None = Field(default=None, description="side the network sees; null: as stored")
+    image_size: Count | None = Field(
+        default=None, description="side of the network's input; null: the stored size"
+    )
     eval_resize: Count | None = Field(
-        default=None, description="resize the short side to this before the centre crop in evaluation"
+        default=None, description="short side before the centre crop in evaluation"
     )
     augment: Annotated[tuple[AugmentStep, ...], Field(strict=False)] = ()
     padding: Count = Field(default=4, description="zero pixels on each side before a pad-crop")
@@ -82,7 +96,7 @@ class Data(Section):
     std: Annotated[tuple[Positive, ...], Channels] = (0.25,)
 
     def disagreements(self) -> Iterator[str]:
-        """Of augmentation, channels and sizes."""
+        """Between augmentation steps, channels and sizes."""
         if "pad-crop" in self.augment and "resized-crop" in self.augment:
             yield "augment takes one crop: pad-crop or resized-crop"
         if len(set(self.augment)) != len(self.augment):
@@ -121,7 +135,7 @@ class Optimizer(Section):
     nesterov: bool = False
 
     def disagreements(self) -> Iterator[str]:
-        """Nesterov looks ahead along the momentum."""
+        """Nesterov's momentum needs momentum."""
         if self.nesterov and self.momentum == 0:
             yield "nesterov needs momentum above 0"
 
@@ -133,50 +147,52 @@ class Schedule(Section):
     milestones are fractions of the epochs, so a shorter run keeps the shape of the published one.
     """
 
-    epochs: Count = 200
+    epochs: Annotated[Count, Role.COLUMN] = 200
     warmup: Annotated[int, Field(ge=0)] = 5
     milestones: Milestones = ((0.8, 0.1), (0.9, 0.01))
 
 
 class Trainer(Section):
-    """How the machine does it.
+    """How the training runs on the machine.
 
-    `batch_size` counts over all devices; batch norm takes its statistics on each device alone.
+    `batch_size` is that of all devices together; batch norm uses the statistics of each device alone.
     """
 
     batch_size: Count = 128
     precision: Precision = Field(
         default="32",
-        description="of the network: 32; tf32, float32 with products in TensorFloat-32 where a GPU can; "
-        "bf16 or 16, mixed; losses and scores are in float32 at least",
+        description="of the network: 32; tf32 (float32, products in TensorFloat-32 on GPUs that have it); "
+        "bf16 or 16 (mixed precision); losses and scores are computed in float32 or better",
     )
-    compile: bool = False
-    cuda_graphs: bool = Field(
+    compile: Annotated[bool, Role.RUNNING] = False
+    cuda_graphs: Annotated[bool, Role.RUNNING, Role.NEUTRAL] = Field(
         default=True,
-        description="on one CUDA device, record each kind of step and launch it as a whole: same numbers, "
-        "faster; false takes less memory",
+        description="capture training steps as CUDA graphs on a single GPU: the same numbers, faster; "
+        "false needs less memory",
     )
-    channels_last: bool = True
-    devices: Count = 1
-    num_nodes: Count = 1
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    seed: Seed = 0
-    eval_every: Count = Field(default=1, description="epochs between evaluations; the last one always counts")
-    checkpoint_every: Count = Field(
+    channels_last: Annotated[bool, Role.RUNNING] = True
+    devices: Annotated[Count, Role.RUNNING] = 1
+    num_nodes: Annotated[Count, Role.RUNNING] = 1
+    accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], Role.RUNNING] = "auto"
+    seed: Annotated[Seed, Role.COLUMN] = 0
+    eval_every: Annotated[Count, Role.RUNNING] = Field(
+        default=1, description="epochs between evaluations; the last epoch is always evaluated"
+    )
+    checkpoint_every: Annotated[Count, Role.RUNNING, Role.NEUTRAL] = Field(
         default=1,
-        description="epochs between checkpoints: as many are lost at most where a process is killed; "
-        "one that is asked to stop saves first",
+        description="epochs between checkpoints, the most that a killed process loses; "
+        "one that is interrupted saves before it stops",
     )
-    deterministic: bool = False
+    deterministic: Annotated[bool, Role.RUNNING] = False
 
 
 class Recipe(Section):
-    """One run, resolved: what was asked for, with every default filled in."""
+    """All settings of one run, with every default filled in."""
 
-    name: str = Field(
+    name: Annotated[str, Role.COLUMN] = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$",
         description="at most 100 of A-Z a-z 0-9 . _ -, the first a letter or digit; "
-        "it is the name of the recipe's file unless the file has a key `name`",
+        "without a key `name` it is the name of the recipe's file",
     )
     data: Data
     model: Model = Model()
@@ -186,7 +202,7 @@ class Recipe(Section):
     trainer: Trainer = Trainer()
 
     def disagreements(self) -> Iterator[str]:
-        """Of the method with the network and with the length of the run."""
+        """Between the method, the network and the length of the run."""
         if self.method.head == "cosine" and self.model.head == "linear":
             yield (
                 f"method {self.method.name} diverges on a linear head: set model.head to auto or cosine, "
@@ -205,20 +221,44 @@ class Recipe(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Every setting but `LOADING` and `RUNNING`, ready for JSON: recipes that agree are the same run."""
-        found = self.model_dump(mode="json", exclude={"data": set(LOADING), "trainer": set(RUNNING)})
-        # Runs from before there was a choice stay the same runs.
+        """Every setting that can change a bit of the result, for JSON: equal identities are the same run."""
+        settings = self.model_dump(mode="json")
+        for key in keys_with(Role.NEUTRAL):
+            section, _, name = key.partition(".")
+            del settings[section][name]
+        # Runs from before `sampler` existed keep their hash.
         if self.method.sampler == "instance-balanced":
-            del found["method"]["sampler"]
-        return found
+            del settings["method"]["sampler"]
+        return settings
+
+    @property
+    def by_key(self) -> dict[str, Any]:
+        """Every setting by its dotted key, in the order of the schema."""
+        return by_dotted_key(self.model_dump(mode="json"))
 
     @property
     def config_hash(self) -> str:
-        """sha256 of the canonical JSON of this recipe's identity.
+        """sha256 of the identity; its first 8 digits are in the name of the run directory.
 
         >>> one = Recipe(name="own", data=Data(name="digits", workers=4))
         >>> one.config_hash == Recipe(name="own", data=Data(name="digits")).config_hash
         True
         """
-        canonical = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return json_digest(self.identity)
+
+
+@cache
+def keys_with(*roles: Role) -> frozenset[str]:
+    """The dotted keys of a recipe that are marked with any of these roles.
+
+    >>> sorted(keys_with(Role.COLUMN))
+    ['method.name', 'name', 'schedule.epochs', 'trainer.seed']
+    """
+    sections: dict[str, type[Section]] = {"": Recipe, "data.": Data, "model.": Model, "method.": Method}
+    sections |= {"optimizer.": Optimizer, "schedule.": Schedule, "trainer.": Trainer}
+    return frozenset(
+        f"{prefix}{name}"
+        for prefix, section in sections.items()
+        for name, field in section.model_fields.items()
+        if any(role in field.metadata for role in roles)
+    )

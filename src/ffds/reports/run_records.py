@@ -17,9 +17,9 @@ from ffds.errors import InputError
 from ffds.evaluation.measures import flat_summary, measures_in
 from ffds.files import csv_text
 from ffds.recipes.load import load_recipe, shipped_recipes
-from ffds.recipes.schedule import leaves
-from ffds.recipes.schema import LOADING, RUNNING, Recipe
+from ffds.recipes.schema import Recipe, keys_with
 from ffds.run_directory import Run
+from ffds.settings import Role
 
 __all__ = [
     "COLUMNS",
@@ -36,16 +36,6 @@ __all__ = [
     "run_record",
     "runs_csv",
 ]
-
-_OWN_COLUMN = ("name", "method.name", "trainer.seed", "schedule.epochs")
-_LOADING = ("data.download", *(f"data.{key}" for key in LOADING))
-"""How the images come from where they lie."""
-_MACHINE = (
-    *("trainer.compile", "trainer.channels_last", "trainer.devices", "trainer.num_nodes"),
-    *("trainer.accelerator", "trainer.deterministic", "trainer.eval_every"),
-    *(f"trainer.{key}" for key in RUNNING),
-)
-"""How a machine does the same training. Not trainer.precision: that can cost accuracy."""
 
 
 class Identity(NamedTuple):
@@ -77,11 +67,12 @@ def changed_settings(recipe: Recipe) -> tuple[str, ...]:
     >>> changed_settings(load_recipe("digits", ["method.k=0.5", "data.root=here"]).recipe)
     ('method.k=0.5',)
     """
-    usual = dict(leaves(_usual(recipe)))
-    aside = (*_OWN_COLUMN, *_LOADING, *(() if SOURCES[recipe.data.name].own_images else ("data.root",)))
+    usual = _usual(recipe).by_key
+    place = [] if SOURCES[recipe.data.name].own_images else [Role.PLACE]
+    aside = keys_with(Role.COLUMN, Role.LOADING, *place)
     return tuple(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in leaves(recipe)
+        for key, value in recipe.by_key.items()
         if key not in aside and value != usual[key]
     )
 
@@ -92,7 +83,7 @@ def deciding_settings(settings: Iterable[str]) -> frozenset[str]:
     >>> deciding_settings(["method.k=0.5", "data.download=true", "trainer.compile=true"])
     frozenset({'method.k=0.5'})
     """
-    aside = (*_OWN_COLUMN, *_LOADING, *_MACHINE)
+    aside = keys_with(Role.COLUMN, Role.LOADING, Role.RUNNING)
     return frozenset(text for text in settings if text.partition("=")[0] not in aside)
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
-from ffds.recipes.schedule import leaves
-from ffds.recipes.schema import LOADING, RUNNING, Recipe
+from ffds.recipes.schema import Recipe, keys_with
+from ffds.settings import Role, json_digest
 from ffds.sweep.space import SEARCHED, Space
 
 __all__ = ["identity", "refuse_other", "study_name"]
-
-_PLACE = {"data.root", "data.download", *(f"data.{key}" for key in LOADING)}
-_MACHINE = {f"trainer.{key}" for key in RUNNING}
-_LEFT_OUT = _PLACE | _MACHINE | {f"method.{key}" for key in SEARCHED}
-"""Where the images lie differs from machine to machine; what is searched differs from trial to trial."""
 
 
 def identity(recipe: Recipe, dataset: Dataset, space: Space) -> dict[str, Any]:
@@ -31,7 +25,9 @@ def identity(recipe: Recipe, dataset: Dataset, space: Space) -> dict[str, Any]:
         dataset: its images.
         space: where the settings are searched.
     """
-    settings = {key: value for key, value in leaves(recipe) if key not in _LEFT_OUT}
+    elsewhere = keys_with(Role.PLACE, Role.LOADING, Role.NEUTRAL)
+    left_out = {*elsewhere, *(f"method.{key}" for key in SEARCHED)}
+    settings = {key: value for key, value in recipe.by_key.items() if key not in left_out}
     bounds = {f"searched {key}": allowed for key, allowed in space.described().items()}
     images = [split.digest for split in (dataset.train, dataset.validation) if split is not None]
     return settings | bounds | {"images": " ".join(images)}
@@ -39,9 +35,7 @@ def identity(recipe: Recipe, dataset: Dataset, space: Space) -> dict[str, Any]:
 
 def study_name(recipe: Recipe, found: Mapping[str, Any]) -> str:
     """A name of its own for every identity, e.g. ``d-ffds-seed0-1a2b3c4d``."""
-    canonical = json.dumps(found, sort_keys=True, separators=(",", ":"))
-    leaf = hashlib.sha256(canonical.encode()).hexdigest()[:8]
-    return f"{recipe.method.name}-seed{recipe.trainer.seed}-{leaf}"
+    return f"{recipe.method.name}-seed{recipe.trainer.seed}-{json_digest(found)[:8]}"
 
 
 def refuse_other(name: str, own: Mapping[str, Any], study: Mapping[str, Any]) -> None:

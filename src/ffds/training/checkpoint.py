@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from ffds.environment import versions
 from ffds.errors import InputError
 from ffds.files import flush_directory, saving
+from ffds.settings import by_dotted_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -193,7 +194,7 @@ class Checkpoints:
     def _check_identity(self, path: Path, manifest: Mapping[str, Any]) -> None:
         if self.identity is None:
             return
-        ours, theirs = _flat(self.identity), _flat(manifest["identity"])
+        ours, theirs = by_dotted_key(self.identity), by_dotted_key(manifest["identity"])
         differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
         if differing:
             raise InputError(
@@ -255,13 +256,3 @@ def _read(path: Path, identity: Mapping[str, Any]) -> Checkpoint:
     except (SafetensorError, ValueError) as error:
         raise _BrokenError(f"not a checkpoint of ffds: {error}") from error
     return Checkpoint(**tensors, state=state, identity=identity)
-
-
-def _flat(value: object, key: str = "") -> dict[str, object]:
-    if not isinstance(value, Mapping):
-        return {key: value}
-    return {
-        name: leaf
-        for part, inner in value.items()
-        for name, leaf in _flat(inner, f"{key}.{part}" if key else str(part)).items()
-    }

@@ -7,7 +7,6 @@ epoch so far, on the loss and its learning rate. Hash that, and runs with the sa
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -21,6 +20,7 @@ from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.files import held, made_directory
 from ffds.recipes.schema import Recipe
+from ffds.settings import json_digest
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.phases import Phase
 
@@ -120,7 +120,7 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
     """
     start = {part: recipe.identity[part] for part in ("data", "model", "optimizer", "trainer")}
     images = {"class_counts": dataset.class_counts, "images": dataset.train.digest}
-    hashes = [_digest("", start | images | {"head": recipe.head})]
+    hashes = [json_digest(["", start | images | {"head": recipe.head}])]
     observed = False
     for phase in phases:
         # Whether the loss starts from what was observed is part of its own epochs, not of those before.
@@ -132,7 +132,7 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
         if phase.stage.sampler != "instance-balanced":
             epoch["sampler"] = phase.stage.sampler
         for factor in phase.lr_factors:
-            hashes.append(_digest(hashes[-1], epoch | {"lr_factor": factor}))
+            hashes.append(json_digest([hashes[-1], epoch | {"lr_factor": factor}]))
         observed = phase.stage.observed_for is not None
     return tuple(hashes)
 
@@ -161,8 +161,3 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, int | float | str)
-
-
-def _digest(before: str, content: object) -> str:
-    canonical = json.dumps([before, content], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
