@@ -1,7 +1,6 @@
-"""Where a number was measured."""
+"""Where a number was measured, and which rank a process is."""
 
 import importlib.util
-import os
 import platform
 import shlex
 import shutil
@@ -14,69 +13,69 @@ import numpy as np
 import pytest
 
 import ffds.environment as module
-from ffds.environment import commit, environment, hardware, versions
+from ffds.environment import (
+    commit,
+    environment,
+    hardware,
+    is_first_rank,
+    is_rank,
+    ranks,
+    ranks_here,
+    usable_cores,
+    versions,
+)
 
 
-def test_versions():
-    found = versions()
-    assert next(iter(found)) == "python"
-    assert found["python"] == platform.python_version()
-    assert found["numpy"] == np.__version__
-    assert found["ffds"] == metadata.version("ffds")
-    assert set(found) >= {"torch", "torchvision", "timm", "lightning-fabric"}
+def test_versions_of_what_is_installed(monkeypatch):
+    known = versions()
+    assert next(iter(known)) == "python"
+    assert known["python"] == platform.python_version()
+    assert known["numpy"] == np.__version__
+    assert known["ffds"] == metadata.version("ffds")
+    assert set(known) >= {"torch", "torchvision", "timm", "lightning-fabric"}
+
+    def missing(package):
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert "numpy" in versions(), "read once"
 
 
-def test_versions_leave_out_what_is_not_installed(monkeypatch):
-    monkeypatch.setattr(module, "_PACKAGES", ("numpy", "surely-not-installed"))
-    assert list(versions()) == ["python", "numpy"]
-
-
-def test_hardware():
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    assert hardware().startswith(f"{cores} cores of ")
-    assert len(hardware()) > len(f"{cores} cores of ")
+def test_hardware(monkeypatch):
+    cores = f"{usable_cores()} cores of "
+    assert hardware().startswith(cores)
+    assert len(hardware()) > len(cores)
     assert hardware("NVIDIA H100") == f"NVIDIA H100; {hardware()}"
-
-
-def test_hardware_without_proc(monkeypatch):
-    def missing(*_, **__):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError))
     monkeypatch.setattr(platform, "processor", lambda: "")
-    assert hardware().endswith(f" cores of {platform.machine()}")
+    assert hardware() == f"{cores}{platform.machine()}", "without /proc"
 
 
 def test_environment(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/ffds", "train", "a b.yaml", "data.root=x y"])
-    found = environment("NVIDIA H100")
-    assert list(found) == ["hardware", "versions", "commit", "command"]
-    assert found["hardware"] == hardware("NVIDIA H100")
-    assert found["versions"] == versions()
-    assert found["commit"] == commit()
-    assert shlex.split(found["command"]) == ["ffds", "train", "a b.yaml", "data.root=x y"]
+    noted = environment("NVIDIA H100")
+    assert list(noted) == ["hardware", "versions", "commit", "command"]
+    assert noted["hardware"] == hardware("NVIDIA H100")
+    assert (noted["versions"], noted["commit"]) == (versions(), commit())
+    assert shlex.split(noted["command"]) == ["ffds", "train", "a b.yaml", "data.root=x y"]
 
 
 @pytest.mark.parametrize(
-    ("given", "noted"),
+    ("arguments", "command"),
     [
-        ("postgresql+psycopg://me:se-cret!@host/study", "postgresql+psycopg://me:***@host/study"),
-        ("postgresql://me@host/study", "postgresql://me@host/study"),
-        ("a@b:c", "a@b:c"),
+        (
+            ["ffds", "--storage", "postgresql+psycopg://me:se-cret!@host/x"],
+            "postgresql+psycopg://me:***@host/x",
+        ),
+        (["ffds", "--storage", "postgresql://me@host/x"], "ffds --storage postgresql://me@host/x"),
+        (["ffds", "a@b:c"], "ffds a@b:c"),
+        ([str(Path(module.__file__).with_name("__main__.py")), "train", "digits"], "ffds train digits"),
+        (["/elsewhere/__main__.py", "train"], "__main__.py train"),
     ],
 )
-def test_a_password_is_not_noted(given, noted, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ffds", "sweep", "digits", "--storage", given])
-    assert shlex.split(environment()["command"])[-1] == noted
-
-
-def test_command_of_the_module_is_one_that_can_be_typed(monkeypatch):
-    main = Path(module.__file__).with_name("__main__.py")
-    assert main.is_file()
-    monkeypatch.setattr(sys, "argv", [str(main), "train", "digits"])
-    assert environment()["command"] == "ffds train digits"
-    monkeypatch.setattr(sys, "argv", ["/elsewhere/__main__.py", "train"])
-    assert environment()["command"] == "__main__.py train"
+def test_the_command_can_be_typed_and_has_no_password(arguments, command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert " ".join(shlex.split(environment()["command"])).endswith(command)
 
 
 @pytest.fixture
@@ -96,13 +95,11 @@ def checkout(tmp_path):
 
 def git(directory, *arguments):
     who = ("-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")
-    done = subprocess.run(
-        ["git", "-C", directory, *who, *arguments], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", directory, *who, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_commit(checkout):
+def test_commit(checkout, monkeypatch):
     directory, copy = checkout
     assert copy.commit() is None, "not under version control"
     git(directory, "add", "src")
@@ -115,11 +112,56 @@ def test_commit(checkout):
     with (directory / "src" / "environment.py").open("a") as file:
         file.write("# changed\n")
     assert copy.commit() == f"{head}+"
+    monkeypatch.setenv("PATH", "")
+    assert copy.commit() is None, "without git"
 
 
-def test_commit_without_git(monkeypatch):
-    def missing(*_, **__):
-        raise FileNotFoundError("git")
+TORCHRUN = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 
-    monkeypatch.setattr(subprocess, "run", missing)
-    assert commit() is None
+
+@pytest.mark.parametrize(
+    ("variables", "rank", "first", "here", "everywhere"),
+    [
+        pytest.param({}, False, True, 1, 1, id="alone"),
+        pytest.param(dict.fromkeys(TORCHRUN, ""), False, True, 1, 1, id="set to nothing"),
+        pytest.param(TORCHRUN, True, False, 4, 8, id="torchrun"),
+        pytest.param(TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0"}, True, True, 4, 8, id="torchrun, first"),
+        pytest.param(TORCHRUN | {"RANK": "4", "LOCAL_RANK": "0"}, True, False, 4, 8, id="second machine"),
+        pytest.param({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, True, False, 2, 2, id="started by Fabric"),
+    ],
+)
+def test_rank(variables, rank, first, here, everywhere, monkeypatch):
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (is_rank(), is_first_rank(), ranks_here(), ranks()) == (rank, first, here, everywhere)
+
+
+GARBAGE = """
+import atexit, gc, sys
+
+class Cycle:
+    def __init__(self):
+        self.own = self
+    def __del__(self):
+        print("collected")
+
+at_the_end = Cycle()
+atexit.register(lambda: print(gc.get_freeze_count() > 0, len(gc.get_objects())))
+before = gc.get_threshold()[0]
+sys.argv = ["ffds", "show", "digits"]
+from ffds.__main__ import run
+code = run()
+Cycle()
+gc.collect()
+print(code, gc.get_threshold()[0] > before)
+"""
+
+
+def test_a_command_collects_garbage_rarely_and_the_library_changes_nothing():
+    done = subprocess.run([sys.executable, "-c", GARBAGE], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-3:] == ["collected", "0 True", "True 0"]
+    code = "import gc; was = gc.get_threshold(); import ffds.training.train; print(was == gc.get_threshold())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

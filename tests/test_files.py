@@ -1,38 +1,33 @@
-"""A file is there whole, or as it was before."""
+"""A file is there whole or as it was before; a lock ends with its holder."""
 
 import errno
 import json
 import math
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from ffds.files import flush_directory, write_bytes, write_json, write_text
+from ffds.errors import InputError
+from ffds.files import flush_directory, is_locked, lock_or_wait, try_lock, write_bytes, write_json, write_text
 
 
-def test_bytes(tmp_path):
-    path = tmp_path / "file"
+def test_contents(tmp_path):
+    file = tmp_path / "file"
     for content in (b"", b"\x00\xff" * 5000):
-        write_bytes(path, content)
-        assert path.read_bytes() == content
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_text_is_utf8_without_translation(tmp_path):
-    write_text(tmp_path / "file", "größe\r\n±\n")
-    assert (tmp_path / "file").read_bytes() == b"gr\xc3\xb6\xc3\x9fe\r\n\xc2\xb1\n"
-
-
-def test_json(tmp_path):
-    write_json(tmp_path / "file", {"a": [1, None, "é"]})
-    text = (tmp_path / "file").read_text()
-    assert text.endswith("}\n")
-    assert json.loads(text) == {"a": [1, None, "é"]}
+        write_bytes(file, content)
+        assert file.read_bytes() == content
+    write_text(file, "größe\r\n±\n")
+    assert file.read_bytes() == b"gr\xc3\xb6\xc3\x9fe\r\n\xc2\xb1\n", "UTF-8, no translation of line ends"
+    write_json(file, {"a": [1, None, "é"]})
+    assert file.read_text().endswith("}\n")
+    assert json.loads(file.read_text()) == {"a": [1, None, "é"]}
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_json_has_no_word_for_it(value, tmp_path):
+def test_json_cannot_express_it(value, tmp_path):
     write_json(tmp_path / "file", 1)
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "file", {"a": value})
@@ -40,23 +35,22 @@ def test_json_has_no_word_for_it(value, tmp_path):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_what_was_there_stays_if_writing_fails(call, tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_bytes(path, b"before")
+def test_the_old_file_stays_if_writing_fails(call, tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    write_bytes(file, b"before")
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space left"):
-        write_bytes(path, b"after")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"before"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        write_bytes(file, b"after")
+    assert file.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names a descriptor by /proc")
-def test_on_the_disk_before_it_is_in_its_place(tmp_path, monkeypatch):
+def test_contents_are_flushed_before_the_rename_and_the_directory_after(tmp_path, monkeypatch):
     events = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(
@@ -74,3 +68,30 @@ def test_a_missing_directory_is_not_made(tmp_path):
         write_bytes(tmp_path / "missing" / "file", b"")
     with pytest.raises(FileNotFoundError):
         flush_directory(tmp_path / "missing")
+
+
+def test_one_holder_at_a_time(tmp_path, capsys):
+    file = tmp_path / "lock"
+    assert not is_locked(file)
+    assert not file.exists()
+    first, later = try_lock(file), []
+    assert try_lock(file) is None
+    assert is_locked(file)
+    thread = threading.Thread(target=lambda: later.append(lock_or_wait(file, "waiting")))
+    thread.start()
+    thread.join(0.05)
+    assert thread.is_alive()
+    first.close()
+    thread.join(60)
+    assert is_locked(file)
+    later[0].close()
+    assert not is_locked(file)
+    assert capsys.readouterr().err == "waiting\n"
+    lock_or_wait(file, "waiting").close()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_place_that_cannot_be_locked_is_named(tmp_path):
+    with pytest.raises(InputError, match="cannot lock") as caught:
+        try_lock(tmp_path)
+    assert str(tmp_path) in str(caught.value)

@@ -1,4 +1,4 @@
-"""Where a number was measured: hardware, versions, commit, command."""
+"""Where a number was measured (hardware, versions, commit, command), and which rank this process is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES = ("ffds", "torch", "numpy", "torchvision", "timm", "lightning-fabric"
 
 
 def environment(accelerator: str | None = None) -> dict[str, object]:
-    """Everything a reader needs to place a measured number.
+    """Everything a reader needs to judge a measured number.
 
     Args:
         accelerator: the accelerator's name where one is used, e.g. ``NVIDIA H100``.
@@ -53,8 +53,8 @@ def hardware(accelerator: str | None = None) -> str:
 def versions() -> dict[str, str]:
     """Version of Python and of each package that decides a result, read without importing it."""
     installed = {package: _version(package) for package in _PACKAGES}
-    found = {package: version for package, version in installed.items() if version is not None}
-    return {"python": platform.python_version()} | found
+    known = {package: version for package, version in installed.items() if version is not None}
+    return {"python": platform.python_version()} | known
 
 
 def commit() -> str | None:
@@ -72,9 +72,9 @@ def commit() -> str | None:
 
 def _command() -> str:
     program = Path(sys.argv[0])
-    # `python -m ffds` starts this file; `ffds` is what a reader can type.
+    # `python -m ffds` is noted as the `ffds` that a reader can type.
     name = "ffds" if program == Path(__file__).with_name("__main__.py") else program.name
-    # The password of a database has no place in a file that is shared.
+    # Run directories are shared: leave out the password of a database.
     return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", shlex.join([name, *sys.argv[1:]]))
 
 
@@ -111,40 +111,36 @@ def _processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-_THRESHOLDS = 10_000, 10, 10
-
-
 def collect_rarely() -> None:
-    """Collect after some thousands of new objects, not some hundreds, and not at the end of the process.
+    """Have the garbage collector look for cycles less often than by default, and not at exit.
 
-    To import torch and its compiler makes most of a million objects, none of which goes before the process
-    does: to look through them again and again is a fifth of that start, and once more takes up to a second
-    at the end. Objects outside of cycles, open files among them, are closed as ever.
+    Importing torch makes most of a million objects that live as long as the process: looking through them
+    again and again takes a fifth of that start.
     """
-    gc.set_threshold(*_THRESHOLDS)
+    gc.set_threshold(10_000, 10, 10)
     atexit.register(gc.freeze)
 
 
 def is_rank() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return bool(_told("RANK", "LOCAL_RANK"))
+    """Whether torchrun or Fabric started this process as one of several."""
+    return bool(_first_set("RANK", "LOCAL_RANK"))
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks for all: it is the first of them, or the only one."""
-    return int(_told("RANK", "LOCAL_RANK") or 0) == 0
+    """Whether this process is the first of several, or the only one."""
+    return int(_first_set("RANK", "LOCAL_RANK") or 0) == 0
 
 
 def ranks() -> int:
-    """Processes that train together, on all machines."""
-    return int(_told("WORLD_SIZE") or 1)
+    """Number of processes that train together, on all machines."""
+    return int(_first_set("WORLD_SIZE") or 1)
 
 
 def ranks_here() -> int:
-    """Processes on this machine that train together."""
-    return int(_told("LOCAL_WORLD_SIZE", "WORLD_SIZE") or 1)
+    """Number of processes on this machine that train together."""
+    return int(_first_set("LOCAL_WORLD_SIZE", "WORLD_SIZE") or 1)
 
 
-def _told(*names: str) -> str:
-    """The first of some variables that is set."""
+def _first_set(*names: str) -> str:
+    """The value of the first of some environment variables that is set."""
     return next((os.environ[name] for name in names if os.environ.get(name)), "")

@@ -1,4 +1,4 @@
-"""Files that are either there whole or not there."""
+"""Files written atomically, locks between processes, and clear errors where a disk is full or read-only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +23,13 @@ __all__ = [
     "csv_text",
     "flush_directory",
     "held",
+    "is_locked",
     "json_text",
+    "lock_or_wait",
     "made_directory",
+    "make_directory",
     "saving",
+    "try_lock",
     "waited",
     "write_bytes",
     "write_json",
@@ -33,7 +38,7 @@ __all__ = [
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file and flush it to the disk, then put it in its place in one step."""
+    """Write a file aside, flush it to the disk, then rename it: the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -52,7 +57,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """As `write_bytes`, as JSON; NaN and infinity are refused because JSON has no word for them."""
+    """As `write_bytes`, as JSON; NaN and infinity raise ValueError, because JSON cannot express them."""
     write_text(path, json_text(content))
 
 
@@ -83,8 +88,8 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def made_directory(directory: Path, what: str) -> Path:
-    """The directory, made if it is not there, with those above it.
+def make_directory(directory: Path, what: str) -> Path:
+    """Make a directory and those above it, unless they exist, and return it.
 
     Args:
         directory: for files and their locks.
@@ -105,65 +110,65 @@ def made_directory(directory: Path, what: str) -> Path:
     return directory
 
 
-def held(path: Path, *, make: bool = True) -> IO[str] | None:
-    """Lock a file if nobody else does; closing what is returned lets go of it.
-
-    Args:
-        path: the file, in a directory that is there.
-        make: whether to make a file that is not there.
+def try_lock(path: Path) -> IO[str] | None:
+    """Lock a file unless another process has locked it; the file is made if it does not exist.
 
     Returns:
-        The open file, or None if another process holds it, or if it is not there and is not to be made.
+        The open file, or None if it is locked. The lock ends when the file is closed or the process exits.
 
     Raises:
         InputError: the file cannot be written, or the file system has no locks.
     """
     try:
-        return _locked(path, "a" if make else "r+", fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError):
+        return _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return None
-    except OSError as error:
-        raise _refused(path, error) from error
 
 
-def waited(path: Path) -> IO[str]:
-    """Lock a file, as soon as nobody else does.
-
-    Raises:
-        InputError: the file cannot be written, or the file system has no locks.
-    """
-    try:
-        return _locked(path, "a", fcntl.LOCK_EX)
-    except OSError as error:
-        raise _refused(path, error) from error
-
-
-def _locked(path: Path, mode: str, how: int) -> IO[str]:
-    file = path.open(mode, encoding="utf-8")
-    try:
-        fcntl.flock(file, how)
-    except OSError:
-        file.close()
-        raise
+def lock_or_wait(path: Path, message: str) -> IO[str]:
+    """As `try_lock`, but wait while another process holds the lock, and print a message before that."""
+    file = try_lock(path)
+    if file is None:
+        print(message, file=sys.stderr, flush=True)
+        file = _locked(path, fcntl.LOCK_EX)
     return file
 
 
-def _refused(path: Path, error: OSError) -> InputError:
-    return InputError(
-        "cannot lock the file",
-        where=path,
-        got=error.strerror,
-        fix="choose a directory that can be written, on a file system that has locks, with --out DIR",
-    )
+def is_locked(path: Path) -> bool:
+    """Whether a process has locked a file; False where there is none."""
+    lock = try_lock(path) if path.exists() else None
+    if lock is not None:
+        lock.close()
+    return lock is None and path.exists()
+
+
+def _locked(path: Path, how: int) -> IO[str]:
+    try:
+        file = path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(file, how)
+        except OSError:
+            file.close()
+            raise
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise InputError(
+            "cannot lock the file",
+            where=path,
+            got=error.strerror,
+            fix="choose a directory that can be written, on a file system that has locks, with --out DIR",
+        ) from error
+    return file
 
 
 @contextmanager
 def saving(what: str, directory: Path, needed: int) -> Iterator[None]:
-    """Report what the operating system refuses as an error for the user.
+    """Turn errors of the operating system into errors for the user.
 
     Args:
         what: is saved, with its article.
-        directory: it lies in or below.
+        directory: in or below which it is saved.
         needed: bytes of it.
 
     Raises:
@@ -174,8 +179,8 @@ def saving(what: str, directory: Path, needed: int) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise FfdsError(f"cannot save {what} below {directory}: {error.strerror or error}") from error
-        there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-        free = shutil.disk_usage(there).free
+        existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free
         raise FfdsError(
             f"disk full while saving {what} below {directory}: {needed:,} bytes needed, {free:,} free; "
             "what was saved before is kept, free some space and run again"
@@ -183,18 +188,18 @@ def saving(what: str, directory: Path, needed: int) -> Iterator[None]:
 
 
 def check_directory(directory: str | Path, option: str) -> None:
-    """Refuse a directory that cannot be written or made, before anything is computed for it; makes none.
+    """Refuse a directory that cannot be written or made, before anything is computed for it; make nothing.
 
     Args:
         directory: where files will be written.
         option: that named it, with its value: ``--save DIR``.
     """
-    place = Path(directory).absolute()
-    there = next((one for one in (place, *place.parents) if os.access(one, os.F_OK)), place)
-    if not there.is_dir():
-        raise _unwritable(directory, f"{there} is no directory", option)
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise _unwritable(directory, f"no permission to write in {there}", option)
+    path = Path(directory).absolute()
+    existing = next((one for one in (path, *path.parents) if os.access(one, os.F_OK)), path)
+    if not existing.is_dir():
+        raise _unwritable(directory, f"{existing} is no directory", option)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise _unwritable(directory, f"no permission to write in {existing}", option)
 
 
 def check_file(file: str | Path, option: str) -> None:
@@ -206,3 +211,16 @@ def check_file(file: str | Path, option: str) -> None:
 
 def _unwritable(place: str | Path, got: str, option: str) -> InputError:
     return InputError("cannot write there", where=place, got=got, fix=f"choose another place with {option}")
+
+
+def waited(path: Path) -> IO[str]:
+    """Lock a file, as soon as no other process does."""
+    return _locked(path, fcntl.LOCK_EX)
+
+
+def held(path: Path, *, make: bool = True) -> IO[str] | None:
+    """As `try_lock`; None also where there is no file and none is to be made."""
+    return try_lock(path) if make or path.exists() else None
+
+
+made_directory = make_directory

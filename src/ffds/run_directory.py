@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ffds.errors import InputError
-from ffds.files import held, json_text, made_directory, saving, write_text
+from ffds.files import json_text, make_directory, saving, try_lock, write_text
 from ffds.recipes.load import dump_recipe, load_recipe
 from ffds.recipes.schema import Recipe
 
@@ -164,8 +164,8 @@ class Run:
         Raises:
             InputError: another process holds it, or the directory cannot be written or locked.
         """
-        file = made_directory(self.path, "the run directory") / "lock"
-        lock = held(file)
+        file = make_directory(self.path, "the run directory") / "lock"
+        lock = try_lock(file)
         if lock is None:
             raise InputError(
                 "another process is training this run",

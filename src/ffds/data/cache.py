@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ffds.data.source import Decoded, Images, OnBad, Origin
 from ffds.errors import InputError
-from ffds.files import held, waited
+from ffds.files import lock_or_wait
 
 __all__ = ["Entry", "cache_directory", "cached", "clear", "entries"]
 
@@ -187,10 +187,7 @@ def _locked(entry: Entry) -> Iterator[bool]:
     try:
         # Readable by the user alone, as the specification of cache directories asks for.
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = held(lock)
-        if file is None:
-            print("another process is decoding the same images: waiting for it", file=sys.stderr, flush=True)
-            file = waited(lock)
+        file = lock_or_wait(lock, "another process is decoding the same images: waiting for it")
     except (OSError, InputError) as error:
         _warn_not_cached(error.__cause__ or error)
         yield False

@@ -21,7 +21,7 @@ from ffds.data.sources.registry import SOURCES
 from ffds.data.streaming import PIECE, StreamedImages, decode_pieces
 from ffds.environment import is_first_rank, ranks_here, usable_cores
 from ffds.errors import InputError
-from ffds.progress import counted
+from ffds.progress import track
 from ffds.recipes.schema import Data
 
 __all__ = ["keep_images", "machine_memory", "read_images", "stay_in_files", "without_unreadable"]
@@ -135,7 +135,7 @@ def _checked_in_files(
     files, readable, skipped = _files(split), np.ones(len(split), dtype=np.bool_), []
     pieces = [split.rows[start : start + PIECE] for start in range(0, len(split), PIECE)]
     with closing(decode_pieces(files, shape, pieces, _workers(data))) as decoded:
-        for number, piece in enumerate(counted(pieces, f"pieces of {PIECE} images checked")):
+        for number, piece in enumerate(track(pieces, f"pieces of {PIECE} images checked")):
             _, faults = next(decoded)
             readable[[number * PIECE + k for k in faults]] = False
             skipped += [f"{files.place(int(piece[k]))}: {fault}" for k, fault in faults.items()]

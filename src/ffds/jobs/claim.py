@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
-from ffds.files import held
+from ffds.files import is_locked
 from ffds.jobs.plan import Planned
 from ffds.run_directory import Run
 from ffds.training.trajectory import Trajectory
@@ -99,8 +99,4 @@ def _ahead(one: Planned, trajectory: Trajectory) -> tuple[int, ...]:
 
 def _is_trained_alone(run: Run) -> bool:
     """Whether a process that shares nothing, such as `ffds train`, is at the run."""
-    file = run.path / "lock"
-    lock = held(file, make=False)
-    if lock is not None:
-        lock.close()
-    return lock is None and file.exists()
+    return is_locked(run.path / "lock")

@@ -10,7 +10,7 @@ from typing import Any
 from ffds.data.sources.registry import titled
 from ffds.errors import FfdsError, InputError
 from ffds.evaluation.measures import flat_summary, measures_in
-from ffds.files import check_directory, csv_text, made_directory, write_text
+from ffds.files import check_directory, csv_text, make_directory, write_text
 from ffds.jobs.jobs import ALONE, Jobs
 from ffds.jobs.several import train_all
 from ffds.recipes.load import override_texts, planned_recipe
@@ -93,7 +93,7 @@ class Comparison:
 
     def write(self, directory: Path) -> None:
         """Write ``compare.md`` and ``compare.csv``."""
-        made_directory(directory, "the comparison")
+        make_directory(directory, "the comparison")
         write_text(directory / "compare.md", self.markdown())
         write_text(directory / "compare.csv", self.csv())
 

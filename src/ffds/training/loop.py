@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from ffds.data.dataset import Dataset
 from ffds.data.loader import EvalBatches, TrainBatches
 from ffds.errors import FfdsError, Interrupted
-from ffds.progress import TrainingProgress
+from ffds.progress import Progress, epoch_line
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.cuda_graphs import CudaGraphs
@@ -77,12 +77,9 @@ class TrainingLoop:
         self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
         self.step = TrainStep(self.state, self.graphs, recipe.trainer.seed, rows=self.batches.rows)
         self.checkpoints = Checkpoints(run.checkpoints, {"recipe": recipe.identity, **dataset.identity})
-        self.progress = TrainingProgress(
-            f"{recipe.name} {recipe.method.name} seed {recipe.trainer.seed}",
-            recipe.schedule.epochs,
-            len(self.batches),
-            shown=shown and fabric.is_global_zero,
-        )
+        self.title = f"{recipe.name} {recipe.method.name} seed {recipe.trainer.seed}"
+        images = recipe.schedule.epochs * len(dataset.train)
+        self.progress = Progress(self.title, images, "images", shown=shown and fabric.is_global_zero)
         self._seconds_counted_at = time.monotonic()
 
     @property
@@ -102,6 +99,8 @@ class TrainingLoop:
             InputError: the checkpoints on disk belong to another run, or none of them can be read.
         """
         with self.progress:
+            epochs, steps = self.recipe.schedule.epochs, len(self.batches)
+            self.progress.say(f"{self.title}: {epochs} epochs of {steps} steps")
             self._resume()
             last = None
             try:
@@ -124,7 +123,9 @@ class TrainingLoop:
             self._branch_off(*shared)
         elif checkpoint is not None:
             self.state.restore(checkpoint)
-            self.progress.resume(self.reached.epoch, self.reached.step)
+            step = f", step {self.reached.step}" if self.reached.step else ""
+            self.progress.say(f"{self.title}: going on after epoch {self.reached.epoch}{step}")
+        self.progress.start_at(self.reached.images)
         if self.fabric.is_global_zero:
             self.run.keep_epochs(self.reached.epoch)
 
@@ -136,7 +137,7 @@ class TrainingLoop:
         if self.fabric.is_global_zero:
             self.run.take_epochs(checkpoint.state["metrics"])
         self._save()
-        self.progress.resume(epoch, 0, "sharing the history of another run")
+        self.progress.say(f"{self.title}: sharing the history of another run after epoch {epoch}")
 
     def _epoch(self) -> Evaluated | None:
         """Train one epoch, then evaluate it and save a checkpoint where the recipe says so."""
@@ -172,7 +173,7 @@ class TrainingLoop:
         self.state.observed.clear()
         if self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch):
             self._save()
-        self.progress.epoch(entry)
+        self.progress.report(epoch_line(entry, self.recipe.schedule.epochs))
         self.after_epoch(entry)
         return test
 
@@ -189,7 +190,7 @@ class TrainingLoop:
             self.reached.images += batch.global_size
             self.reached.train_seconds += time.monotonic() - began
             began = time.monotonic()
-            self.progress.step(batch.global_size)
+            self.progress.advance(batch.global_size)
             # Before the poll: a checkpoint holds the buffers of the first rank only.
             if self.reached.step == len(self.batches):
                 average_buffers(self.fabric, self.state.model)

@@ -18,7 +18,7 @@ from torch import nn
 
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
-from ffds.files import held, made_directory
+from ffds.files import make_directory, try_lock
 from ffds.recipes.schema import Recipe
 from ffds.settings import json_digest
 from ffds.training.checkpoint import Checkpoint, Checkpoints
@@ -77,8 +77,8 @@ class Trajectory:
         Raises:
             InputError: the directory cannot be written, or its file system has no locks.
         """
-        made_directory(self.directory, "the directory of shared epochs")
-        return held(self._path(epoch).with_suffix(".lock"))
+        make_directory(self.directory, "the directory of shared epochs")
+        return try_lock(self._path(epoch).with_suffix(".lock"))
 
     def latest_shared(self, after: int) -> tuple[int, Checkpoint] | None:
         """The newest checkpoint of this history later than an epoch that verifies, with its epoch."""

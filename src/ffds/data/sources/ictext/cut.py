@@ -27,7 +27,7 @@ from ffds.data.sources.ictext.layout import (
     write_split,
 )
 from ffds.errors import InputError
-from ffds.progress import counted
+from ffds.progress import track
 
 __all__ = ["NATURAL", "TAIL", "Character", "Parent", "Photograph", "cut_ictext_lt", "read_parent"]
 
@@ -285,7 +285,7 @@ def _tail(taken: Sequence[Character], sizes: Sizes, seed: int) -> list[Character
 def _crops(parent: Parent, characters: Sequence[Character]) -> Iterator[Crop]:
     """The characters of each photograph, which is decoded once."""
     groups = [(photograph, list(group)) for photograph, group in groupby(characters, lambda c: c.photograph)]
-    for photograph, group in counted(groups, f"photographs of {parent.file.name}"):
+    for photograph, group in track(groups, f"photographs of {parent.file.name}"):
         pixels = _pixels(photograph)
         for character in group:
             try:

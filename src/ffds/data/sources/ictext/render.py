@@ -30,7 +30,7 @@ from ffds.data.sources.ictext.layout import (
 )
 from ffds.errors import InputError
 from ffds.files import write_json
-from ffds.progress import counted
+from ffds.progress import track
 from ffds.seeding import derived_seed
 
 __all__ = [
@@ -396,7 +396,7 @@ def _chips(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Chip]:
     stream = np.random.RandomState(derived_seed(seed, "ictext", split) % 2**32)
     text = stream.permutation([name for name, count in counts.items() for _ in range(count)]).tolist()
     starts = range(0, len(text), PER_CHIP)
-    for start in counted(starts, f"rendered {split} chips, not ICText"):
+    for start in track(starts, f"rendered {split} chips, not ICText"):
         yield draw_chip(text[start : start + PER_CHIP], derived_seed(seed, "ictext", split, start))
 
 
