@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from ffds.errors import InputError
 from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
-from ffds.recipes.messages import allowed, choices, section_at
-from ffds.recipes.schema import Data, Recipe
+from ffds.recipes.messages import allowed, section_at
+from ffds.recipes.schema import Recipe
 from ffds.settings import Section
 
 
@@ -284,9 +283,3 @@ def test_every_setting_has_words(section: type[Section]) -> None:
             words = allowed(section, (name,))
             assert words
             assert "{" not in words
-
-
-def test_choices_are_the_literal_names() -> None:
-    assert choices(Recipe, ("data", "name")) == list(get_args(Data.model_fields["name"].annotation))
-    assert choices(Recipe, ("optimizer", "lr")) == []
-    assert choices(Recipe, ("data",)) == []

@@ -57,14 +57,10 @@ class Method(Section):
     head: ClassVar[Head] = "linear"
 
     name: Annotated[str, Role.COLUMN]
-    milestones: Milestones | None = Field(
-        default=None, description="this method's own learning-rate drops; null: those of the schedule"
-    )
-    sampler: Sampler = Field(
-        default="instance-balanced",
-        description="class-balanced: each draw takes a class, all equally likely, then one of its images; "
-        "a method with two phases does so in its second",
-    )
+    milestones: Milestones | None = None
+    """The method's own learning-rate drops; null takes those of the schedule."""
+    sampler: Sampler = "instance-balanced"
+    """How the last phase draws images; class-balanced: first a class, all alike, then one of its images."""
 
     @abstractmethod
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:

@@ -38,7 +38,6 @@ class FFDS(Method):
             yield f"gamma_min {self.gamma_min} is above gamma_max {self.gamma_max}"
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """FFDS."""
         return (Stage("ffds", self._loss(class_counts)),)
 
     def _loss(self, class_counts: Sequence[int]) -> FFDSLoss:
@@ -68,6 +67,5 @@ class DFFDS(FFDS):
     observe: bool = True
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """Cross-entropy, then FFDS."""
         loss = self._loss(class_counts)
         return replace(cross_entropy(), observed_for=loss if self.observe else None), Stage("ffds", loss)

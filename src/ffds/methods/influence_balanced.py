@@ -36,7 +36,6 @@ class IB(_InfluenceBalanced):
     name: Literal["ib"] = "ib"
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """Cross-entropy, then the influence-balanced loss."""
         from ffds.losses import inverse_frequency_weights
 
         return self._stages(inverse_frequency_weights(class_counts))
@@ -49,7 +48,6 @@ class IBCB(_InfluenceBalanced):
     beta: Beta = 0.9999
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """Cross-entropy, then the influence-balanced loss."""
         from ffds.losses import class_balanced_weights
 
         return self._stages(class_balanced_weights(class_counts, self.beta))
@@ -62,7 +60,6 @@ class IBFocal(_InfluenceBalanced):
     gamma: NonNegative = 1.0
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """Cross-entropy, then the influence-balanced focal loss."""
         from ffds.losses import inverse_frequency_weights
 
         return self._stages(inverse_frequency_weights(class_counts), self.gamma)

@@ -35,7 +35,6 @@ class LDAM(_Margins):
     name: Literal["ldam"] = "ldam"
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """LDAM."""
         return (self._stage(class_counts),)
 
 
@@ -47,5 +46,4 @@ class LDAMDRW(_Margins):
     start: Fraction = 0.8
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """LDAM, then LDAM with class-balanced weights."""
         return self._stage(class_counts), self._stage(class_counts, self.beta)

@@ -18,7 +18,6 @@ class CrossEntropy(Method):
     name: Literal["ce"] = "ce"
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """Cross-entropy."""
         return (cross_entropy(),)
 
 
@@ -29,7 +28,6 @@ class Focal(Method):
     gamma: NonNegative = 1.0
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """The focal loss."""
         from ffds.losses import FocalLoss
 
         return (Stage("focal", FocalLoss(self.gamma)),)
@@ -43,7 +41,6 @@ class ClassBalanced(Method):
     weight_scale: WeightScale = "mean"
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """Weighted cross-entropy."""
         from ffds.losses import FocalLoss, class_balanced_weights
 
         weight = class_balanced_weights(class_counts, self.beta, self.weight_scale)
@@ -59,7 +56,6 @@ class CBFocal(Method):
     weight_scale: WeightScale = "mean"
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """The weighted focal loss."""
         from ffds.losses import FocalLoss, class_balanced_weights
 
         weight = class_balanced_weights(class_counts, self.beta, self.weight_scale)
@@ -76,6 +72,5 @@ class Custom(Method):
     loss: str = ""
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """Always an error: a recipe cannot hold the loss, so that whoever has it makes the stage."""
         fix = "pass it from Python: ffds.train(recipe, loss=my_loss)"
         raise InputError("method custom has no loss", got=self, fix=fix)

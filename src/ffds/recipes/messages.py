@@ -20,7 +20,6 @@ from ffds.settings import Section, by_dotted_key
 __all__ = [
     "Path",
     "allowed",
-    "choices",
     "explain",
     "section_at",
     "section_keys",
@@ -81,12 +80,6 @@ def allowed(model: type[Section], path: Path) -> str:
     return _words(_schema(section, rest)) if rest else section_keys(section.model_fields)
 
 
-def choices(model: type[Section], path: Path) -> list[str]:
-    """The names that may stand at `path`; empty where any value of a type may."""
-    section, rest = section_at(model, path)
-    return [_name(value) for value in _schema(section, rest).get("enum", [])] if rest else []
-
-
 def section_keys(names: Iterable[str]) -> str:
     """A section that may have these keys, in words."""
     return f"a section with the keys {', '.join(names)}"
@@ -102,12 +95,11 @@ def explain(failure: ValidationError, model: type[Section], tree: Node) -> list[
     """
     errors = []
     for details in failure.errors(include_url=False):
-        method = details["loc"][1:2] if model is Recipe and details["loc"][0:1] == ("method",) else ()
-        if method:  # pydantic puts the method's name into the path of what is wrong with its settings
-            details["loc"] = details["loc"][2:]
-            errors += _explain(details, SETTINGS[str(method[0])], tree.entries["method"])
-        else:
-            errors += _explain(details, model, tree)
+        path, section, node = details["loc"], model, tree
+        if model is Recipe and path[:1] == ("method",) and len(path) > 1:
+            # pydantic puts the method's name into the path of what is wrong with its settings.
+            path, section, node = path[2:], SETTINGS[str(path[1])], tree.entries["method"]
+        errors += _explain(details, path, section, node)
     return errors
 
 
@@ -165,22 +157,24 @@ def _name(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _explain(details: ErrorDetails, model: type[Section], tree: Node) -> list[InputError]:
-    kind, path = details["type"], details["loc"]
+def _explain(details: ErrorDetails, path: Path, model: type[Section], tree: Node) -> list[InputError]:
+    kind, given = details["type"], details["input"]
     if kind == "missing" and isinstance(path[-1], int):
         kind, path = "too_short", path[:-1]
     node = tree.nearest(path)[0]
     if kind == "value_error":
         return [_disagreement(message, node) for message in str(details["ctx"]["error"]).splitlines()]
     key = join_key(node.key, str(path[-1])) if kind == "missing" else node.key
-    error = InputError(
-        _WHAT.get(kind, "{key} has the wrong type").replace("{key}", key),
-        where=node.where,
-        got="" if kind == "missing" else _shown(details["input"]),
-        allowed=allowed(model, path[:-1] if kind == "extra_forbidden" else path),
-        fix=_fix(kind, model, path, details["input"]),
-    )
-    return [error]
+    what = _WHAT.get(kind, "{key} has the wrong type").replace("{key}", key)
+    may_stand = allowed(model, path[:-1] if kind == "extra_forbidden" else path)
+    fix = ""
+    if kind == "literal_error":
+        fix = nearest(str(given), may_stand.removeprefix("one of ").split(", "))
+    elif kind == "extra_forbidden":
+        section, name = section_at(model, path[:-1])[0], str(path[-1])
+        fix = "; ".join(filter(None, [nearest(name, section.model_fields), _elsewhere(name, section)]))
+    got = "" if kind == "missing" else _shown(given)
+    return [InputError(what, where=node.where, got=got, allowed=may_stand, fix=fix)]
 
 
 def _disagreement(message: str, section: Node) -> InputError:
@@ -194,15 +188,6 @@ def _disagreement(message: str, section: Node) -> InputError:
     keys = ", ".join(node.key for node in nodes if node.key)
     where = ", ".join(dict.fromkeys(node.where for node in nodes))
     return InputError(f"{keys}: {message}" if keys else message, where=where)
-
-
-def _fix(kind: str, model: type[Section], path: Path, given: Any) -> str:
-    if kind == "literal_error":
-        return nearest(str(given), choices(model, path))
-    if kind == "extra_forbidden":
-        section, name = section_at(model, path[:-1])[0], str(path[-1])
-        return "; ".join(filter(None, [nearest(name, section.model_fields), _elsewhere(name, section)]))
-    return ""
 
 
 def _elsewhere(name: str, section: type[Section]) -> str:

@@ -25,10 +25,7 @@ from ffds.settings import (
 
 __all__ = ["Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer", "keys_with"]
 
-
-Channels = Field(
-    strict=False, min_length=1, max_length=3, description="one value for each channel, or one for all"
-)
+Channels = Field(strict=False, min_length=1, max_length=3)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Annotated[
@@ -40,60 +37,51 @@ AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip"]
 
 
 class Data(Section):
-    """Which images, how long their tail is, and how they are augmented.
-
-    `name` is the source: its reader decides the layout expected below `root`.
-    """
+    """Which images, how long their tail is, and how they are augmented."""
 
     name: Literal[
         "digits", "cifar10", "cifar100", "tiny-imagenet", "ictext", "ictext-sample", "folder", "parquet"
     ]
-    root: Annotated[str | None, Role.PLACE] = Field(
-        default=None, description="directory of the data; null where no files are needed"
-    )
-    download: Annotated[bool, Role.LOADING] = Field(
-        default=False, description="download the original archive into root if it is missing"
-    )
-    imbalance_factor: Annotated[Finite, Field(ge=1)] | None = Field(
-        default=None, description="largest over smallest class count; null: take the data as they are"
-    )
+    """The source; its reader decides the layout expected below `root`."""
+    root: Annotated[str | None, Role.PLACE] = None
+    """Directory of the data; null where no files are needed."""
+    download: Annotated[bool, Role.LOADING] = False
+    """Whether to download the original archive into `root` if it is missing."""
+    imbalance_factor: Annotated[Finite, Field(ge=1)] | None = None
+    """Largest over smallest class count; null takes the data unchanged."""
     profile: Literal["exp", "step"] = "exp"
-    seed: Seed = Field(default=0, description="seed of the long-tailed subset and of the splits")
-    validation: Annotated[Finite, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="fraction of each training class held out for validation"
-    )
-    test_fraction: Fraction = Field(
-        default=0.2, description="fraction of each class held out where the data have no test set"
-    )
-    cut: Annotated[tuple[Count, Count, Count], Field(strict=False)] | None = Field(
-        default=None, description="classes in head, middle, tail; null: thirds"
-    )
-    image_column: str | None = Field(default=None, description="Parquet column of images; null: detected")
-    label_column: str | None = Field(default=None, description="Parquet column of labels; null: detected")
+    """How the class counts fall: exponentially, or in one step."""
+    seed: Seed = 0
+    """Of the long-tailed subset and of the splits."""
+    validation: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
+    """Fraction of each training class held out for validation."""
+    test_fraction: Fraction = 0.2
+    """Fraction of each class held out for testing where the data have no test set."""
+    cut: Annotated[tuple[Count, Count, Count], Field(strict=False)] | None = None
+    """Numbers of classes in head, middle and tail; null cuts into thirds."""
+    image_column: str | None = None
+    """Parquet column of the images; null detects it."""
+    label_column: str | None = None
+    """Parquet column of the labels; null detects it."""
     on_bad_image: Literal["stop", "skip"] = "stop"
-    in_memory: Annotated[Literal["auto", True, False], Role.LOADING, Role.NEUTRAL] = Field(
-        default="auto",
-        description="false: decode each image from its file whenever it is needed; "
-        "auto: do so where the images would take more than a third of this machine's memory",
-    )
-    workers: Annotated[Annotated[int, Field(ge=0, le=256)] | None, Role.LOADING, Role.NEUTRAL] = Field(
-        default=None,
-        description="processes that decode images not held in memory; null: one per core, at most 8; "
-        "0: the training process decodes",
-    )
-    cache: Annotated[bool, Role.LOADING, Role.NEUTRAL] = Field(
-        default=True, description="keep decoded images on disk, so that the same files open faster next time"
-    )
-    image_size: Count | None = Field(
-        default=None, description="side of the network's input; null: the stored size"
-    )
-    eval_resize: Count | None = Field(
-        default=None, description="short side before the centre crop in evaluation"
-    )
+    """What to do about an image that cannot be decoded."""
+    in_memory: Annotated[Literal["auto", True, False], Role.LOADING, Role.NEUTRAL] = "auto"
+    """Whether to hold all decoded images in memory; auto: if they take at most a third of it."""
+    workers: Annotated[Annotated[int, Field(ge=0, le=256)] | None, Role.LOADING, Role.NEUTRAL] = None
+    """Processes that decode images not held in memory; null: one per core, at most 8; 0: the main one."""
+    cache: Annotated[bool, Role.LOADING, Role.NEUTRAL] = True
+    """Whether to keep decoded images on disk, so that the same files open faster next time."""
+    image_size: Count | None = None
+    """Side of the network's input in pixels; null takes the images' own."""
+    eval_resize: Count | None = None
+    """Short side in pixels before the centre crop in evaluation."""
     augment: Annotated[tuple[AugmentStep, ...], Field(strict=False)] = ()
-    padding: Count = Field(default=4, description="zero pixels on each side before a pad-crop")
+    padding: Count = 4
+    """Zero pixels added on each side before a pad-crop."""
     mean: Annotated[tuple[Finite, ...], Channels] = (0.5,)
+    """Of each channel of the images scaled to [0, 1], or one for all; subtracted before the network."""
     std: Annotated[tuple[Positive, ...], Channels] = (0.25,)
+    """Of each channel, or one for all; the network's input is divided by it."""
 
     def disagreements(self) -> Iterator[str]:
         """Between augmentation steps, channels and sizes."""
@@ -116,9 +104,8 @@ class Model(Section):
         description="resnet20, resnet32, resnet44, resnet56 or timm/NAME",
     )
     pretrained: bool = False
-    head: Literal["auto", "linear", "cosine"] = Field(
-        default="auto", description="auto: cosine where the method needs it (LDAM), else linear"
-    )
+    head: Literal["auto", "linear", "cosine"] = "auto"
+    """The classifier; auto: cosine where the method is defined on one (LDAM), else linear."""
 
     def disagreements(self) -> Iterator[str]:
         """Only timm has pretrained weights."""
@@ -159,30 +146,23 @@ class Trainer(Section):
     """
 
     batch_size: Count = 128
-    precision: Precision = Field(
-        default="32",
-        description="of the network: 32; tf32 (float32, products in TensorFloat-32 on GPUs that have it); "
-        "bf16 or 16 (mixed precision); losses and scores are computed in float32 or better",
-    )
+    precision: Precision = "32"
+    """Of the network: 32; tf32, products in TensorFloat-32 where a GPU has it; bf16 or 16, mixed precision.
+
+    Losses and scores are always computed in float32 or better.
+    """
     compile: Annotated[bool, Role.RUNNING] = False
-    cuda_graphs: Annotated[bool, Role.RUNNING, Role.NEUTRAL] = Field(
-        default=True,
-        description="capture training steps as CUDA graphs on a single GPU: the same numbers, faster; "
-        "false needs less memory",
-    )
+    cuda_graphs: Annotated[bool, Role.RUNNING, Role.NEUTRAL] = True
+    """Whether to capture steps as CUDA graphs on a single GPU: the same numbers, faster, more memory."""
     channels_last: Annotated[bool, Role.RUNNING] = True
     devices: Annotated[Count, Role.RUNNING] = 1
     num_nodes: Annotated[Count, Role.RUNNING] = 1
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], Role.RUNNING] = "auto"
     seed: Annotated[Seed, Role.COLUMN] = 0
-    eval_every: Annotated[Count, Role.RUNNING] = Field(
-        default=1, description="epochs between evaluations; the last epoch is always evaluated"
-    )
-    checkpoint_every: Annotated[Count, Role.RUNNING, Role.NEUTRAL] = Field(
-        default=1,
-        description="epochs between checkpoints, the most that a killed process loses; "
-        "one that is interrupted saves before it stops",
-    )
+    eval_every: Annotated[Count, Role.RUNNING] = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    checkpoint_every: Annotated[Count, Role.RUNNING, Role.NEUTRAL] = 1
+    """Epochs between checkpoints, the most that a killed process loses; an interrupted one saves first."""
     deterministic: Annotated[bool, Role.RUNNING] = False
 
 

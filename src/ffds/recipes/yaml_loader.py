@@ -32,13 +32,9 @@ _UNQUOTED: dict[str, tuple[re.Pattern[str], Callable[[str], Any]]] = {
 
 @dataclass(frozen=True)
 class Node:
-    """A scalar, a mapping of nodes or a tuple of nodes, with the key and the place it was written at.
+    """A scalar, a mapping of nodes or a tuple of nodes, with its dotted key and the place it was written at.
 
-    Attributes:
-        value: in Python's types.
-        key: dotted, e.g. ``data.std[1]``.
-        place: ``FILE:LINE``, ``command line`` or ``default``.
-        column: counted from 1; 0 without a file.
+    The place is ``FILE:LINE`` with a column counted from 1, ``command line`` or ``default``.
     """
 
     value: Any
@@ -94,10 +90,7 @@ def join_key(section: str, name: str) -> str:
 def parse_yaml(text: str, source: str = "", key: str = "") -> tuple[Node | None, list[InputError]]:
     r"""The root of a document, None if it cannot be read, and everything that is wrong with it.
 
-    Args:
-        text: of a file, or the value of one override.
-        source: what messages call the file; empty for an override, in which a comment is an error.
-        key: of the root.
+    Without a source it is the value of one override, for `key`, in which a comment is an error.
 
     >>> print(parse_yaml("lr: 1e-3\nlr: 2", "my.yaml")[1][0])
     key lr is given twice
@@ -106,16 +99,15 @@ def parse_yaml(text: str, source: str = "", key: str = "") -> tuple[Node | None,
     """
     reader = _Reader(text, source)
     try:
-        root = reader.document(key)
+        return reader.document(key), reader.problems
     except InputError as error:
         return None, [*reader.problems, error]
     except (yaml.YAMLError, ValueError) as error:
         parts = (getattr(error, "context", None), getattr(error, "problem", None))
         what = ", ".join(filter(None, parts)) or str(error).partition("\n")[0]
         mark = getattr(error, "problem_mark", None)
-        where = reader.where(mark) if mark else source or COMMAND_LINE
+        where = reader.at(mark).where if mark else source or COMMAND_LINE
         return None, [*reader.problems, InputError(f"not valid YAML: {readable(what)}", where=where)]
-    return root, reader.problems
 
 
 def dump_yaml(value: Any) -> str:
@@ -153,22 +145,28 @@ class _Reader:
         self._text, self._source, self._count = text, source, 0
         self.problems: list[InputError] = []
 
-    def where(self, mark: Any) -> str:
-        return Node(None, "", *self._at(mark)).where
-
-    def _at(self, mark: Any) -> tuple[str, int]:
-        return (f"{self._source}:{mark.line + 1}", mark.column + 1) if self._source else (COMMAND_LINE, 0)
+    def at(self, mark: Any, key: str = "", value: Any = None) -> Node:
+        """A node at a mark in the text."""
+        if not self._source:
+            return Node(value, key, COMMAND_LINE)
+        return Node(value, key, f"{self._source}:{mark.line + 1}", mark.column + 1)
 
     def document(self, key: str) -> Node:
+        """The root.
+
+        Raises:
+            InputError: there is no document of the kind asked for, or it is too large.
+            yaml.YAMLError: it is not valid YAML.
+        """
         end = self._checked_end()
         if not self._source and "#" in self._text[end:]:
             raise InputError("# begins a comment", where=COMMAND_LINE, fix="put the value in quotes")
         root = yaml.compose(self._text, Loader=_LOADER)
-        node = self._node(root, key, 0) if root else Node(None, key)
-        if self._source and not isinstance(node.value, Mapping):
-            what = "the file is empty" if node.value is None else "not a mapping of keys to values"
+        value = self._value(root, key, 0) if root else None
+        if self._source and not isinstance(value, Mapping):
+            what = "the file is empty" if value is None else "not a mapping of keys to values"
             raise InputError(what, where=self._source)
-        return replace(node, place=self._source or COMMAND_LINE, column=0)
+        return Node(value, key, self._source or COMMAND_LINE)
 
     def _checked_end(self) -> int:
         """Where the last value ends; refuses tags, and nesting that would overflow the stack of `compose`."""
@@ -176,60 +174,55 @@ class _Reader:
         value_ends: Any = (yaml.ScalarEvent, yaml.CollectionEndEvent)
         for event in yaml.parse(self._text, Loader=_LOADER):
             if tag := getattr(event, "tag", None):
-                what = f"tag {readable(tag.replace(_TAG, '!!'))} is refused"
                 allowed = "text, numbers, true, false, null, lists and mappings, without tags"
-                self.problems.append(InputError(what, where=self.where(event.start_mark), allowed=allowed))
+                self._report(f"tag {readable(tag.replace(_TAG, '!!'))} is refused", event, allowed=allowed)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                raise InputError(
-                    f"nested more than {MAX_DEPTH} levels deep", where=self.where(event.start_mark)
-                )
+                where = self.at(event.start_mark).where
+                raise InputError(f"nested more than {MAX_DEPTH} levels deep", where=where)
             if isinstance(event, value_ends):
                 end = event.end_mark.index
         return end
 
-    def _node(self, node: Any, key: str, depth: int) -> Node:
+    def _report(self, what: str, at: Any, **fields: str) -> None:
+        self.problems.append(InputError(what, where=self.at(at.start_mark).where, **fields))
+
+    def _value(self, node: Any, key: str, depth: int) -> Any:
         self._count += 1
         if self._count > MAX_VALUES or depth > MAX_DEPTH:
             what = f"more than {MAX_VALUES} values or {MAX_DEPTH} levels, aliases counted in full"
-            raise InputError(what, where=self.where(node.start_mark))
+            raise InputError(what, where=self.at(node.start_mark).where)
         if isinstance(node, yaml.MappingNode):
-            value: Any = self._mapping(node, key, depth + 1)
-        elif isinstance(node, yaml.SequenceNode):
-            value = tuple(self._node(item, f"{key}[{i}]", depth + 1) for i, item in enumerate(node.value))
-        else:
-            types = _UNQUOTED.values() if not node.style else ()
-            convert = next((convert for pattern, convert in types if pattern.match(node.value)), str)
-            value = convert(node.value)
-        return Node(value, key, *self._at(node.start_mark))
+            return self._mapping(node, key, depth + 1)
+        if isinstance(node, yaml.SequenceNode):
+            keys = [(item, f"{key}[{index}]") for index, item in enumerate(node.value)]
+            return tuple(self.at(item.start_mark, k, self._value(item, k, depth + 1)) for item, k in keys)
+        types = () if node.style else _UNQUOTED.values()
+        return next((convert for pattern, convert in types if pattern.match(node.value)), str)(node.value)
 
     def _mapping(self, mapping: Any, section: str, depth: int) -> dict[str, Node]:
         entries: dict[str, Node] = {}
         inherited: dict[str, Node] = {}
         first: dict[str, Any] = {}
         for key, value in mapping.value:
-            where = self.where(key.start_mark)
             if not isinstance(key, yaml.ScalarNode):
-                raise InputError("a key must be a single word", where=where)
+                raise InputError("a key must be a single word", where=self.at(key.start_mark).where)
             path = join_key(section, key.value)
             if first.setdefault(key.value, key) is not key:
-                what, both = (
-                    f"key {path} is given twice",
-                    f"{self.where(first[key.value].start_mark)} and {where}",
-                )
-                self.problems.append(InputError(what, where=both, fix="keep one of them"))
+                where = f"{self.at(first[key.value].start_mark).where} and {self.at(key.start_mark).where}"
+                fix = "keep one of them"
+                self.problems.append(InputError(f"key {path} is given twice", where=where, fix=fix))
             elif key.value == "<<":
                 inherited = self._merged(value, section, depth)
             else:
-                place, column = self._at(key.start_mark)
-                entries[key.value] = replace(self._node(value, path, depth), place=place, column=column)
+                entries[key.value] = self.at(key.start_mark, path, self._value(value, path, depth))
         return {**inherited, **entries}
 
-    def _merged(self, value: Any, section: str, depth: int) -> dict[str, Node]:
+    def _merged(self, node: Any, section: str, depth: int) -> dict[str, Node]:
         """The entries of the merge key ``<<``: those of its first mapping go before those of the next."""
-        sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
-        nodes = [self._node(source, section, depth) for source in sources]
-        if not all(isinstance(node.value, Mapping) for node in nodes):
-            where = self.where(value.start_mark)
-            self.problems.append(InputError("<< takes mappings only", where=where, allowed="<<: *anchor"))
-        return {name: child for node in reversed(nodes) for name, child in node.entries.items()}
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        values = [self._value(source, section, depth) for source in sources]
+        if not all(isinstance(value, Mapping) for value in values):
+            self._report("<< takes mappings only", node, allowed="<<: *anchor")
+        mappings = [value for value in reversed(values) if isinstance(value, Mapping)]
+        return {name: entry for mapping in mappings for name, entry in mapping.items()}
