@@ -1,4 +1,4 @@
-"""The container every source fills and everything downstream reads."""
+"""The dataset: training, test and validation images with their labels."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from ffds.data.streaming import StreamedImages
 
 __all__ = ["Dataset", "Split"]
 
-PART = 1000
-"""Images summed up at a time."""
-
 
 @dataclass(frozen=True)
 class Split:
     """Images uint8 (N, H, W, C) with C = 1 or 3, in memory or in their files, and labels int64 (N,).
 
-    Where each image has a file of its own, `files` are those of all N, wherever the pixels are.
+    `files` are the N files, if each image has its own, whether or not its pixels are in memory.
     """
 
     images: NDArray[np.uint8] | StreamedImages
@@ -44,15 +41,14 @@ class Split:
     def digest(self) -> str:
         """Sum of images and labels, 16 hex digits.
 
-        Files count by name and size, the same in memory and out of it: reading them may take an epoch.
+        Files count by name and size, because reading all of them may take as long as an epoch.
         """
         digest = hashlib.sha256(f"{self.images.shape}".encode())
         if self.files is not None:
             for file in self.files:
                 digest.update(f"{file.name}/{file.stat().st_size}/".encode())
         else:
-            for start in range(0, len(self), PART):
-                digest.update(np.ascontiguousarray(self.images[start : start + PART]).data)
+            digest.update(np.ascontiguousarray(self.images[:]).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()[:16]
 
@@ -92,7 +88,7 @@ class Dataset:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a network trained on it must not be mixed up with, ready for JSON."""
+        """What a checkpoint stores about its training data, ready for JSON."""
         names = list(self.class_names)
         return {"class_counts": self.class_counts, "class_names": names, "images": self.train.digest}
 

@@ -1,4 +1,4 @@
-"""What a source hands over: labels at once, images when they are asked for."""
+"""What a source gives: labels at once, images when they are asked for."""
 
 from __future__ import annotations
 
@@ -137,16 +137,15 @@ def root_path(root: str) -> Path:
     """`data.root` as a path, whether or not anything lies there; ``~`` is the user's home.
 
     Raises:
-        InputError: nothing can lie there: no such user, or a character that no path holds.
+        InputError: no such user, or a character that no path may have.
     """
     try:
         path = Path(root).expanduser()
         with suppress(OSError):
             path.stat()
     except (RuntimeError, ValueError) as error:
-        raise InputError(
-            "data.root is no path", got=f"{root!r}: {error}", fix="give a directory: data.root=DIR"
-        ) from error
+        got = f"{root!r}: {error}"
+        raise InputError("data.root is no path", got=got, fix="give a directory: data.root=DIR") from error
     return path
 
 
@@ -167,11 +166,6 @@ def existing_root(data: Data, accepted: str, fix: str = "give its directory: dat
     try:
         next(root.iterdir(), None)
     except OSError as error:
-        raise InputError(
-            "data.root is not a directory that can be read",
-            where=root,
-            got=error.strerror or error,
-            allowed=accepted,
-            fix=fix,
-        ) from error
+        what, got = "data.root is not a directory that can be read", error.strerror or error
+        raise InputError(what, where=root, got=got, allowed=accepted, fix=fix) from error
     return root
