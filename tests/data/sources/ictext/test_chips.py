@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffds.data.sources.ictext import render as chips
 from ffds.data.sources.ictext.layout import CHARACTERS, cut_out
-from ffds.data.sources.ictext.render import FLAWS, FONTS, draw_chip
+from ffds.data.sources.ictext.render import FLAWS, FONTS, draw_character, draw_chip
 
 CHIPS = 120
 
@@ -93,7 +92,7 @@ def test_the_look_is_near_the_published_mean_and_deviation():
 @pytest.mark.parametrize("font", FONTS, ids=lambda font: font or "Pillow")
 def test_every_font_knows_every_character(font):
     """A font draws what it lacks as one and the same box."""
-    shapes = {name: chips._drawn(font, name) for name in CHARACTERS + string.ascii_lowercase}
+    shapes = {name: draw_character(font, name) for name in CHARACTERS + string.ascii_lowercase}
     assert all(shape.getextrema()[1] == 255 for shape in shapes.values())
     upper = {shapes[name].tobytes() for name in CHARACTERS}
     assert len(upper) == 36

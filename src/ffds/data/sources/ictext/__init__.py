@@ -1,1 +1,1 @@
-"""ICText-LT: characters photographed on chips, cut out of ICText, or rendered where nobody may have them."""
+"""ICText-LT: photographed characters on chips, read, cut out of ICText, or rendered as look-alikes."""

@@ -1,4 +1,4 @@
-"""The annotations of ICText, from which ICText-LT is cut: COCO's form with a quadrilateral a character."""
+"""Cuts ICText-LT out of ICText, whose annotations give a quadrilateral for each character."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ from ffds.data.sources.ictext.layout import (
 from ffds.errors import InputError
 from ffds.progress import track
 
-__all__ = ["NATURAL", "TAIL", "Character", "Parent", "Photograph", "cut_ictext_lt", "read_parent"]
+__all__ = ["Character", "Parent", "Photograph", "cut_ictext_lt", "read_parent"]
 
-NAMED_AT_MOST = 5
+MOST_NAMED = 5
+NATURAL, TAIL = "ictext-lt-18", "ictext-lt-100"
+FACTOR = 100
 Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image of chips: its number in the annotations, its file, its height and width in pixels."""
+    """One image of chips: its id in the annotations, its file, its height and width in pixels."""
 
     number: int
     file: Path
@@ -52,10 +54,10 @@ class Character:
 
     Attributes:
         place: the annotation's position in the list.
-        photograph: the image it stands in.
+        photograph: the image that shows it.
         corners: x1, y1, …, x4, y4 in pixels.
-        name: what it shows.
-        ignored: the annotators would rather not count it.
+        name: the character.
+        ignored: whether the annotators marked it `ignore`.
     """
 
     place: int
@@ -67,7 +69,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Parent:
-    """One annotation file, in its order; `rendered` where no camera took its images."""
+    """The characters of one annotation file, and whether its images are rendered, not photographed."""
 
     file: Path
     characters: tuple[Character, ...]
@@ -109,7 +111,7 @@ def read_parent(file: Path, images: Path) -> Parent:
 
     Args:
         file: JSON with `images` (id, file_name, height, width), `annotations` (image_id, bbox of eight
-            numbers, category_id, ignore 0 or 1) and `categories` (id, name); what else it holds is not read.
+            numbers, category_id, ignore 0 or 1) and `categories` (id, name); other keys are not read.
         images: the directory in which the file names lie.
 
     Raises:
@@ -124,17 +126,13 @@ def read_parent(file: Path, images: Path) -> Parent:
     names = _names(file, content.categories)
     characters = []
     for k, annotation in enumerate(content.annotations):
-        where = f"{file}: annotations[{k}]"
-        if annotation.image_id not in photographs:
-            raise InputError(
-                "an annotation of an image that is not listed", where=where, got=annotation.image_id
-            )
-        if annotation.category_id not in names:
-            raise InputError(
-                "an annotation of a category that is not listed", where=where, got=annotation.category_id
-            )
-        photograph, name = photographs[annotation.image_id], names[annotation.category_id]
-        characters.append(Character(k, photograph, annotation.bbox, name, bool(annotation.ignore)))
+        image, category = annotation.image_id, annotation.category_id
+        for listed, what, given in ((photographs, "an image", image), (names, "a category", category)):
+            if given not in listed:
+                where = f"{file}: annotations[{k}]"
+                raise InputError(f"an annotation of {what} that is not listed", where=where, got=given)
+        ignored = bool(annotation.ignore)
+        characters.append(Character(k, photographs[image], annotation.bbox, names[category], ignored))
     return Parent(file, tuple(characters), content.info.description.startswith(RENDERED))
 
 
@@ -147,11 +145,11 @@ def _content(file: Path) -> _File:
         faults = [
             f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()
         ]
-        more = f"; and {len(faults) - NAMED_AT_MOST} more" if len(faults) > NAMED_AT_MOST else ""
+        more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
         raise InputError(
             "these are not annotations of ICText",
             where=file,
-            got="; ".join(faults[:NAMED_AT_MOST]) + more,
+            got="; ".join(faults[:MOST_NAMED]) + more,
             allowed="JSON with images, annotations with a bbox of 8 numbers, and categories (docs/ictext.md)",
         ) from error
 
@@ -161,9 +159,8 @@ def _photographs(file: Path, directory: Path, images: tuple[_Image, ...]) -> dic
     for k, image in enumerate(images):
         place, where = Path(image.file_name), f"{file}: images[{k}]"
         if place.is_absolute() or ".." in place.parts:
-            raise InputError(
-                "a file name leads out of the directory of images", where=where, got=image.file_name
-            )
+            what = "a file name leads out of the directory of images"
+            raise InputError(what, where=where, got=image.file_name)
         if image.id in photographs:
             raise InputError("two images have one id", where=where, got=image.id)
         photographs[image.id] = Photograph(image.id, directory / place, image.height, image.width)
@@ -183,10 +180,6 @@ def _names(file: Path, categories: tuple[_Category, ...]) -> dict[int, str]:
     return {category.id: category.name for category in categories}
 
 
-NATURAL, TAIL = "ictext-lt-18", "ictext-lt-100"
-FACTOR = 100
-
-
 def cut_ictext_lt(
     train: Parent,
     test: Parent,
@@ -200,8 +193,8 @@ def cut_ictext_lt(
 
     Lower-case letters are left out. A class that has more characters than the paper counts is cut by the
     reference shuffle with `seed`, and so is the training set at imbalance factor 100 from the natural one.
-    The authors' own selection is not published, so the counts are theirs, the choice is not. Each character
-    becomes the upright rectangle around its quadrilateral.
+    The authors published their counts but not which characters they chose. Each character becomes the upright
+    rectangle around its quadrilateral.
 
     Args:
         train: annotations of ICText's training images.
@@ -222,12 +215,13 @@ def cut_ictext_lt(
     roots = directory / NATURAL, directory / TAIL
     for root in roots:
         if root.exists():
-            raise InputError(
-                "ICText-LT is never overwritten", where=root, fix="give another directory, or remove this one"
-            )
+            fix = "give another directory, or remove this one"
+            raise InputError("ICText-LT is never overwritten", where=root, fix=fix)
     taken = _taken(train, sizes.natural, seed, keep_ignored)
     tested = _taken(test, [sizes.test] * len(CHARACTERS), seed, keep_ignored)
-    tail = _tail(taken, sizes, seed)
+    labels = np.array([CHARACTERS.index(character.name) for character in taken])
+    tail_counts = long_tail_counts(sizes.head, len(CHARACTERS), FACTOR)
+    tail = [taken[k] for k in sorted(long_tail_indices(labels, tail_counts, seed))]
     rendered = train.rendered or test.rendered
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -248,24 +242,15 @@ def cut_ictext_lt(
 
 def _taken(parent: Parent, counts: Sequence[int], seed: int, keep_ignored: bool) -> list[Character]:
     """The characters that are kept, photograph by photograph."""
-    label_of = {name: label for label, name in enumerate(CHARACTERS)}
-    known = [character for character in parent.characters if character.name in label_of]
+    known = [character for character in parent.characters if character.name in CHARACTERS]
     known.sort(key=lambda character: (character.photograph.number, character.place))
     usable = [character for character in known if keep_ignored or not character.ignored]
-    labels = np.array([label_of[character.name] for character in usable], dtype=np.int64)
-    _check_enough(
-        parent, np.bincount(labels, minlength=len(counts)).tolist(), counts, len(known) - len(usable)
-    )
-    return [usable[k] for k in sorted(long_tail_indices(labels, counts, seed))]
-
-
-def _check_enough(parent: Parent, there: Sequence[int], counts: Sequence[int], ignored: int) -> None:
-    short = [
-        f"{name} {have} of {count}"
-        for name, have, count in zip(CHARACTERS, there, counts, strict=True)
-        if have < count
-    ]
+    labels = np.array([CHARACTERS.index(character.name) for character in usable], dtype=np.int64)
+    available = np.bincount(labels, minlength=len(counts)).tolist()
+    triples = zip(CHARACTERS, available, counts, strict=True)
+    short = [f"{name} {there} of {count}" for name, there, count in triples if there < count]
     if short:
+        ignored = len(known) - len(usable)
         more = f"; --keep-ignored also takes {ignored} characters marked ignore" if ignored else ""
         raise InputError(
             f"{len(short)} of {len(CHARACTERS)} classes have too few characters",
@@ -274,12 +259,7 @@ def _check_enough(parent: Parent, there: Sequence[int], counts: Sequence[int], i
             allowed="the counts of the paper or more",
             fix=f"take all of ICText{more}",
         )
-
-
-def _tail(taken: Sequence[Character], sizes: Sizes, seed: int) -> list[Character]:
-    labels = np.array([CHARACTERS.index(character.name) for character in taken])
-    counts = long_tail_counts(sizes.head, len(CHARACTERS), FACTOR)
-    return [taken[k] for k in sorted(long_tail_indices(labels, counts, seed))]
+    return [usable[k] for k in sorted(long_tail_indices(labels, counts, seed))]
 
 
 def _crops(parent: Parent, characters: Sequence[Character]) -> Iterator[Crop]:
@@ -325,16 +305,11 @@ def _file_name(character: Character) -> str:
 
 def _readme(name: str, seed: int, keep_ignored: bool, rendered: bool) -> str:
     what = f"{RENDERED}: cut from rendered chips" if rendered else "cut from ICText"
-    terms = (
-        ""
-        if rendered
-        else "ICText is given under a signed agreement with ViTrox: do not pass these images on.\n"
-    )
-    ignored = "taken too" if keep_ignored else "left out"
+    terms = "ICText is given under a signed agreement with ViTrox: do not pass these images on.\n"
     return (
         f"# {name}, {what}\n\n"
         f"The counts are those of Nah et al. (ICIP 2023). Which characters they chose is not published:\n"
-        f"these were chosen with seed {seed}, characters marked `ignore` {ignored}, lower-case letters\n"
+        f"these were chosen with seed {seed}, characters marked `ignore` "
+        f"{'taken too' if keep_ignored else 'left out'}, lower-case letters\n"
         f"left out.\n"
-        f"{terms}"
-    )
+    ) + ("" if rendered else terms)

@@ -1,4 +1,4 @@
-"""The form in which ICText-LT lies on disk, and its sizes in the paper."""
+"""How ICText-LT is laid out on disk, and its sizes in the paper."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ class Crop(NamedTuple):
 
 
 def write_root(root: Path, readme: str, rendered: Mapping[str, object] | None = None) -> None:
-    """Write what the splits share: the label of each character, and what this folder is.
+    """Write the files beside the splits: the label of each character, and what this folder is.
 
     Args:
         root: the directory of the layout.
         readme: what a person should know.
-        rendered: how it was rendered; None: these are photographs.
+        rendered: how the images were rendered; None: they are photographs.
     """
     label_of = {character: label for label, character in enumerate(CHARACTERS + string.ascii_lowercase)}
     write_text(root / INDEX, json.dumps(label_of) + "\n")
@@ -93,7 +93,7 @@ def write_root(root: Path, readme: str, rendered: Mapping[str, object] | None = 
 
 
 def write_split(root: Path, split: str, crops: Iterable[Crop]) -> None:
-    """Write one split: its images, then the list that makes them count.
+    """Write one split: its images, then the list that names them.
 
     Args:
         root: the directory of the layout.
@@ -127,6 +127,6 @@ def cut_out(pixels: NDArray[np.uint8], corners: Sequence[float]) -> bytes:
     if left >= right or top >= bottom:
         raise ValueError(f"nothing of it lies in the image of {width}x{height}")
     content = BytesIO()
-    # The lightest compression: characters are small, and writing all of them takes minutes otherwise.
+    # Characters are small, and stronger compression takes minutes for all of them.
     Image.fromarray(pixels[top:bottom, left:right]).save(content, "PNG", compress_level=1)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""ICText-LT as its users have it: characters in files, and lists of what they show."""
+"""Reads ICText-LT: one image file for each character, and lists of what they show."""
 
 from __future__ import annotations
 
@@ -8,30 +8,57 @@ from pathlib import Path
 
 import numpy as np
 
-from ffds.data.decode import FileImages, Stored
+from ffds.data.decode import Stored
 from ffds.data.long_tail import long_tail_indices
 from ffds.data.source import Labelled, Source, existing_root, root_path
+from ffds.data.sources.folder import labelled_files
 from ffds.data.sources.ictext.layout import CHARACTERS, INDEX, LAYOUT, MARKER, RENDERED
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = ["open_ictext", "read_layout"]
+__all__ = ["open_ictext"]
+
+FOLDERS = ("ictext-lt-18", "ictext2021")
+FIX = (
+    "ICText-LT is given under a signed agreement only (docs/ictext.md); give its directory: data.root=DIR; "
+    "or take look-alikes: data.name=ictext-sample"
+)
 
 
-def read_layout(root: Path, data: Data) -> Source:
-    """ICText-LT in one directory: 36 classes, digits and upper-case letters by falling frequency.
+def open_ictext(data: Data) -> Source:
+    """The sources `ictext` and `ictext-sample`.
 
-    As in the released loader, lower-case letters are left out, and the test set is cut to as many images of
-    each class as its smallest class has, by the reference shuffle with seed 0. Images are padded with black
-    to squares of side `data.eval_resize` or else `data.image_size`.
-
-    Args:
-        root: directory of the layout.
-        data: the recipe's section.
+    `ictext` is read from `data.root` or its folder ``ictext-lt-18/`` or ``ictext2021/``; `ictext-sample`
+    is rendered once into ``ictext-sample-seed<data.seed>/`` there. Images are padded with black to squares of
+    side `data.eval_resize` or else `data.image_size`.
 
     Raises:
-        InputError: a list is missing, has a line that cannot be read or an image twice, or the test set has
-            no image of a class.
+        InputError: nothing is there, the sample cannot be rendered, a list is missing, has a line that cannot
+            be read or an image twice, or the test set has no image of a class.
+    """
+    if data.name == "ictext":
+        return _read_layout(_photographs(existing_root(data, LAYOUT, FIX)), data)
+    if data.root is None:
+        fix = "give a directory to render into: data.root=DIR"
+        raise InputError("ictext-sample needs data.root", got="null", fix=fix)
+    from ffds.data.sources.ictext.render import rendered_sample
+
+    return _read_layout(rendered_sample(root_path(data.root), data.seed), data)
+
+
+def _photographs(root: Path) -> Path:
+    places = [root, *(root / folder for folder in FOLDERS)]
+    place = next((place for place in places if (place / INDEX).is_file()), None)
+    if place is None:
+        raise InputError(f"no ICText-LT: {INDEX} is missing", where=root, allowed=LAYOUT, fix=FIX)
+    return place
+
+
+def _read_layout(root: Path, data: Data) -> Source:
+    """36 classes, digits and upper-case letters by falling frequency, as the released loader reads them.
+
+    Lower-case letters are left out, and the test set is cut to as many images of each class as its smallest
+    class has, by the reference shuffle with seed 0.
     """
     label_of = _labels(root / INDEX)
     names = tuple(sorted((c for c in label_of if c not in string.ascii_lowercase), key=lambda c: label_of[c]))
@@ -54,11 +81,8 @@ def _labels(file: Path) -> dict[str, int]:
     if not isinstance(label_of, dict) or any(
         character not in known or type(label) is not int for character, label in label_of.items()
     ):
-        raise InputError(
-            "not the characters of ICText-LT",
-            where=file,
-            allowed='an object with one character each: {"0": 0, …}',
-        )
+        allowed = 'an object with one character each: {"0": 0, …}'
+        raise InputError("not the characters of ICText-LT", where=file, allowed=allowed)
     labels = sorted(label_of.get(character, -1) for character in CHARACTERS)
     if labels != list(range(len(CHARACTERS))):
         raise InputError(
@@ -70,15 +94,15 @@ def _labels(file: Path) -> dict[str, int]:
 
 
 def _split(root: Path, split: str, label_of: dict[str, int], stored: Stored) -> Labelled:
-    rows = _rows(root / split / f"{split}.txt", label_of)
-    images = FileImages(tuple(root / split / "imgs" / name for name in rows), stored)
-    everything = Labelled.all_of(images, np.array(list(rows.values()), dtype=np.int64), images.place)
+    label_of_file = _listed(root / split / f"{split}.txt", label_of)
+    pairs = ((root / split / "imgs" / name, label) for name, label in label_of_file.items())
+    everything = labelled_files(pairs, stored)
     return everything.take(everything.labels < len(CHARACTERS))
 
 
-def _rows(file: Path, label_of: dict[str, int]) -> dict[str, int]:
+def _listed(file: Path, label_of: dict[str, int]) -> dict[str, int]:
     """The label of each image file of a list, in its order."""
-    label: dict[str, int] = {}
+    labels: dict[str, int] = {}
     line_of: dict[str, int] = {}
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if not line.strip():
@@ -92,17 +116,17 @@ def _rows(file: Path, label_of: dict[str, int]) -> dict[str, int]:
                 got=line,
                 allowed=f"a file name, a blank, and a character of {INDEX}",
             )
-        if name in label:
+        if name in labels:
             raise InputError(f"{name} is listed twice", where=where, got=f"it is in line {line_of[name]} too")
-        label[name], line_of[name] = label_of[character], number
-    return label
+        labels[name], line_of[name] = label_of[character], number
+    return labels
 
 
 def _balanced(test: Labelled, names: tuple[str, ...], place: Path) -> Labelled:
     counts = np.bincount(test.labels, minlength=len(names))
     if not counts.all():
         raise InputError(
-            "the test set takes the same number of each class, and has none of some",
+            "the test set takes the same number of each class, but some classes have none",
             where=place,
             got=", ".join(names[c] for c in np.flatnonzero(counts == 0)),
         )
@@ -114,41 +138,5 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            "a file of ICText-LT cannot be read", where=file, got=error, allowed=LAYOUT
-        ) from error
-
-
-FOLDERS = ("ictext-lt-18", "ictext2021")
-FIX = (
-    "ICText-LT is given under a signed agreement only (docs/ictext.md); give its directory: data.root=DIR; "
-    "or take look-alikes: data.name=ictext-sample"
-)
-
-
-def open_ictext(data: Data) -> Source:
-    """The sources `ictext` and `ictext-sample`.
-
-    `ictext` is what lies in `data.root`, or in its folder ``ictext-lt-18/`` or ``ictext2021/``;
-    `ictext-sample` what is rendered into ``ictext-sample-seed<data.seed>/`` there, once.
-
-    Raises:
-        InputError: nothing is there, the sample cannot be rendered, or see `reading.read_layout`.
-    """
-    if data.name == "ictext":
-        return read_layout(_photographs(existing_root(data, LAYOUT, FIX)), data)
-    if data.root is None:
-        raise InputError(
-            "ictext-sample needs data.root", got="null", fix="give a directory to render into: data.root=DIR"
-        )
-    from ffds.data.sources.ictext.render import rendered_sample
-
-    return read_layout(rendered_sample(root_path(data.root), data.seed), data)
-
-
-def _photographs(root: Path) -> Path:
-    places = [root, *(root / folder for folder in FOLDERS)]
-    found = next((place for place in places if (place / INDEX).is_file()), None)
-    if found is None:
-        raise InputError(f"no ICText-LT: {INDEX} is missing", where=root, allowed=LAYOUT, fix=FIX)
-    return found
+        what = "a file of ICText-LT cannot be read"
+        raise InputError(what, where=file, got=error, allowed=LAYOUT) from error

@@ -1,4 +1,4 @@
-"""What gives a rendered chip its look: plastic, ink that breaks off, light, blur and noise."""
+"""Rendered look-alikes of ICText-LT, for those who have no agreement for the photographs."""
 
 from __future__ import annotations
 
@@ -33,120 +33,124 @@ from ffds.files import write_json
 from ffds.progress import track
 from ffds.seeding import derived_seed
 
-__all__ = [
-    "FLAWS",
-    "FONTS",
-    "Chip",
-    "Grey",
-    "Mark",
-    "as_grey",
-    "as_image",
-    "blur",
-    "broken",
-    "draw_chip",
-    "even_noise",
-    "photographed",
-    "plastic",
-    "rendered_sample",
-    "with_noise",
-    "write_parent",
-]
+__all__ = ["FLAWS", "FONTS", "Chip", "Mark", "draw_character", "draw_chip", "rendered_sample", "write_parent"]
 
-Grey = NDArray[np.float32]
-"""Brightness or cover from 0 to 1, (H, W)."""
-
-
-def plastic(brightness: float, height: int, width: int, stream: np.random.RandomState) -> Grey:
-    """Moulded plastic: fine grain on coarser speckle, lit from one side."""
-    grain = _smooth(even_noise(height // 2 + 1, width // 2 + 1, stream), height, width) - 0.5
-    speckle = _smooth(even_noise(height // 6 + 1, width // 6 + 1, stream), height, width) - 0.5
-    angle, slope = stream.uniform(0, 2 * math.pi), stream.uniform(0, 0.5)
-    rows = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * math.sin(angle)
-    columns = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :] * math.cos(angle)
-    light = 1 + slope * (rows + columns) + stream.uniform(0.1, 0.5) * grain + stream.uniform(0, 0.3) * speckle
-    return np.asarray(brightness * light, dtype=np.float32)
-
-
-def broken(glyph: Grey, stream: np.random.RandomState) -> Grey:
-    """The glyph with one or two cuts across it and some of its ink flaked off."""
-    height, width = glyph.shape
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    whole = glyph.copy()
-    for _ in range(stream.randint(1, 3)):
-        angle, y, x = stream.uniform(0, math.pi), stream.uniform(0, height), stream.uniform(0, width)
-        distance = np.abs((rows - y) * math.cos(angle) + (columns - x) * math.sin(angle))
-        whole *= np.clip(distance - height * stream.uniform(0.02, 0.06), 0, 1)
-    flakes = _smooth(even_noise(6, 5, stream), height, width)
-    whole *= np.clip((flakes - stream.uniform(0.1, 0.35)) * 8, 0, 1)
-    return whole
-
-
-def photographed(grey: Grey, stream: np.random.RandomState) -> NDArray[np.uint8]:
-    """The picture in colour, slightly warm as industrial light is."""
-    tint = 1 + np.array([0.03, -0.01, -0.02]) + stream.normal(0, 0.03, 3)
-    return np.clip(grey[..., None] * (255 * tint), 0, 255).astype(np.uint8)
-
-
-def blur(picture: Image.Image, corners: tuple[float, ...], radius: float) -> None:
-    """Blur a part of a picture in place: the upright rectangle around these corners."""
-    left, top = (int(min(corners[axis::2])) for axis in (0, 1))
-    right, bottom = (math.ceil(max(corners[axis::2])) for axis in (0, 1))
-    soft = picture.crop((left, top, right, bottom)).filter(ImageFilter.GaussianBlur(radius))
-    picture.paste(soft, (left, top))
-
-
-def with_noise(pixels: NDArray[np.uint8], stream: np.random.RandomState) -> NDArray[np.uint8]:
-    """The sensor's own noise, which no blur of the lens softens."""
-    amount = stream.uniform(3, 12)
-    height, width = pixels.shape[:2]
-    noise = (even_noise(height, width, stream) + even_noise(height, width, stream) - 1) * amount
-    return np.clip(pixels + noise[..., None], 0, 255).astype(np.uint8)
-
-
-def even_noise(height: int, width: int, stream: np.random.RandomState) -> Grey:
-    """Even noise between 0 and 1."""
-    drawn = np.frombuffer(stream.bytes(height * width), dtype=np.uint8)
-    return drawn.reshape(height, width).astype(np.float32) / np.float32(255)
-
-
-def as_image(grey: Grey) -> Image.Image:
-    """As 8 bits, which Pillow resizes and turns."""
-    return Image.fromarray((grey * 255).astype(np.uint8))
-
-
-def as_grey(image: Image.Image) -> Grey:
-    """Back from 8 bits."""
-    return np.asarray(image, dtype=np.float32) / np.float32(255)
-
-
-def _smooth(coarse: Grey, height: int, width: int) -> Grey:
-    return as_grey(as_image(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
+FORMAT = 1
+"""Raise it when the same seed gives other images."""
+PER_CHIP = 10
 FLAWS = ("low contrast", "blurry", "broken")
 """In the order of ICText's `aesthetic` flags."""
 FLAWED = 0.35
 """Probability of each: then 0.65³ = 27 % are flawless, as 19,153 of ICText's 69,750 training characters."""
-
 FONTS = (
     *("", "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold"),
     *("cmss10", "cmtt10", "STIXGeneralBol", "DejaVuSerif-Bold"),
 )
-"""Files that matplotlib ships; the nameless one is Pillow's own."""
+"""Files that matplotlib ships; the one without a name is Pillow's own."""
 DRAWN_AT = 72
 HEIGHTS = (16, 44)
 MARGIN = 8
+README = f"""# {RENDERED}
+
+The 36 characters of ICText-LT, drawn with the fonts of matplotlib and Pillow on backgrounds that look like
+chips: no photograph, nothing from ICText. The class counts are those of ICText-LT (Nah et al., ICIP 2023);
+accuracies measured on these images say nothing about it. `{MARKER}` holds the seed.
+"""
+Grey = NDArray[np.float32]
+"""Brightness or cover from 0 to 1, (H, W)."""
+
+
+def rendered_sample(directory: Path, seed: int, sizes: Sizes = PAPER) -> Path:
+    """The directory of the sample, in the layout of the natural ICText-LT; rendered only if it is missing.
+
+    Args:
+        directory: where the sample lies or will lie; made if missing.
+        seed: decides every pixel, any integer >= 0.
+        sizes: images a class; the paper's.
+
+    Raises:
+        InputError: the directory cannot be written, or what lies there is another sample.
+    """
+    root = directory / f"ictext-sample-seed{seed}"
+    made = {"format": FORMAT, "seed": seed, "natural": list(sizes.natural), "test": sizes.test}
+    if not root.exists():
+        _render(root, seed, sizes, made)
+    try:
+        marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        marker = None
+    if marker != {"what": RENDERED, **made}:
+        raise InputError(
+            "this is not the rendered sample that is asked for",
+            where=root / MARKER,
+            got=json.dumps(marker),
+            allowed=f"format {FORMAT}, seed {seed}, {sum(sizes.natural)} training images",
+            fix="remove the directory, so that it is rendered again, or give another data.root",
+        )
+    return root
+
+
+def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: int) -> tuple[Path, Path]:
+    """Write rendered chips in ICText's form, to try the cut of ICText-LT, and return annotations and images.
+
+    Args:
+        directory: where to write ``<split>.json`` and the folder ``<split>/``; it exists.
+        split: decides, with `seed`, what is drawn.
+        counts: how often each letter or digit appears, lower case too.
+        seed: any integer >= 0.
+    """
+    names = CHARACTERS + string.ascii_lowercase
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    (directory / split).mkdir()
+    for k, chip in enumerate(_chips(split, counts, seed)):
+        height, width = chip.pixels.shape[:2]
+        images.append({"id": k, "file_name": f"{k:05d}.png", "height": height, "width": width})
+        Image.fromarray(chip.pixels).save(directory / split / images[k]["file_name"], compress_level=1)
+        for mark in chip.marks:
+            annotation = {"id": len(annotations), "image_id": k, "bbox": mark.corners}
+            annotation |= {"category_id": names.index(mark.name), "aesthetic": list(map(int, mark.flaws))}
+            annotations.append(annotation | {"ignore": 0})
+    categories = [{"id": k, "name": name} for k, name in enumerate(names)]
+    info = {"description": f"{RENDERED}; aesthetic: {', '.join(FLAWS)}"}
+    file = directory / f"{split}.json"
+    write_json(file, {"info": info, "images": images, "annotations": annotations, "categories": categories})
+    return file, directory / split
+
+
+def _render(root: Path, seed: int, sizes: Sizes, made: Mapping[str, object]) -> None:
+    natural = dict(zip(CHARACTERS, sizes.natural, strict=True))
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=root.parent, prefix=".") as unfinished:
+            part = Path(unfinished, root.name)
+            write_split(part, "train", _crops("train", natural, seed))
+            write_split(part, "val", _crops("val", dict.fromkeys(CHARACTERS, sizes.test), seed))
+            write_root(part, README, made)
+            part.rename(root)
+    except OSError as error:
+        if not root.exists():  # another process may have been faster
+            raise InputError("the sample cannot be rendered", where=root, got=error) from error
+
+
+def _crops(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Crop]:
+    for k, chip in enumerate(_chips(split, counts, seed)):
+        for place, mark in enumerate(chip.marks):
+            yield Crop(f"{k:05d}_{place}.png", mark.name, cut_out(chip.pixels, mark.corners))
+
+
+def _chips(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Chip]:
+    """Chips that together carry each character as often as asked for, in random order."""
+    stream = np.random.RandomState(derived_seed(seed, "ictext", split) % 2**32)
+    text = stream.permutation([name for name, count in counts.items() for _ in range(count)]).tolist()
+    starts = range(0, len(text), PER_CHIP)
+    for start in track(starts, f"rendered {split} chips, not ICText"):
+        yield draw_chip(text[start : start + PER_CHIP], derived_seed(seed, "ictext", split, start))
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One character on a chip.
-
-    Attributes:
-        name: what it shows.
-        corners: x1, y1, …, x4, y4 in pixels, clockwise from its upper left corner.
-        flaws: whether it has each of `FLAWS`.
-    """
+    """A character, its corners x1, y1, …, x4, y4 clockwise from the upper left, and which `FLAWS` it has."""
 
     name: str
     corners: tuple[float, ...]
@@ -177,7 +181,7 @@ class _Print:
 def draw_chip(characters: Sequence[str], seed: int) -> Chip:
     """Draw a chip with these characters on one to three lines.
 
-    One chip has one font, size, tilt, ink and light; each character has each flaw of its own, or not.
+    One chip has one font, size, tilt, ink and light; each character has each flaw independently.
 
     Args:
         characters: letters and digits, at least one.
@@ -192,19 +196,24 @@ def draw_chip(characters: Sequence[str], seed: int) -> Chip:
     style = _style(stream)
     glyphs = [_glyph(style, name) for name in characters]
     centres, height, width = _arranged(glyphs, style, stream)
-    grey = plastic(style.plastic, height, width, stream)
+    grey = _plastic(style.plastic, height, width, stream)
     marks = []
     for name, glyph, centre in zip(characters, glyphs, centres, strict=True):
-        low_contrast, blurry, flaked = (bool(flaw) for flaw in stream.random_sample(len(FLAWS)) < FLAWED)
+        low_contrast, blurry, broken = (bool(flaw) for flaw in stream.random_sample(len(FLAWS)) < FLAWED)
         strength = stream.uniform(0.2, 0.4) if low_contrast else stream.uniform(0.85, 1.0)
-        shape = broken(glyph, stream) if flaked else glyph
+        shape = _broken(glyph, stream) if broken else glyph
         _print_on(grey, shape, centre, style, strength, stream)
-        marks.append(Mark(name, _corners(glyph, centre, style), (low_contrast, blurry, flaked)))
-    picture = Image.fromarray(photographed(grey, stream))
+        marks.append(Mark(name, _corners(glyph, centre, style), (low_contrast, blurry, broken)))
+    # Slightly warm, as industrial light is.
+    tint = 1 + np.array([0.03, -0.01, -0.02]) + stream.normal(0, 0.03, 3)
+    picture = Image.fromarray(np.clip(grey[..., None] * (255 * tint), 0, 255).astype(np.uint8))
     for mark in marks:
         if mark.flaws[1]:
-            blur(picture, mark.corners, style.height * stream.uniform(0.04, 0.08))
-    return Chip(with_noise(np.asarray(picture), stream), tuple(marks))
+            _blur(picture, mark.corners, style.height * stream.uniform(0.04, 0.08))
+    # The sensor's noise, which no blur of the lens softens.
+    amount = stream.uniform(3, 12)
+    noise = (_even_noise(height, width, stream) + _even_noise(height, width, stream) - 1) * amount
+    return Chip(np.clip(np.asarray(picture) + noise[..., None], 0, 255).astype(np.uint8), tuple(marks))
 
 
 def _style(stream: np.random.RandomState) -> _Print:
@@ -221,7 +230,7 @@ def _style(stream: np.random.RandomState) -> _Print:
 
 
 @cache
-def _drawn(font: str, name: str) -> Image.Image:
+def draw_character(font: str, name: str) -> Image.Image:
     """A character in white on black, large, without an empty margin."""
     if font:
         file = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf")
@@ -234,19 +243,17 @@ def _drawn(font: str, name: str) -> Image.Image:
 
 
 def _glyph(style: _Print, name: str) -> Grey:
-    large = _drawn(style.font, name)
-    scale = style.height / _drawn(style.font, "H").height
-    width = max(round(large.width * scale * style.narrowing), 2)
-    small = large.resize((width, max(round(large.height * scale), 4)), Image.Resampling.BILINEAR)
-    return as_grey(small)
+    large = draw_character(style.font, name)
+    scale = style.height / draw_character(style.font, "H").height
+    size = max(round(large.width * scale * style.narrowing), 2), max(round(large.height * scale), 4)
+    return _as_grey(large.resize(size, Image.Resampling.BILINEAR))
 
 
 def _arranged(
     glyphs: Sequence[Grey], style: _Print, stream: np.random.RandomState
 ) -> tuple[list[tuple[float, float]], int, int]:
     """The centre of each glyph, (x, y), and the height and width of the picture."""
-    lines = int(stream.randint(1, 4))
-    per_line = math.ceil(len(glyphs) / lines)
+    per_line = math.ceil(len(glyphs) / int(stream.randint(1, 4)))
     gap, places, x = style.spacing * style.height, [], 0.0
     for k, glyph in enumerate(glyphs):
         x = 0.0 if k % per_line == 0 else x + gap
@@ -265,7 +272,7 @@ def _turned(place: tuple[float, float], degrees: float) -> tuple[float, float]:
 
 
 def _corners(glyph: Grey, centre: tuple[float, float], style: _Print) -> tuple[float, ...]:
-    x, y = (length / 2 + 1.5 for length in (glyph.shape[1], glyph.shape[0]))
+    x, y = glyph.shape[1] / 2 + 1.5, glyph.shape[0] / 2 + 1.5
     turned = [_turned(corner, style.tilt) for corner in ((-x, -y), (x, -y), (x, y), (-x, y))]
     return tuple(round(centre[axis] + corner[axis], 1) for corner in turned for axis in (0, 1))
 
@@ -279,129 +286,63 @@ def _print_on(
     stream: np.random.RandomState,
 ) -> None:
     """Cover the plastic with ink where the glyph is; the ink is as grainy as what it lies on."""
-    turned = as_image(glyph).rotate(style.tilt, Image.Resampling.BILINEAR, expand=True)
-    cover = as_grey(turned) * np.float32(strength)
-    cover *= 1 - 0.25 * even_noise(cover.shape[0], cover.shape[1], stream)
-    top, left = round(centre[1] - cover.shape[0] / 2), round(centre[0] - cover.shape[1] / 2)
-    under = grey[top : top + cover.shape[0], left : left + cover.shape[1]]
+    turned = _as_image(glyph).rotate(style.tilt, Image.Resampling.BILINEAR, expand=True)
+    cover = _as_grey(turned) * np.float32(strength)
+    height, width = cover.shape
+    cover *= 1 - 0.25 * _even_noise(height, width, stream)
+    top, left = round(centre[1] - height / 2), round(centre[0] - width / 2)
+    under = grey[top : top + height, left : left + width]
     under += cover * (np.float32(style.ink) - under)
 
 
-FORMAT = 1
-"""Rises when the same seed gives other images."""
-PER_CHIP = 10
-README = f"""# {RENDERED}
-
-The 36 characters of ICText-LT, drawn with the fonts of matplotlib and Pillow on backgrounds that look like
-chips: no photograph, nothing from ICText. The class counts are those of ICText-LT (Nah et al., ICIP 2023);
-accuracies measured on these images say nothing about it. `{MARKER}` holds the seed.
-"""
-
-
-def rendered_sample(directory: Path, seed: int, sizes: Sizes = PAPER) -> Path:
-    """The directory of the sample, in the layout of ICText-LT; it is rendered only if it is not there.
-
-    The training set is the natural one, of which the loader cuts every other imbalance factor.
-
-    Args:
-        directory: where it lies or shall lie; made if missing.
-        seed: decides every pixel, any integer >= 0.
-        sizes: images a class; the paper's.
-
-    Raises:
-        InputError: the directory cannot be written, or what lies there is another sample.
-    """
-    root = directory / f"ictext-sample-seed{seed}"
-    made = {"format": FORMAT, "seed": seed, "natural": list(sizes.natural), "test": sizes.test}
-    if not root.exists():
-        _render(root, seed, sizes, made)
-    found = _marker(root)
-    if found != {"what": RENDERED, **made}:
-        raise InputError(
-            "this is not the rendered sample that is asked for",
-            where=root / MARKER,
-            got=json.dumps(found),
-            allowed=f"format {FORMAT}, seed {seed}, {sum(sizes.natural)} training images",
-            fix="remove the directory: it is rendered again; or give another data.root",
-        )
-    return root
+def _plastic(brightness: float, height: int, width: int, stream: np.random.RandomState) -> Grey:
+    """Moulded plastic: fine grain on coarser speckle, lit from one side."""
+    grain, speckle = (
+        _smooth(_even_noise(height // part + 1, width // part + 1, stream), height, width) - 0.5
+        for part in (2, 6)
+    )
+    angle, slope = stream.uniform(0, 2 * math.pi), stream.uniform(0, 0.5)
+    rows = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * math.sin(angle)
+    columns = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :] * math.cos(angle)
+    light = 1 + slope * (rows + columns) + stream.uniform(0.1, 0.5) * grain + stream.uniform(0, 0.3) * speckle
+    return np.asarray(brightness * light, dtype=np.float32)
 
 
-def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: int) -> tuple[Path, Path]:
-    """Write rendered chips with annotations in ICText's form: ``<split>.json`` and the folder ``<split>/``.
-
-    With them the cut of ICText-LT out of ICText can be tried by who has no ICText.
-
-    Args:
-        directory: where to write; it exists.
-        split: decides, with `seed`, what is drawn.
-        counts: how often each letter or digit appears, lower case too.
-        seed: any integer >= 0.
-
-    Returns:
-        The annotation file and the directory of images.
-    """
-    names = CHARACTERS + string.ascii_lowercase
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    (directory / split).mkdir()
-    for k, chip in enumerate(_chips(split, counts, seed)):
-        height, width = chip.pixels.shape[:2]
-        images.append({"id": k, "file_name": f"{k:05d}.png", "height": height, "width": width})
-        Image.fromarray(chip.pixels).save(directory / split / images[k]["file_name"], compress_level=1)
-        annotations += [
-            {
-                "id": len(annotations) + place,
-                "image_id": k,
-                "bbox": mark.corners,
-                "category_id": names.index(mark.name),
-                "aesthetic": [int(flaw) for flaw in mark.flaws],
-                "ignore": 0,
-            }
-            for place, mark in enumerate(chip.marks)
-        ]
-    categories = [{"id": k, "name": name} for k, name in enumerate(names)]
-    info = {"description": f"{RENDERED}; aesthetic: {', '.join(FLAWS)}"}
-    file = directory / f"{split}.json"
-    write_json(file, {"info": info, "images": images, "annotations": annotations, "categories": categories})
-    return file, directory / split
+def _broken(glyph: Grey, stream: np.random.RandomState) -> Grey:
+    """The glyph with one or two cuts across it and some of its ink flaked off."""
+    height, width = glyph.shape
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    whole = glyph.copy()
+    for _ in range(stream.randint(1, 3)):
+        angle, y, x = stream.uniform(0, math.pi), stream.uniform(0, height), stream.uniform(0, width)
+        distance = np.abs((rows - y) * math.cos(angle) + (columns - x) * math.sin(angle))
+        whole *= np.clip(distance - height * stream.uniform(0.02, 0.06), 0, 1)
+    flakes = _smooth(_even_noise(6, 5, stream), height, width)
+    whole *= np.clip((flakes - stream.uniform(0.1, 0.35)) * 8, 0, 1)
+    return whole
 
 
-def _render(root: Path, seed: int, sizes: Sizes, made: Mapping[str, object]) -> None:
-    counts = {
-        "train": dict(zip(CHARACTERS, sizes.natural, strict=True)),
-        "val": dict.fromkeys(CHARACTERS, sizes.test),
-    }
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=root.parent, prefix=".") as unfinished:
-            part = Path(unfinished, root.name)
-            for split, wanted in counts.items():
-                write_split(part, split, _crops(split, wanted, seed))
-            write_root(part, README, made)
-            part.rename(root)
-    except OSError as error:
-        if not root.exists():  # another process may have been faster
-            raise InputError("the sample cannot be rendered", where=root, got=error) from error
+def _blur(picture: Image.Image, corners: tuple[float, ...], radius: float) -> None:
+    """Blur the upright rectangle around these corners, in place."""
+    left, top = (int(min(corners[axis::2])) for axis in (0, 1))
+    right, bottom = (math.ceil(max(corners[axis::2])) for axis in (0, 1))
+    soft = picture.crop((left, top, right, bottom)).filter(ImageFilter.GaussianBlur(radius))
+    picture.paste(soft, (left, top))
 
 
-def _crops(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Crop]:
-    for k, chip in enumerate(_chips(split, counts, seed)):
-        for place, mark in enumerate(chip.marks):
-            yield Crop(f"{k:05d}_{place}.png", mark.name, cut_out(chip.pixels, mark.corners))
+def _even_noise(height: int, width: int, stream: np.random.RandomState) -> Grey:
+    """Even noise between 0 and 1."""
+    drawn = np.frombuffer(stream.bytes(height * width), dtype=np.uint8)
+    return drawn.reshape(height, width).astype(np.float32) / np.float32(255)
 
 
-def _chips(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Chip]:
-    """Chips that together carry each character as often as asked for, in an order by chance."""
-    stream = np.random.RandomState(derived_seed(seed, "ictext", split) % 2**32)
-    text = stream.permutation([name for name, count in counts.items() for _ in range(count)]).tolist()
-    starts = range(0, len(text), PER_CHIP)
-    for start in track(starts, f"rendered {split} chips, not ICText"):
-        yield draw_chip(text[start : start + PER_CHIP], derived_seed(seed, "ictext", split, start))
+def _as_image(grey: Grey) -> Image.Image:
+    return Image.fromarray((grey * 255).astype(np.uint8))
 
 
-def _marker(root: Path) -> object:
-    try:
-        return json.loads((root / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _as_grey(image: Image.Image) -> Grey:
+    return np.asarray(image, dtype=np.float32) / np.float32(255)
+
+
+def _smooth(coarse: Grey, height: int, width: int) -> Grey:
+    return _as_grey(_as_image(coarse).resize((width, height), Image.Resampling.BICUBIC))
