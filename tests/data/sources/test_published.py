@@ -22,7 +22,7 @@ from ffds.data.open import open_dataset, open_source
 from ffds.data.source import Source
 from ffds.data.sources.published import Published, open_published
 from ffds.errors import InputError
-from ffds.files import held
+from ffds.files import try_lock
 from ffds.recipes.schema import Data
 from tests.said import heard
 
@@ -148,7 +148,7 @@ def test_of_two_processes_one_brings_it_and_the_other_waits(there, archive):
         archive.unlink()
     other = threading.Thread(target=lambda: folders.append(opened(kind, root, download=True)))
     with heard() as said:
-        with held(lock_of(archive)):
+        with try_lock(lock_of(archive)):
             other.start()
             said.wait_for("waiting", other.is_alive)
             (root / "set").mkdir()

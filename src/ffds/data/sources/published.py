@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -15,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from ffds.data.source import Source, existing_root, root_path
 from ffds.errors import InputError
-from ffds.files import held, waited
+from ffds.files import lock_or_wait
 from ffds.recipes.schema import Data
 
 __all__ = ["Published", "open_published"]
@@ -113,24 +112,16 @@ def _unpacked(data: Data, published: Published) -> Path:
         return folder
     if not (archive.is_file() or data.download):
         raise InputError(f"no {published.title}", where=root, allowed=published.accepted, fix=fix)
-    with _lock(root / f".{archive.name}.lock"):
+    lock = None
+    with suppress(OSError, InputError):  # a place that cannot be locked may still serve
+        root.mkdir(parents=True, exist_ok=True)
+        lock = lock_or_wait(
+            root / f".{archive.name}.lock", f"waiting for another process that unpacks into {root}"
+        )
+    with lock or nullcontext():
         if not folder.is_dir():
             _unpack(published, archive, folder)
     return folder
-
-
-@contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    """Wait until no other process downloads or unpacks; do not wait if the file cannot be locked."""
-    lock = None
-    with suppress(OSError, InputError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = held(file)
-        if lock is None:
-            print(f"waiting for another process that unpacks into {file.parent}", file=sys.stderr, flush=True)
-            lock = waited(file)
-    with lock or nullcontext():
-        yield
 
 
 def _unpack(published: Published, archive: Path, folder: Path) -> None:
