@@ -1,7 +1,5 @@
 """What is read from YAML: plain values with key and place, and nothing that a hostile file could do."""
 
-from __future__ import annotations
-
 import math
 import random
 import sys
@@ -62,9 +60,8 @@ def test_everything_else_is_text(text: str) -> None:
     assert value_of(text) == text
 
 
-@pytest.mark.parametrize("text", ["'1'", '"true"', "'null'", "'1e-3'"])
-def test_quotes_make_text(text: str) -> None:
-    assert value_of(text) == text[1:-1]
+def test_quotes_make_text() -> None:
+    assert value_of("""['1', "true", 'null', '1e-3']""") == ["1", "true", "null", "1e-3"]
 
 
 def test_nan_is_read_so_that_it_can_be_refused_as_a_number() -> None:
@@ -72,30 +69,21 @@ def test_nan_is_read_so_that_it_can_be_refused_as_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "key", "where"),
+    ("path", "key", "where", "beyond"),
     [
-        (("a", "b"), "a.b", "my.yaml:2:3"),
-        (("a", "c"), "a.c", "my.yaml:3:3"),
-        (("a", "c", 1, 1), "a.c[1][1]", "my.yaml:5:11"),
-        (("d",), "d", "my.yaml:6:1"),
-        ((), "", "my.yaml"),
+        ("a.b", "a.b", "my.yaml:2:3", 0),
+        ("a.c", "a.c", "my.yaml:3:3", 0),
+        (("a", "c", 1, 1), "a.c[1][1]", "my.yaml:5:11", 0),
+        (("a", "c", 2), "a.c", "my.yaml:3:3", 1),
+        ("d", "d", "my.yaml:6:1", 0),
+        ("d.x.y", "d", "my.yaml:6:1", 2),
+        ("x", "", "my.yaml", 1),
     ],
 )
-def test_every_value_knows_its_key_and_place(path: tuple[str | int, ...], key: str, where: str) -> None:
-    node, beyond = root_of("a:\n  b: 1\n  c:\n    - 2\n    - [3, 4]\nd: x\n").nearest(path)
-    assert (node.key, node.where, beyond) == (key, where, ())
-
-
-def test_the_nearest_node_of_a_path_that_is_not_there() -> None:
-    root = root_of("a: {b: [1]}")
-    for path, key in (
-        (("a", "x"), "a"),
-        (("a", "b", 1), "a.b"),
-        (("a", "b", 0, "x"), "a.b[0]"),
-        (("x",), ""),
-    ):
-        node, beyond = root.nearest(path)
-        assert (node.key, len(beyond)) == (key, 1)
+def test_every_value_knows_its_key_and_place(path, key, where, beyond):
+    root = root_of("a:\n  b: 1\n  c:\n    - 2\n    - [3, 4]\nd: x\n")
+    node, rest = root.nearest(path.split(".") if isinstance(path, str) else path)
+    assert (node.key, node.where, len(rest)) == (key, where, beyond)
 
 
 def test_a_key_given_twice_is_an_error_with_both_places_and_the_rest_is_still_read() -> None:
@@ -168,12 +156,10 @@ def test_anchors_and_merges() -> None:
     ]
 
 
-@pytest.mark.parametrize("item", ["*a{}", "<<: [{}]"])
+@pytest.mark.parametrize("item", ["[{}]", "{{<<: [{}]}}"])
 def test_an_alias_bomb_is_refused_before_it_expands(item: str) -> None:
     lines = ["a0: &a0 {k: x}"]
-    for i in range(1, 30):
-        ten = ", ".join([f"*a{i - 1}"] * 10)
-        lines.append(f"a{i}: &a{i} [{ten}]" if item == "*a{}" else f"a{i}: &a{i} {{<<: [{ten}]}}")
+    lines += [f"a{i}: &a{i} {item.format(', '.join([f'*a{i - 1}'] * 10))}" for i in range(1, 30)]
     root, problems = parse_yaml("\n".join(lines), "my.yaml")
     unread = root is None
     assert unread  # on its own: a failure must not print the bomb
