@@ -12,7 +12,7 @@ from ffds.cli.options import (
     add_verb,
     plain,
     print_json,
-    print_table,
+    print_result,
     resolved_recipe,
 )
 
@@ -28,7 +28,6 @@ def info(options: argparse.Namespace) -> None:
     from ffds.data.open import open_dataset
 
     dataset = open_dataset(data)
-    counts = dataset.class_counts
     facts: dict[str, Any] = {
         "name": dataset.name,
         "source": dataset.source,
@@ -38,19 +37,17 @@ def info(options: argparse.Namespace) -> None:
         "test_images": len(dataset.test),
         "image_shape": list(dataset.train.images.shape[1:]),
         "imbalance_factor": dataset.imbalance_factor,
-        "class_counts": counts,
+        "class_counts": dataset.class_counts,
         "skipped": list(dataset.skipped),
     }
-    if options.json:
-        print_json(facts | {"class_names": list(dataset.class_names)})
-        return
     rows = [[name.replace("_", " "), plain(value)] for name, value in facts.items()]
-    print_table("data", [["fact", "value"], *rows])
+    content = facts | {"class_names": list(dataset.class_names)}
+    print_result(options, content, "data", [["fact", "value"], *rows])
 
 
 def pack(options: argparse.Namespace) -> None:
     """Write a recipe's data as a Parquet pack."""
-    _check_pack_directory(options.directory)
+    _refuse_setting_as_directory(options.directory)
     data = resolved_recipe(options).recipe.data
     from ffds.data.pack import write_pack
 
@@ -70,21 +67,17 @@ def cache(options: argparse.Namespace) -> None:
         else:
             print(f"{_mebibytes(freed)} removed from {directory}")
         return
-    found = [_facts(entry) for entry in entries()]
-    if options.json:
-        print_json({"directory": directory, "entries": found})
-        return
+    facts = [_facts(entry) for entry in entries()]
     rows = [
         [
-            one["images_of"] or "a damaged file",
-            "x".join(map(str, one["shape"])),
-            _mebibytes(one["bytes"]),
-            one["last_used"].replace("T", " "),
+            *(one["images_of"] or "a damaged file", "x".join(map(str, one["shape"]))),
+            *(_mebibytes(one["bytes"]), one["last_used"].replace("T", " ")),
         ]
-        for one in found
+        for one in facts
     ]
-    title = f"{_mebibytes(sum(one['bytes'] for one in found))} in {directory}"
-    print_table(title, [["images of", "N x H x W x C", "size", "last used"], *rows])
+    title = f"{_mebibytes(sum(one['bytes'] for one in facts))} in {directory}"
+    header = ["images of", "N x H x W x C", "size", "last used"]
+    print_result(options, {"directory": directory, "entries": facts}, title, [header, *rows])
 
 
 def ictext(options: argparse.Namespace) -> None:
@@ -100,24 +93,17 @@ def ictext(options: argparse.Namespace) -> None:
 def add_verbs(verbs: Any) -> None:
     """Add data with its own verbs."""
     about = "Look at data, or pack them."
-    parser = verbs.add_parser("data", help=about, description=about)
-    own = parser.add_subparsers(metavar="VERB", required=True)
+    own = verbs.add_parser("data", help=about, description=about).add_subparsers(
+        metavar="VERB", required=True
+    )
     add_recipe(add_verb(own, "info", info))
-    _add_pack(own)
-    _add_cache(own)
-    _add_ictext(own)
-
-
-def _add_pack(verbs: Any) -> None:
-    parser = add_verb(verbs, "pack", pack, json_output=False)
+    parser = add_verb(own, "pack", pack, json_output=False)
     parser.add_argument("recipe", metavar="RECIPE", help="a shipped name or a file")
     parser.add_argument("directory", metavar="DIR", help="where to write the pack")
     add_overrides(parser)
-
-
-def _add_cache(verbs: Any) -> None:
-    parser = add_verb(verbs, "cache", cache)
+    parser = add_verb(own, "cache", cache)
     parser.add_argument("--clear", action="store_true", help="remove them; they are made again when needed")
+    _add_ictext(own)
 
 
 def _add_ictext(verbs: Any) -> None:
@@ -146,8 +132,8 @@ def _facts(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _check_pack_directory(directory: str) -> None:
-    """Refuse a setting in its place."""
+def _refuse_setting_as_directory(directory: str) -> None:
+    """Refuse ``key=value`` where the directory should stand."""
     from ffds.errors import InputError
     from ffds.recipes.schema import Recipe
 

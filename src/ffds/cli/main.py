@@ -7,11 +7,11 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from io import StringIO, TextIOWrapper
 
 from ffds.cli import data, paper, recipes, sweep, training
-from ffds.cli.options import EPILOG
+from ffds.cli.options import HELP
 from ffds.environment import is_first_rank
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
 
@@ -34,27 +34,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 0
     try:
         try:
-            code = _ended(arguments)
+            code = _exit_code(arguments)
         finally:
             print(end="", flush=True)
     except BrokenPipeError:
-        if not _reader_left():
+        if not _stdout_is_broken():
             raise
-        # Python flushes once more at its end, and would complain.
+        # Python flushes standard output once more when it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
     return code
 
 
-def _ended(arguments: Sequence[str] | None) -> int:
-    """The exit code of one command."""
+def _exit_code(arguments: Sequence[str] | None) -> int:
+    """Run one command; of several ranks only the first one prints results and errors."""
     options = parsed(arguments)
-    if not is_first_rank():
-        return _follow(options)
+    first = is_first_rank()
     try:
-        options.verb(options)
+        with nullcontext() if first else redirect_stdout(StringIO()):
+            options.verb(options)
     except FfdsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        if first:
+            print(f"error: {error}", file=sys.stderr)
+        # Where all ranks stop together, the code of the first rank has to count.
+        together = isinstance(error, Interrupted | NonFiniteLossError)
+        return 0 if together and not first else error.exit_code
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package == "ffds":
@@ -65,41 +68,24 @@ def _ended(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _reader_left() -> bool:
-    """Whether it is standard output that broke, and not the pipe to another process."""
+def _stdout_is_broken() -> bool:
+    """Whether the reader of standard output has left; else the pipe to another process broke."""
     broken = select.poll()
     broken.register(_STDOUT, 0)
     return bool(broken.poll(0))
 
 
-def _follow(options: argparse.Namespace) -> int:
-    """One of several processes but the first: no output, and no exit code that would beat the first one's."""
-    with redirect_stdout(StringIO()):
-        try:
-            options.verb(options)
-        except (Interrupted, NonFiniteLossError):
-            return 0
-        except FfdsError as error:
-            return error.exit_code
-    return 0
-
-
 def parser() -> argparse.ArgumentParser:
     """Every verb with its arguments."""
-    whole = argparse.ArgumentParser(
-        prog="ffds",
-        description="Long-tailed image classification.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    whole = argparse.ArgumentParser(prog="ffds", description="Long-tailed image classification.", **HELP)
     verbs = whole.add_subparsers(metavar="VERB", required=True)
-    for room in (training, sweep, paper, recipes, data):
-        room.add_verbs(verbs)
+    for family in (training, sweep, paper, recipes, data):
+        family.add_verbs(verbs)
     return whole
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, with key=value settings accepted anywhere behind the verb."""
+    """The options; key=value settings may stand anywhere behind the verb."""
     whole = parser()
     options, rest = whole.parse_known_args(arguments)
     stray = [text for text in rest if text.startswith("-") or "=" not in text]

@@ -1,4 +1,4 @@
-"""What the arguments of several verbs have in common."""
+"""Arguments, checks and output that several verbs share."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = [
-    "EPILOG",
+    "HELP",
     "add_jobs",
     "add_out",
     "add_overrides",
     "add_recipe",
     "add_verb",
     "cell",
-    "gpus",
     "names",
     "numbers",
     "plain",
     "print_json",
+    "print_result",
     "print_table",
     "resolved_recipe",
     "wanted_jobs",
 ]
 
-EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
+_EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
 RECIPE is a shipped name (ffds recipes) or a file; key=value changes one setting, e.g. trainer.seed=1"""
+HELP: dict[str, Any] = {"epilog": _EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def add_verb(
@@ -34,13 +35,7 @@ def add_verb(
 ) -> argparse.ArgumentParser:
     """The parser of one verb, described by the first line of its function."""
     about = (verb.__doc__ or "").strip()
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name,
-        help=about,
-        description=about,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about, **HELP)
     parser.set_defaults(verb=verb)
     if json_output:
         parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
@@ -55,9 +50,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """key=value, any number of them."""
-    parser.add_argument(
-        "overrides", metavar="key=value", nargs="*", help="settings that differ from the recipe"
-    )
+    about = "settings that differ from the recipe"
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help=about)
 
 
 def add_out(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -77,7 +71,7 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--devices",
-        type=gpus,
+        type=numbers,
         default=(),
         metavar="A,B,…",
         help="GPU numbers, given out to the jobs in turn (default: each job takes what its recipe asks for)",
@@ -90,13 +84,11 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Seeds with commas between."""
-    return _whole("seeds", text)
-
-
-def gpus(text: str) -> tuple[int, ...]:
-    """GPU numbers with commas between."""
-    return _whole("devices", text)
+    """Whole numbers with commas between."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not whole numbers with commas between: {text!r}") from None
 
 
 def wanted_jobs(options: argparse.Namespace) -> Any:
@@ -113,17 +105,8 @@ def resolved_recipe(options: argparse.Namespace) -> Any:
     return load_recipe(options.recipe, options.overrides)
 
 
-def _whole(what: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{what} are whole numbers with commas between, got {text!r}"
-        ) from None
-
-
 def cell(value: float | None) -> str:
-    """A percentage with two digits."""
+    """A percentage with two digits after the point."""
     return "n/a" if value is None else f"{value:.2f}"
 
 
@@ -132,6 +115,16 @@ def plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def print_result(
+    options: argparse.Namespace, content: object, title: str, rows: Sequence[Sequence[str]]
+) -> None:
+    """Print the content as JSON where ``--json`` asks for it, else the table."""
+    if options.json:
+        print_json(content)
+    else:
+        print_table(title, rows)
 
 
 def print_json(content: object) -> None:
@@ -155,4 +148,5 @@ def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     console = Console()
     with console.capture() as printed:
         console.print(table)
-    print(printed.get(), end="")  # rich itself would end the process where the reader has left
+    # Printed by rich itself, it would end the process where the reader of a pipe has left.
+    print(printed.get(), end="")

@@ -17,6 +17,7 @@ from ffds.cli.options import (
     names,
     numbers,
     print_json,
+    print_result,
     print_table,
     wanted_jobs,
 )
@@ -87,11 +88,6 @@ def figure(options: argparse.Namespace) -> None:
 
 def add_verbs(verbs: Any) -> None:
     """Add table and figure."""
-    _add_table(verbs)
-    _add_figure(verbs)
-
-
-def _add_table(verbs: Any) -> None:
     parser = add_out(add_verb(verbs, "table", table))
     parser.add_argument(
         "table",
@@ -105,20 +101,12 @@ def _add_table(verbs: Any) -> None:
     parser.add_argument(
         "--methods", type=names, default=(), metavar="A,B,…", help="rows of 1a and of runs (default: all)"
     )
-    parser.add_argument(
-        "--seeds",
-        type=numbers,
-        metavar="0,1,…",
-        help="seeds (default: 0 where it trains, else all that were measured)",
-    )
+    seeds = "seeds (default: 0 where it trains, else all that were measured)"
+    parser.add_argument("--seeds", type=numbers, metavar="0,1,…", help=seeds)
     parser.add_argument("--runs", metavar="FILE", help="read this runs.csv, train nothing")
     parser.add_argument("--save", metavar="DIR", help="also write Markdown, LaTeX and CSV there")
-    _add_no_train(parser)
-    add_jobs(parser)
-    add_overrides(parser)
+    _add_training(parser)
 
-
-def _add_figure(verbs: Any) -> None:
     parser = add_out(add_verb(verbs, "figure", figure, json_output=False))
     parser.add_argument("figure", metavar="FIGURE", choices=FIGURES, help=", ".join(FIGURES))
     parser.add_argument(
@@ -128,13 +116,13 @@ def _add_figure(verbs: Any) -> None:
     parser.add_argument(
         "--save", metavar="DIR", default="figures", help="where SVG, PDF, PNG and CSV go (default: figures)"
     )
-    _add_no_train(parser)
+    _add_training(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-train", action="store_true", help="take finished runs only")
     add_jobs(parser)
     add_overrides(parser)
-
-
-def _add_no_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-train", action="store_true", help="take finished runs only")
 
 
 def _runs(options: argparse.Namespace) -> None:
@@ -159,7 +147,5 @@ def _runs(options: argparse.Namespace) -> None:
         path = Path(options.save) / "runs.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, runs_csv(chosen))
-    if options.json:
-        print_json([line.columns for line in chosen])
-    else:
-        print_table("finished runs, test set, percent", runs_rows(chosen))
+    content = [line.columns for line in chosen]
+    print_result(options, content, "finished runs, test set, percent", runs_rows(chosen))

@@ -15,8 +15,7 @@ from ffds.cli.options import (
     cell,
     names,
     numbers,
-    print_json,
-    print_table,
+    print_result,
     resolved_recipe,
     wanted_jobs,
 )
@@ -27,28 +26,26 @@ __all__ = ["add_verbs", "compare", "evaluate", "train"]
 
 def train(options: argparse.Namespace) -> None:
     """Train one method."""
-    resolved = resolved_recipe(options)
+    recipe = resolved_recipe(options).recipe
+    from ffds.data.sources.registry import titled
     from ffds.run_directory import Run
 
-    run = Run.of(resolved.recipe, options.out)
+    run = Run.of(recipe, options.out)
     done_before = run.done
     if not done_before:
         from ffds.training.train import train_recipe
 
-        train_recipe(resolved.recipe, out=options.out)
-    if options.json:
-        print_json(run.summary | {"path": str(run.path)})
-        return
-    from ffds.data.sources.registry import titled
-
-    recipe = resolved.recipe
-    print_table(f"{titled(recipe.data.name, recipe.name)}, test set, percent", _results(run.summary))
-    print(f"{'already done' if done_before else 'done'}: {run.path}")
+        train_recipe(recipe, out=options.out)
+    title = f"{titled(recipe.data.name, recipe.name)}, test set, percent"
+    summary = run.summary
+    print_result(options, summary | {"path": str(run.path)}, title, _results(summary))
+    if not options.json:
+        print(f"{'already done' if done_before else 'done'}: {run.path}")
 
 
 def compare(options: argparse.Namespace) -> None:
     """Train methods × seeds and print one table."""
-    # Every recipe is resolved before torch is imported, so that a slip is told at once.
+    # Every recipe is resolved before torch is imported, so that an error in one is reported at once.
     from ffds.recipes.load import planned_recipe
 
     for method in options.methods:
@@ -57,16 +54,16 @@ def compare(options: argparse.Namespace) -> None:
     jobs = wanted_jobs(options)
     from ffds.reports.comparison import SHORT, compare_recipes
 
-    found = compare_recipes(
+    comparison = compare_recipes(
         options.recipe, options.overrides, options.methods, options.seeds, out=options.out, jobs=jobs
     )
-    if options.json:
-        print_json([run.summary for runs in found.runs.values() for run in runs if run.done])
-    else:
-        print_table(f"{found.title}, test set after the last epoch, percent", found.table(SHORT))
-        print(f"written: {Path(options.out) / found.recipe / 'compare.md'} and compare.csv")
-    if found.failures:
-        raise next(iter(found.failures.values()))
+    summaries = [run.summary for runs in comparison.runs.values() for run in runs if run.done]
+    title = f"{comparison.title}, test set after the last epoch, percent"
+    print_result(options, summaries, title, comparison.table(SHORT))
+    if not options.json:
+        print(f"written: {Path(options.out) / comparison.recipe / 'compare.md'} and compare.csv")
+    for error in comparison.failures.values():
+        raise error
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -83,21 +80,15 @@ def evaluate(options: argparse.Namespace) -> None:
         Path(options.predictions).parent.mkdir(parents=True, exist_ok=True)
         predictions.write(Path(options.predictions))
     summary, images = scores.summary(), len(predictions.index)
-    if options.json:
-        print_json(summary | {"images": images, "per_class": scores.per_class})
-    else:
-        rows = [["measure", "percent"], *([name, cell(value)] for name, value in summary.items())]
-        print_table(f"{options.run}, test set of {images:,} images", rows)
+    rows = [["measure", "percent"], *([name, cell(value)] for name, value in summary.items())]
+    content = summary | {"images": images, "per_class": scores.per_class}
+    print_result(options, content, f"{options.run}, test set of {images:,} images", rows)
 
 
 def add_verbs(verbs: Any) -> None:
     """Add train, compare and eval."""
     add_recipe(add_out(add_verb(verbs, "train", train)))
-    _add_compare(verbs)
-    _add_eval(verbs)
 
-
-def _add_compare(verbs: Any) -> None:
     parser = add_out(add_verb(verbs, "compare", compare))
     parser.add_argument(
         "--methods", type=names, required=True, metavar="A,B,…", help="methods of Table 1, e.g. ce,d-ffds"
@@ -106,8 +97,6 @@ def _add_compare(verbs: Any) -> None:
     add_jobs(parser)
     add_recipe(parser)
 
-
-def _add_eval(verbs: Any) -> None:
     parser = add_verb(verbs, "eval", evaluate)
     parser.add_argument("run", metavar="RUN", help="a run directory")
     parser.add_argument("--predictions", metavar="FILE", help="also write one row per image, as Parquet")
@@ -115,17 +104,15 @@ def _add_eval(verbs: Any) -> None:
 
 
 def _results(summary: dict[str, Any]) -> list[list[str]]:
-    """Measure and value; the accuracy has two rows."""
+    """Header and one row a measure; the accuracy has two."""
     from ffds.evaluation.measures import measures_in
 
     accuracy = summary["accuracy"]
+    best = f"{cell(accuracy['best_on_test'])} in epoch {accuracy['best_epoch']}"
     names = [measure.name for measure in measures_in("comparison") if measure.name != "accuracy"]
     return [
         ["measure", f"{summary['method']} seed {summary['seed']}"],
         ["accuracy, last epoch", cell(accuracy["last"])],
         *([name.replace("_", " "), cell(summary.get(name))] for name in (*names, "train_accuracy")),
-        [
-            "best on test (chosen on the test set)",
-            f"{cell(accuracy['best_on_test'])} in epoch {accuracy['best_epoch']}",
-        ],
+        ["best on test (chosen on the test set)", best],
     ]
