@@ -1,4 +1,4 @@
-"""Tables as text, and that every form tells the same."""
+"""Which runs fill a cell, the arithmetic in it, and that every form of a table says the same."""
 
 import csv
 import io
@@ -28,36 +28,80 @@ from tests.finished_runs import recipe, write_run
 SHORT = "schedule.epochs=2"
 
 
+def filled(out, *overrides, columns=("cifar100-lt-100",), methods=("ce", "d-ffds"), order=1, **how):
+    plan = planned_table("1a", columns=columns, methods=methods, overrides=[SHORT, *overrides])
+    return filled_table(plan, records(out)[::order], **how)
+
+
+def run(out, *overrides, method="d-ffds", **numbers):
+    write_run(out, recipe(SHORT, *overrides, method=method), checkpoint=False, **numbers)
+
+
+def failure(method):
+    error = NonFiniteLossError("loss is not finite\n  diagnosis: a file")
+    return Failure(Path("runs") / method, identity(recipe(SHORT, method=method)), error)
+
+
+# Cells
+
+
+def test_runs_of_several_seeds_fill_one_cell(tmp_path):
+    run(tmp_path, "trainer.seed=2", last=44.0, best=45.0)
+    run(tmp_path, "trainer.seed=0", last=40.0, best=None)
+    ce, ours = filled(tmp_path).cells
+    assert (ours.seeds, ours.last.values, ours.best.values) == ((0, 2), (40.0, 44.0), (45.0,))
+    assert ours.difference == pytest.approx(42.0 - 43.46)
+    assert (ce.row, ce.column, ce.paper) == ("CE", "CIFAR-100-LT, IF 100", 38.85)
+    assert (ce.seeds, ce.last.values, ce.difference, ce.shown) == ((), (), None, "—")
+    table = filled(tmp_path, seeds=(1, 2, 9))
+    assert table.cells[1].last.values == (44.0,)
+    assert [record.seed for record in table.sources] == [2]
+
+
+@pytest.mark.parametrize(
+    "other", ["schedule.epochs=3", "method.k=0.5", "optimizer.lr=0.2", "trainer.precision=bf16"]
+)
+def test_runs_of_other_settings_do_not_mix(other, tmp_path):
+    run(tmp_path, last=40.0)
+    run(tmp_path, other, last=10.0)
+    assert filled(tmp_path).cells[1].last.values == (40.0,)
+    assert filled(tmp_path, other, methods=["d-ffds"]).cells[0].last.values == (10.0,)
+
+
+def test_where_it_was_measured_does_not_matter_and_the_last_record_of_a_seed_counts(tmp_path):
+    run(tmp_path, "trainer.compile=true", "data.root=there", last=40.0)
+    assert filled(tmp_path).cells[1].last.values == (40.0,)
+    run(tmp_path, last=42.0)
+    assert {filled(tmp_path, order=order).cells[1].last.values for order in (1, -1)} == {(40.0,), (42.0,)}
+
+
+def test_a_failure_marks_its_cell_unless_another_seed_filled_it(tmp_path):
+    run(tmp_path, last=40.0)
+    ce, ours = filled(tmp_path, failures=[failure("ce"), failure("d-ffds")]).cells
+    assert [(cell.failed, cell.shown) for cell in (ce, ours)] == [(True, "failed"), (True, "40.00")]
+
+
+# Text
+
+
 @pytest.fixture
 def table(tmp_path):
     """One row measured with two seeds, one failed, one missing; two columns, nothing in the second."""
     for seed, last in ((0, 40.0), (1, 42.0)):
-        one = recipe(SHORT, f"trainer.seed={seed}")
-        write_run(tmp_path, one, last=last, best=last + 1, checkpoint=False)
-    plan = planned_table(
-        "1a",
-        columns=["cifar100-lt-100", "cifar100-lt-10"],
-        methods=["ce", "fl", "d-ffds"],
-        overrides=[SHORT, "data.root=there"],
-    )
-    error = NonFiniteLossError("loss is not finite\n  diagnosis: a file")
-    failure = Failure(Path("runs/fl"), identity(recipe(SHORT, method="fl")), error)
-    return filled_table(plan, records(tmp_path), failures=[failure])
+        run(tmp_path, f"trainer.seed={seed}", last=last, best=last + 1)
+    columns, methods = ("cifar100-lt-100", "cifar100-lt-10"), ("ce", "fl", "d-ffds")
+    return filled(tmp_path, "data.root=there", columns=columns, methods=methods, failures=[failure("fl")])
 
 
-def test_rows(table):
+def test_rows(table, tmp_path):
     assert rows(table, "CIFAR-100-LT, IF 100") == [
         ["method", "n", "accuracy", "paper", "difference", "best on test"],
         ["CE", "0", "—", "38.85", "—", "—"],
         ["FL", "0", "failed", "38.41", "—", "—"],
         ["D-FFDS", "2", "41.00 ± 1.41", "43.46", "-2.46", "42.00 ± 1.41"],
     ]
-
-
-def test_a_gain_has_a_sign(tmp_path):
-    write_run(tmp_path, recipe(SHORT, method="ce"), last=40.0, checkpoint=False)
-    plan = planned_table("1a", columns=["cifar100-lt-100"], methods=["ce"], overrides=[SHORT])
-    assert rows(filled_table(plan, records(tmp_path)), "CIFAR-100-LT, IF 100")[1][4] == "+1.15"
+    run(tmp_path, method="ce", last=40.0)
+    assert rows(filled(tmp_path), "CIFAR-100-LT, IF 100")[1][4] == "+1.15"
 
 
 def test_the_caption_says_what_the_numbers_are(table):
@@ -72,32 +116,30 @@ def test_the_caption_says_what_the_numbers_are(table):
     assert "Label smoothing stays in all rows" in caption(changed)
 
 
-def test_footnotes(table):
+def test_markdown(table):
+    text = markdown(table)
+    assert text.startswith("# Table 1a: every method on every dataset\n\nTable 1a, every")
+    assert "## CIFAR-100-LT, IF 100\n\n| method | n |" in text
+    assert "\n| D-FFDS | 2 | 41.00 ± 1.41 | 43.46 | -2.46 | 42.00 ± 1.41 |\n" in text
+    assert "\n| FL | 0 | failed | 38.41 | — | — |\n" in text
+    assert "\n| D-FFDS | 0 | — | 58.82 | — | — |\n" in text
+    assert text.endswith("\n\n".join(["", *footnotes(table)]) + "\n")
     assert footnotes(table) == [
         "Failed: runs/fl: loss is not finite",
         "Measured on 2 cores of X; torch 2.13; commit abc; `ffds table 1a`.",
     ]
 
 
-def test_markdown(table):
-    text = markdown(table)
-    assert text.startswith("# Table 1a: every method on every dataset\n\nTable 1a, every")
-    assert "## CIFAR-100-LT, IF 100\n\n| method | n |" in text
-    assert "\n| --- | ---: | ---: | ---: | ---: | ---: |\n" in text
-    assert "\n| D-FFDS | 2 | 41.00 ± 1.41 | 43.46 | -2.46 | 42.00 ± 1.41 |\n" in text
-    assert "\n| FL | 0 | failed | 38.41 | — | — |\n" in text
-    assert "\n| D-FFDS | 0 | — | 58.82 | — | — |\n" in text
-    assert text.endswith("`ffds table 1a`.\n")
-
-
 def test_latex(table):
     lines = latex(table).splitlines()
     body = [line for line in lines if line.endswith(r"\\")]
     assert [line.count("&") for line in body] == [2] * (1 + 3 * 4)
-    assert r"D-FFDS & $41.00 \pm 1.41$ (2) & --- \\" in body
-    assert r"\quad paper & 43.46 & 58.82 \\" in body
-    assert r"\quad difference & $-2.46$ & --- \\" in body
-    assert r"\quad best on test & $42.00 \pm 1.41$ & --- \\" in body
+    assert body[-4:] == [
+        r"D-FFDS & $41.00 \pm 1.41$ (2) & --- \\",
+        r"\quad paper & 43.46 & 58.82 \\",
+        r"\quad difference & $-2.46$ & --- \\",
+        r"\quad best on test & $42.00 \pm 1.41$ & --- \\",
+    ]
     assert r"FL & failed & --- \\" in body
     printed = [line for line in lines if not line.startswith("%")]
     assert printed[:2] == [r"\begin{tabular}{lrr}", r"\toprule"]
@@ -109,29 +151,24 @@ def test_latex(table):
 def test_latex_takes_no_name_for_a_command(tmp_path):
     file = tmp_path / "my_50%_tail.yaml"
     file.write_text("name: my_tail\ndata: {name: digits}\n")
-    plan = planned_table("1a", columns=[str(file)], methods=["ce"])
-    lines = [line for line in latex(filled_table(plan, [])).splitlines() if not line.startswith("%")]
+    text = latex(filled(tmp_path, columns=[str(file)]))
+    lines = [line for line in text.splitlines() if not line.startswith("%")]
     assert any(r"my\_50\%\_tail" in line for line in lines)
     assert not re.search(r"(?<!\\)[_%#]", "\n".join(lines))
 
 
-def test_csv_is_the_records(table):
+def test_csv_has_the_records(table):
     lines = list(csv.DictReader(io.StringIO(table_csv(table))))
     assert len(lines) == len(cell_records(table)) == 6
     assert lines[2] == {
-        "table": "1a",
-        "protocol": "2-epochs",
-        "column": "CIFAR-100-LT, IF 100",
-        "row": "D-FFDS",
-        "n": "2",
-        "seeds": "0 1",
-        "accuracy_mean": "41.0",
-        "accuracy_std": "1.4142",
-        "paper": "43.46",
-        "difference": "-2.46",
-        "best_on_test_mean": "42.0",
-        "best_on_test_std": "1.4142",
-        "failed": "False",
+        **{"table": "1a", "protocol": "2-epochs", "column": "CIFAR-100-LT, IF 100", "row": "D-FFDS"},
+        **{"n": "2", "seeds": "0 1", "accuracy_mean": "41.0", "accuracy_std": "1.4142", "paper": "43.46"},
+        **{
+            "difference": "-2.46",
+            "best_on_test_mean": "42.0",
+            "best_on_test_std": "1.4142",
+            "failed": "False",
+        },
     }
     assert lines[0]["accuracy_mean"] == lines[0]["difference"] == ""
     assert lines[1]["failed"] == "True"
@@ -140,12 +177,11 @@ def test_csv_is_the_records(table):
 def test_all_forms_are_written(table, tmp_path):
     paths = write_table(table, tmp_path / "a" / "b")
     assert [path.name for path in paths] == ["table-1a.md", "table-1a.tex", "table-1a.csv"]
-    assert [path.read_text(encoding="utf-8") for path in paths] == [
-        *(markdown(table), latex(table), table_csv(table))
-    ]
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    assert texts == [markdown(table), latex(table), table_csv(table)]
 
 
-def test_runs(table):
+def test_rows_of_runs(table):
     header, *body = runs_rows(table.sources)
-    assert header[:5] == ["recipe", "method", "settings", "seed", "protocol"]
+    assert header == ["recipe", "method", "settings", "seed", "protocol", "last", "best", "tail"]
     assert body[1] == ["cifar100-lt-100", "d-ffds", "", "1", "2-epochs", "42.00", "43.00", "5.50"]
