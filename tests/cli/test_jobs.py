@@ -83,7 +83,7 @@ def test_devices_are_numbers(capsys):
     with pytest.raises(SystemExit) as end:
         main([*VERBS["compare"], "--devices", "cuda:0"])
     assert end.value.code == 2
-    assert "devices are whole numbers" in capsys.readouterr().err
+    assert "--devices: not whole numbers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from ffds.files import check_directory, csv_text, make_directory, write_text
 from ffds.jobs.jobs import ALONE, Jobs
 from ffds.jobs.several import train_all
 from ffds.recipes.load import override_texts, planned_recipe
-from ffds.recipes.schema import Recipe
 from ffds.reports.formatting import Spread, markdown_table, provenance
 from ffds.run_directory import Run
 
@@ -63,13 +62,21 @@ class Comparison:
         values = (flat_summary(run.summary).get(COLUMNS[column]) for run in self._finished(method))
         return Spread(tuple(value for value in values if value is not None), _DIGITS.get(column, 2))
 
-    def table(self, columns: Iterable[str] = COLUMNS) -> list[list[str]]:
+    def table(self, columns: Sequence[str] = tuple(COLUMNS)) -> list[list[str]]:
         """Header and one row a method, as text.
 
         Args:
             columns: titles of `COLUMNS`.
         """
-        return [["method", "n", *columns], *(self._row(method, columns) for method in self.runs)]
+        body = (
+            [
+                method,
+                str(len(self._finished(method))),
+                *(str(self.cell(method, column)) for column in columns),
+            ]
+            for method in self.runs
+        )
+        return [["method", "n", *columns], *body]
 
     def markdown(self) -> str:
         """The table in Markdown, with what was measured, which runs failed, and where they ran."""
@@ -98,12 +105,8 @@ class Comparison:
         write_text(directory / "compare.csv", self.csv())
 
     def _finished(self, method: str) -> list[Run]:
-        """The runs with a result; one of other images than are there now is done, and has none."""
+        """The runs with a result; a finished run on other images than are there now is among the failures."""
         return [run for run in self.runs[method] if run.done and run.path not in self.failures]
-
-    def _row(self, method: str, columns: Iterable[str]) -> list[str]:
-        finished = len(self._finished(method))
-        return [method, str(finished), *(str(self.cell(method, column)) for column in columns)]
 
 
 def _source(run: Run) -> tuple[str, str, str | None, str]:
@@ -143,9 +146,8 @@ def compare(
         InputError: a recipe cannot be resolved, or the jobs cannot be had; nothing has been trained then.
         Interrupted: SIGTERM or SIGINT; run it again to go on.
     """
-    texts = override_texts(overrides or {})
-    at_once = Jobs.asked(jobs, devices)
-    return compare_recipes(recipe, texts, methods, seeds, out=out, jobs=at_once, shown=shown)
+    texts, many = override_texts(overrides or {}), Jobs.asked(jobs, devices)
+    return compare_recipes(recipe, texts, methods, seeds, out=out, jobs=many, shown=shown)
 
 
 def compare_recipes(
@@ -158,21 +160,18 @@ def compare_recipes(
     jobs: Jobs = ALONE,
     shown: bool = True,
 ) -> Comparison:
-    """As `compare`, with overrides as they stand on a command line."""
+    """As `compare`, with overrides as typed on a command line."""
     if not methods or not seeds:
         raise InputError("a comparison needs at least one method and one seed")
-    plan = {method: _recipes(recipe, overrides, method, seeds) for method in dict.fromkeys(methods)}
-    wanted = [one for recipes in plan.values() for one in recipes]
-    first = wanted[0]
-    check_directory(Path(out) / first.name, "--out DIR")
-    failures = train_all(wanted, out=out, shown=shown, jobs=jobs)
+    plan = {
+        method: [planned_recipe(recipe, overrides, method=method, seed=seed) for seed in dict.fromkeys(seeds)]
+        for method in dict.fromkeys(methods)
+    }
+    needed = [one for recipes in plan.values() for one in recipes]
+    name, title = needed[0].name, titled(needed[0].data.name, needed[0].name)
+    check_directory(Path(out) / name, "--out DIR")
+    failures = train_all(needed, out=out, shown=shown, jobs=jobs)
     runs = {method: tuple(Run.of(one, out) for one in recipes) for method, recipes in plan.items()}
-    comparison = Comparison(
-        first.name, titled(first.data.name, first.name), tuple(dict.fromkeys(seeds)), runs, failures
-    )
-    comparison.write(Path(out) / first.name)
+    comparison = Comparison(name, title, tuple(dict.fromkeys(seeds)), runs, failures)
+    comparison.write(Path(out) / name)
     return comparison
-
-
-def _recipes(recipe: str, overrides: Sequence[str], method: str, seeds: Sequence[int]) -> tuple[Recipe, ...]:
-    return tuple(planned_recipe(recipe, overrides, method=method, seed=seed) for seed in dict.fromkeys(seeds))

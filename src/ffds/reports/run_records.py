@@ -27,7 +27,6 @@ __all__ = [
     "RunRecord",
     "changed_settings",
     "deciding_settings",
-    "finished_runs",
     "identity",
     "protocol",
     "read_csv",
@@ -98,6 +97,7 @@ def protocol(recipe: Recipe) -> str:
 
 
 def _usual(recipe: Recipe) -> Recipe:
+    """The shipped recipe for the same method; of a recipe that is not shipped, the defaults."""
     return _shipped_or_defaults(recipe.name, recipe.method.name, recipe.data.name)
 
 
@@ -113,22 +113,15 @@ class RunRecord:
     """One finished run, in the columns of ``runs.csv``; accuracies in percent.
 
     Attributes:
-        recipe: name of the recipe.
-        method: name of the method.
         settings: ``key=value`` of each changed setting, separated by ``; ``.
-        seed: `trainer.seed`.
         protocol: ``full``, or for example ``40-epochs``.
-        epochs: length of the run.
         accuracy_last: on the test set, after the last epoch.
         best_on_test: highest test accuracy of an epoch, chosen on the test set.
         best_epoch: the epoch that had it, counted from 1.
         measures: the other measures that ``runs.csv`` shows, after the last epoch; each has its own column.
         train_accuracy: during the last epoch, on the augmented training images.
         seconds: wall time of the run.
-        hardware: where it ran.
-        torch: version of torch.
         commit: of this package, ``unknown`` for an installed one.
-        command: the command line.
     """
 
     recipe: str
@@ -166,9 +159,14 @@ class RunRecord:
 
 
 MEASURES = tuple(measure.name for measure in measures_in("runs") if measure.name != "accuracy")
-COLUMNS = tuple(
-    name for field in fields(RunRecord) for name in (MEASURES if field.name == "measures" else [field.name])
-)
+_KINDS = {
+    name: kind
+    for field in fields(RunRecord)
+    for name, kind in (
+        dict.fromkeys(MEASURES, "float | None") if field.name == "measures" else {field.name: str(field.type)}
+    ).items()
+}
+COLUMNS = tuple(_KINDS)
 """The columns of ``runs.csv``."""
 
 _PARSE: dict[str, Callable[[str], Any]] = {
@@ -178,7 +176,7 @@ _PARSE: dict[str, Callable[[str], Any]] = {
     "int | None": lambda text: int(text) if text else None,
     "float | None": lambda text: float(text) if text else None,
 }
-"""By the type of a field: from text to value."""
+"""From the text of a field to its value, by type."""
 
 
 def run_record(run: Run) -> RunRecord:
@@ -208,17 +206,16 @@ def run_record(run: Run) -> RunRecord:
     )
 
 
-def finished_runs(out: str | Path) -> list[Run]:
-    """Every finished run below a directory, sorted by path."""
-    places = (file.parent for file in sorted(Path(out).rglob("summary.json")))
-    return [Run(place) for place in places if (place / "recipe.yaml").is_file()]
-
-
 def readable_runs(out: str | Path) -> Iterator[tuple[Run, RunRecord]]:
-    """All finished runs below a directory with their records; those that cannot be read are reported."""
-    for run in finished_runs(out):
+    """All finished runs below a directory with their records, sorted by path.
+
+    A run that cannot be read is reported on standard error and left out.
+    """
+    for file in sorted(Path(out).rglob("summary.json")):
+        run = Run(file.parent)
         try:
-            yield run, run_record(run)
+            if (run.path / "recipe.yaml").is_file():
+                yield run, run_record(run)
         except InputError as error:
             print(f"warning: run {run.path} is left out: {error}", file=sys.stderr)
 
@@ -251,16 +248,11 @@ def read_csv(path: str | Path) -> list[RunRecord]:
 
 
 def _parsed(row: Mapping[str, str | None], where: str) -> RunRecord:
-    def value(name: str, kind: str) -> Any:
+    values: dict[str, Any] = {}
+    for name, kind in _KINDS.items():
         text = row.get(name) or ""
         try:
-            return _PARSE[kind](text)
+            values[name] = _PARSE[kind](text)
         except ValueError as error:
             raise InputError(f"{name} is not a number", where=where, got=repr(text)) from error
-
-    own = {
-        field.name: value(field.name, str(field.type))
-        for field in fields(RunRecord)
-        if field.name != "measures"
-    }
-    return RunRecord(**own, measures={name: value(name, "float | None") for name in MEASURES})
+    return RunRecord(measures={name: values.pop(name) for name in MEASURES}, **values)
