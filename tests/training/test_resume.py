@@ -9,12 +9,11 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 from torch import nn
 
-import ffds.training.train as training
 from ffds.errors import Interrupted
 from ffds.methods.registry import METHODS
+from ffds.methods.reweighting import Custom
 from ffds.run_directory import Run
 from ffds.training.phases import phases
-from ffds.training.train import train, train_recipe
 from tests.training import tiny
 
 CASES = {method: (method, ()) for method in METHODS} | {
@@ -29,12 +28,11 @@ CASES = {method: (method, ()) for method in METHODS} | {
 }
 
 
-def go_on_until_done(recipe, out, polls, patch, loss=None):
+def go_on_until_done(recipe, out, polls, **given):
     """Sessions of a few polls each; the number of sessions that were stopped."""
-    tiny.stop_after(patch, polls)
     for stopped in range(100):
         try:
-            train_recipe(recipe, out=out, loss=loss, shown=False)
+            tiny.train(recipe, out, polls=polls, **given)
         except Interrupted:
             continue
         return stopped
@@ -42,63 +40,46 @@ def go_on_until_done(recipe, out, polls, patch, loss=None):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_stopped_at_every_third_poll(case, tmp_path, monkeypatch):
+def test_stopped_at_every_third_poll(case, tmp_path):
     method, overrides = CASES[case]
-    tiny.use(monkeypatch, tiny.dataset(validation=case == "ce, nesterov"))
+    images = tiny.dataset(validation=case == "ce, nesterov")
     recipe = tiny.recipe(*overrides, method=method)
-    whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
-    stopped = go_on_until_done(recipe, tmp_path / "parts", 3, monkeypatch)
-    assert stopped >= tiny.EPOCHS
+    whole = tiny.train(recipe, tmp_path / "whole", images=images)
+    assert go_on_until_done(recipe, tmp_path / "parts", 3, images=images) >= tiny.EPOCHS
     assert tiny.trace(Run.of(recipe, tmp_path / "parts")) == tiny.trace(whole)
 
 
 @pytest.mark.parametrize("polls", range(1, tiny.EPOCHS * tiny.POLLS + 1))
-def test_stopped_once_anywhere(polls, tmp_path, monkeypatch, d_ffds):
+def test_stopped_once_anywhere(polls, tmp_path, d_ffds):
     recipe, whole = d_ffds
-    tiny.use(monkeypatch)
-    tiny.stop_after(monkeypatch, polls)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        train_recipe(recipe, out=tmp_path, shown=False)
+        tiny.train(recipe, tmp_path, polls=polls)
     run = Run.of(recipe, tmp_path)
     assert not run.done
     epochs, steps = divmod(polls - 1, tiny.POLLS)
     name = f"epoch-{epochs:04d}-step-{min(steps + 1, tiny.STEPS):05d}"
-    assert sorted(path.name for path in run.checkpoints.iterdir())[-1] == name
-    monkeypatch.undo()
-    tiny.use(monkeypatch)
-    train_recipe(recipe, out=tmp_path, shown=False)
+    newest = sorted(run.checkpoints.iterdir())[-1]
+    assert newest.name == name
+    if epochs == phases(recipe, tiny.COUNTS)[0].stop - 1 and steps == 1:
+        kept = load_file(newest / "loss.safetensors")
+        assert kept["rank0.observed.counts"].sum() == kept["rank0.epoch.total"].sum() == 64
+        assert kept["rank0.1.group_means"].isnan().all()
+        momentum = load_file(newest / "optimizer.safetensors")
+        assert momentum
+        assert all(tensor.abs().sum() > 0 for tensor in momentum.values())
+    torch.manual_seed(polls)  # the caller's random numbers decide nothing
+    tiny.train(recipe, tmp_path)
     assert tiny.trace(run) == tiny.trace(whole)
 
 
-def test_a_stop_in_the_observed_epoch_keeps_what_was_observed(tmp_path, monkeypatch):
-    recipe = tiny.recipe()
-    observed = phases(recipe, tiny.COUNTS)[0].stop - 1
-    tiny.use(monkeypatch)
-    tiny.stop_after(monkeypatch, observed * tiny.POLLS + 2)
-    with pytest.raises(Interrupted):
-        train_recipe(recipe, out=tmp_path, shown=False)
-    newest = Run.of(recipe, tmp_path).checkpoints / f"epoch-{observed:04d}-step-00002"
-    kept = load_file(newest / "loss.safetensors")
-    assert kept["rank0.observed.counts"].sum() == 64
-    assert kept["rank0.epoch.total"].sum() == 64
-    assert kept["rank0.1.group_means"].isnan().all()
-    momentum = load_file(newest / "optimizer.safetensors")
-    assert momentum
-    assert all(tensor.abs().sum() > 0 for tensor in momentum.values())
-
-
-def test_resuming_does_not_hang_on_what_the_caller_did(tmp_path, monkeypatch, d_ffds):
+@pytest.mark.parametrize("every", [1, 3])
+def test_up_to_an_epoch_and_on(every, tmp_path, d_ffds):
     recipe, whole = d_ffds
-    tiny.use(monkeypatch)
-    for polls in (6, 3, 100):
-        torch.manual_seed(polls)
-        torch.rand(polls)
-        tiny.stop_after(monkeypatch, polls)
-        try:
-            run = train_recipe(recipe, out=tmp_path, shown=False)
-        except Interrupted:
-            continue
-    assert tiny.trace(run) == tiny.trace(whole)
+    recipe = tiny.recipe(f"trainer.checkpoint_every={every}")
+    run = tiny.train(recipe, tmp_path, until=2)
+    assert not run.done
+    assert sorted(path.name for path in run.checkpoints.iterdir())[-1] == "epoch-0002"
+    assert tiny.trace(tiny.train(recipe, tmp_path)) == tiny.trace(whole)
 
 
 class Noisy(nn.Module):
@@ -122,22 +103,16 @@ class Noisy(nn.Module):
 
 
 @pytest.mark.parametrize("polls", [2, 3, 5])
-def test_a_loss_of_your_own(polls, tmp_path, monkeypatch):
-    tiny.use(monkeypatch)
-    overrides = dict(text.split("=") for text in tiny.SETTINGS) | {"schedule.epochs": 3}
-    overrides["trainer.batch_size"] = 32
-    loss = Noisy()
-    given = {"overrides": overrides, "loss": loss, "shown": False}
-    whole = train("digits", out=tmp_path / "whole", **given)
-    tiny.stop_after(monkeypatch, polls)
+def test_a_loss_of_your_own(polls, tmp_path):
+    recipe = tiny.recipe("schedule.epochs=3", method="ce").model_copy(update={"method": Custom(loss="noisy")})
+    whole = tiny.train(recipe, tmp_path / "whole", loss=Noisy())
     for _ in range(20):
         try:
-            parts = train("digits", out=tmp_path / "parts", **given)
+            parts = tiny.train(recipe, tmp_path / "parts", polls=polls, loss=Noisy())
             break
         except Interrupted:
             continue
     assert tiny.trace(parts) == tiny.trace(whole)
-    assert loss.level == 1, "the caller's own loss is not the one that is trained"
 
 
 def with_loss_scaler(trainer):
@@ -149,11 +124,10 @@ def with_loss_scaler(trainer):
 
 
 def test_half_precision_with_its_loss_scale(tmp_path, monkeypatch):
-    tiny.use(monkeypatch)
-    monkeypatch.setattr(training, "launch_fabric", with_loss_scaler)
+    monkeypatch.setattr("ffds.training.train.launch_fabric", with_loss_scaler)
     recipe = tiny.recipe("trainer.precision=16", "schedule.epochs=2")
-    whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
-    go_on_until_done(recipe, tmp_path / "parts", 2, monkeypatch)
+    whole = tiny.train(recipe, tmp_path / "whole")
+    go_on_until_done(recipe, tmp_path / "parts", 2)
     parts = Run.of(recipe, tmp_path / "parts")
     assert tiny.trace(parts) == tiny.trace(whole)
     scales = [
@@ -166,21 +140,18 @@ def test_half_precision_with_its_loss_scale(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
-def test_on_a_gpu(precision, tmp_path, monkeypatch):
-    tiny.use(monkeypatch)
+def test_on_a_gpu(precision, tmp_path):
     recipe = tiny.recipe(
         f"trainer.precision={precision}", "trainer.accelerator=cuda", "trainer.deterministic=true"
     )
-    whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
-    go_on_until_done(recipe, tmp_path / "parts", 2, monkeypatch)
+    whole = tiny.train(recipe, tmp_path / "whole")
+    go_on_until_done(recipe, tmp_path / "parts", 2)
     assert tiny.trace(Run.of(recipe, tmp_path / "parts")) == tiny.trace(whole)
 
 
-def test_half_precision_on_a_cpu_runs_as_bfloat16(tmp_path, monkeypatch):
-    tiny.use(monkeypatch)
+@pytest.mark.filterwarnings("ignore:.*fp16 is not supported on CPU")
+def test_half_precision_on_a_cpu_runs_as_bfloat16(tmp_path):
     recipe = tiny.recipe("trainer.precision=16", "trainer.accelerator=cpu", "schedule.epochs=2")
-    with pytest.warns(UserWarning, match="fp16 is not supported on CPU"):
-        whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
-    with pytest.warns(UserWarning, match="fp16 is not supported on CPU"):
-        go_on_until_done(recipe, tmp_path / "parts", 3, monkeypatch)
+    whole = tiny.train(recipe, tmp_path / "whole")
+    go_on_until_done(recipe, tmp_path / "parts", 3)
     assert tiny.trace(Run.of(recipe, tmp_path / "parts")) == tiny.trace(whole)

@@ -1,15 +1,36 @@
-"""All of a run's state goes into a checkpoint, and comes back out of it."""
+"""All of a run's state goes into a checkpoint and comes back; several processes do what one would do."""
 
+import errno
 import json
 import math
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import nn
 
-from ffds.errors import InputError
+from ffds.cli import main
+from ffds.errors import FfdsError, InputError
+from ffds.methods.reweighting import Custom
+from ffds.models.build import Classifier
+from ffds.models.heads import LinearHead
+from ffds.recipes.load import load_recipe
+from ffds.run_directory import Run
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.checkpoint import Checkpoint, Checkpoints
-from ffds.training.state import Reached
-from tests.training import tiny
+from ffds.training.state import Reached, any_rank, average_buffers, gather_ranks, sum_over_ranks
+from ffds.training.step import TrainStep
+from tests.training import processes, tiny
+
+ON_CPU = "trainer.accelerator=cpu"
+NEVER = 1000
 
 
 @pytest.mark.parametrize(
@@ -102,3 +123,253 @@ def test_running_counts_begin_anew(tmp_path):
     assert not state.accuracy.correct.any()
     assert state.loss_sum == 0
     assert state.observed.counts.sum() == 64, "what is observed counts for itself"
+
+
+# Several processes
+
+
+def end(group):
+    return [processes.exit_code(process) for process in group]
+
+
+def agree(rank, out):
+    fabric = launch_fabric(tiny.recipe(ON_CPU).trainer)
+    mean, total = torch.tensor([1.0, 2.0]) * (rank + 1), torch.tensor([3 + rank])
+    sum_over_ranks(fabric, mean, total)
+    norm = nn.BatchNorm1d(1)
+    norm.running_mean.fill_(rank)
+    norm.num_batches_tracked.fill_(5 + rank)
+    average_buffers(fabric, norm)
+    tensors = gather_ranks(fabric, {"a": torch.tensor(float(rank)), "b.c": torch.tensor([[rank, 7]])})
+    found = {
+        "any": [any_rank(fabric, flag) for flag in (False, rank == 0, rank == 1, True)],
+        "sums": [mean.tolist(), total.tolist()],
+        "buffers": [norm.running_mean.item(), norm.num_batches_tracked.item()],
+        "gathered": {name: tensor.tolist() for name, tensor in tensors.items()},
+    }
+    (out / f"{rank}.json").write_text(json.dumps(found))
+
+
+def test_collectives(tmp_path):
+    assert end(processes.ranks(agree, tmp_path, log=tmp_path / "log")) == [0, 0]
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == {
+            "any": [False, True, True, True],
+            "sums": [[3.0, 6.0], [7]],
+            "buffers": [0.5, 5 + rank],
+            "gathered": {"rank0.a": 0.0, "rank1.a": 1.0, "rank0.b.c": [[0, 7]], "rank1.b.c": [[1, 7]]},
+        }
+    agree(0, tmp_path)
+    alone = json.loads((tmp_path / "0.json").read_text())
+    assert alone["any"] == [False, True, False, True]
+    assert alone["sums"] == [[1.0, 2.0], [3]]
+    assert alone["buffers"] == [0, 5]
+    assert alone["gathered"] == {"rank0.a": 0.0, "rank0.b.c": [[0, 7]]}
+
+
+def without_batch_norm(model, *, num_classes, **_):
+    """A network whose gradient is a mean over images, so that shares add up."""
+    generator = torch.Generator().manual_seed(5)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU())
+    network = Classifier(backbone, LinearHead(24, num_classes))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) / 5)
+    return network
+
+
+def train_plain(_rank, out, method, batch_size, lr, *settings):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffds.training.state.build_model", without_batch_norm)
+        settings = (ON_CPU, f"trainer.batch_size={batch_size}", f"optimizer.lr={lr}", *settings)
+        tiny.train(tiny.recipe(*settings, method=method), out)
+
+
+@pytest.mark.parametrize(
+    ("method", "batch_size", "lr", "sampler"),
+    [
+        ("d-ffds", 33, 0.05, "instance-balanced"),
+        ("ib", 5, 0.001, "instance-balanced"),
+        ("ldam-drw", 13, 0.05, "instance-balanced"),
+        ("ce", 7, 0.05, "class-balanced"),
+    ],
+)
+def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, sampler, tmp_path):
+    asked = (method, batch_size, lr, f"method.sampler={sampler}")
+    train_plain(0, tmp_path / "one", *asked)
+    group = processes.ranks(train_plain, tmp_path / "two", *asked, log=tmp_path / "log")
+    assert end(group) == [0, 0], (tmp_path / "log-rank0").read_text()
+    (one,), (two,) = (list((tmp_path / name).glob("digits/*/*")) for name in ("one", "two"))
+    last = f"checkpoints/epoch-{tiny.EPOCHS:04d}"
+    ours, theirs = (load_file(path / last / "model.safetensors") for path in (one, two))
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, rtol=1e-4, atol=1e-5)
+    for mine, other in zip(Run(one).metrics, Run(two).metrics, strict=True):
+        assert other["train"]["loss"] == pytest.approx(mine["train"]["loss"], rel=1e-4)
+        assert other["train"]["accuracy"] == pytest.approx(mine["train"]["accuracy"], abs=1.1)
+    table = pq.read_table(two / "predictions.parquet")
+    assert table["index"].to_pylist() == list(range(40))
+    expected = pq.read_table(one / "predictions.parquet")["label_probability"].to_pylist()
+    assert table["label_probability"].to_pylist() == pytest.approx(expected, abs=1e-4)
+    if method == "d-ffds":
+        losses = load_file(two / last / "loss.safetensors")
+        alone = load_file(one / last / "loss.safetensors")["rank0.1.group_means"]
+        assert torch.equal(losses["rank0.1.group_means"], losses["rank1.1.group_means"])
+        torch.testing.assert_close(losses["rank0.1.group_means"], alone, rtol=1e-4, atol=0)
+        assert losses["rank0.epoch.total"].sum() == 0
+
+
+# Ending together
+
+
+def train_stopping_one(rank, out, polls):
+    """Only the second rank is asked to stop."""
+    try:
+        tiny.train(tiny.recipe(ON_CPU), out, polls=polls if rank == 1 else NEVER)
+    except FfdsError as error:
+        print(error, flush=True)
+        return error.exit_code
+    return 0
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    out = tmp_path_factory.mktemp("two-ranks")
+    assert end(processes.ranks(train_stopping_one, out, NEVER, log=out / "log")) == [0, 0]
+    return Run.of(tiny.recipe(ON_CPU), out)
+
+
+@pytest.mark.parametrize(
+    ("polls", "place"),
+    [
+        (2, "epoch-0000-step-00002"),
+        (tiny.STEPS, "epoch-0000-step-00003"),
+        (2 * tiny.STEPS + 1, "epoch-0002-step-00001"),
+    ],
+)
+def test_a_signal_to_one_rank_stops_all_and_all_go_on(polls, place, tmp_path, two_ranks):
+    group = processes.ranks(train_stopping_one, tmp_path, polls, log=tmp_path / "log")
+    assert end(group) == [75, 75], (tmp_path / "log-rank0").read_text()
+    assert "a signal to another rank" in (tmp_path / "log-rank0").read_text()
+    assert "SIGTERM" in (tmp_path / "log-rank1").read_text()
+    run = Run.of(tiny.recipe(ON_CPU), tmp_path)
+    assert sorted(path.name for path in run.checkpoints.iterdir())[-1] == place
+    alone = processes.forked(train_stopping_one, 0, tmp_path, NEVER, log=tmp_path / "alone")
+    assert processes.exit_code(alone) == 2, "within an epoch"
+    said = (tmp_path / "alone").read_text()
+    assert "another number of processes" in said
+    assert "got:     1" in said
+    assert "allowed: 2" in said
+    assert end(processes.ranks(train_stopping_one, tmp_path, NEVER, log=tmp_path / "log")) == [0, 0]
+    assert tiny.trace(run) == tiny.trace(two_ranks)
+
+
+def test_after_an_epoch_another_number_of_ranks_goes_on(tmp_path):
+    alone = processes.forked(train_stopping_one, 1, tmp_path, 2 * tiny.POLLS, log=tmp_path / "alone")
+    assert processes.exit_code(alone) == 75
+    run = Run.of(tiny.recipe(ON_CPU), tmp_path)
+    for unfinished in run.checkpoints.glob("*-step-*"):
+        shutil.rmtree(unfinished)
+    assert end(processes.ranks(train_stopping_one, tmp_path, NEVER, log=tmp_path / "log")) == [0, 0]
+    assert [line["epoch"] for line in run.metrics] == list(range(1, tiny.EPOCHS + 1))
+
+
+def command(_rank, arguments):
+    return main(arguments)
+
+
+def test_sigterm_to_one_rank(tmp_path):
+    settings = (*tiny.SETTINGS, "schedule.epochs=500", ON_CPU)
+    arguments = ["train", "digits", *settings, "--out", str(tmp_path)]
+    group = processes.ranks(command, arguments, log=tmp_path / "log")
+    run = Run.of(load_recipe("digits", settings).recipe, tmp_path)
+    processes.wait_for((run.checkpoints / "epoch-0002").exists, group[0])
+    os.kill(group[1].pid, signal.SIGTERM)
+    assert end(group) == [75, 0], "the exit code is that of the first rank"
+    assert len(list(run.checkpoints.iterdir())) == 2
+    assert not run.done
+
+
+class NotFiniteOnOne(nn.CrossEntropyLoss):
+    def forward(self, logits, target):
+        loss = super().forward(logits, target)
+        return loss * float("nan") if dist.get_rank() == 1 else loss
+
+
+def train_into_not_finite(_rank, out):
+    recipe = tiny.recipe(ON_CPU).model_copy(update={"method": Custom(loss="own")})
+    try:
+        tiny.train(recipe, out, loss=NotFiniteOnOne())
+    except FfdsError as error:
+        return error.exit_code
+
+
+def test_not_finite_on_one_rank_stops_all(tmp_path):
+    assert end(processes.ranks(train_into_not_finite, tmp_path, log=tmp_path / "log")) == [3, 3]
+    (run,) = tmp_path.glob("digits/custom/*")
+    own = json.loads((run / "diagnosis-rank1.json").read_text())
+    other = json.loads((run / "diagnosis.json").read_text())
+    assert own["loss"] == "nan"
+    assert other["loss"] != "nan"
+    assert not set(own["samples"]) & set(other["samples"])
+
+
+def train_on_a_full_disk(rank, out):
+    fsync = os.fsync
+
+    def full(descriptor):
+        if ".tmp/" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        return train_stopping_one(rank, out, NEVER)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names a descriptor by /proc")
+def test_a_disk_full_on_the_first_rank_ends_all(tmp_path):
+    assert end(processes.ranks(train_on_a_full_disk, tmp_path, log=tmp_path / "log")) == [1, 1]
+    assert "disk full while saving a checkpoint" in (tmp_path / "log-rank0").read_text()
+    assert "the first rank could not save" in (tmp_path / "log-rank1").read_text()
+
+
+def train_until_one_dies(rank, out):
+    def die(self, *arguments, **how):
+        if rank == 1 and self.state.reached.epoch == 1:
+            processes.kill_self()
+        return original(self, *arguments, **how)
+
+    original = TrainStep.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", die)
+        return train_stopping_one(rank, out, NEVER)
+
+
+def test_a_rank_that_dies_ends_the_others_and_all_go_on(tmp_path, two_ranks):
+    first, second = end(processes.ranks(train_until_one_dies, tmp_path, log=tmp_path / "log"))
+    assert second == -signal.SIGKILL
+    assert first not in (0, None)
+    assert end(processes.ranks(train_stopping_one, tmp_path, NEVER, log=tmp_path / "log")) == [0, 0]
+    assert tiny.trace(Run.of(tiny.recipe(ON_CPU), tmp_path)) == tiny.trace(two_ranks)
+
+
+@pytest.mark.parametrize("launcher", ["trainer.devices", "torchrun"])
+def test_a_launched_command(launcher, tmp_path):
+    devices = ("trainer.devices=2",) if launcher == "trainer.devices" else ()
+    settings = ("model.name=resnet20", "schedule.epochs=2", ON_CPU, *devices)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    prefix = torchrun if launcher == "torchrun" else ()
+    arguments = ("-m", "ffds", "train", "digits", *settings, "--out", str(tmp_path / "runs"))
+    process = processes.started(sys.executable, *prefix, *arguments, log=tmp_path / "log")
+    assert processes.exit_code(process) == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text().count("accuracy, last epoch") == 1, "one table, not one a rank"
+    run = Run.of(load_recipe("digits", settings).recipe, tmp_path / "runs")
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    assert pq.read_table(run.predictions)["index"].to_pylist() == list(range(500))
+    assert len(list(run.checkpoints.iterdir())) == 2
+    before = (run.path / "summary.json").stat().st_mtime_ns
+    again = processes.forked(main, list(arguments[2:]), log=tmp_path / "again")
+    assert processes.exit_code(again) == 0
+    assert "already done" in (tmp_path / "again").read_text()
+    assert (run.path / "summary.json").stat().st_mtime_ns == before

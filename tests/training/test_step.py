@@ -1,24 +1,222 @@
-"""One training step: it never waits for the device."""
+"""A step never waits for the device; one that is not finite changes no weight and stops the run."""
+
+import json
+import math
+from typing import NamedTuple
 
 import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+from torch import nn
 
+from ffds.cli import main
+from ffds.data.loader import Batch
+from ffds.errors import NonFiniteLossError
+from ffds.losses import FFDSLoss
 from ffds.methods.registry import METHODS
+from ffds.methods.reweighting import Custom
+from ffds.models.build import Classifier
+from ffds.recipes.load import load_recipe
+from ffds.run_directory import Run
+from ffds.training.step import NanGuard, diagnosis
 from tests.host_sync import NoHostSync
 from tests.training import tiny
+from tests.training.test_resume import with_loss_scaler
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_step_waits_for_the_device(method, tmp_path):
-    """From the batch to the update, in the first epoch and in the last, whatever is observed."""
+    """From the batch to the update, in the first phase and in the last, whatever is observed."""
     loop = tiny.loop(tmp_path, tiny.recipe(method=method))
-    for epoch in (0, tiny.EPOCHS - 1):
+    for epoch, phase in ((0, loop.phases[0]), (tiny.EPOCHS - 1, loop.phases[-1])):
         loop.reached.epoch = epoch
-        for batch in loop.batches.epoch(epoch, tiny.STEPS - 2):
-            with NoHostSync():
-                loop.step(loop._phase, batch, observed=True)
+        with NoHostSync():
+            batches = list(loop.batches.epoch(epoch))
+        assert len(batches) == tiny.STEPS
+        with NoHostSync():
+            loop.step(phase, batches[-1], observed=True)
 
 
-def test_no_batch_waits_for_the_device(tmp_path):
-    loop = tiny.loop(tmp_path, tiny.recipe())
-    with NoHostSync():
-        assert len(list(loop.batches.epoch(1))) == tiny.STEPS
+# The guard
+
+
+class Guarded(NamedTuple):
+    """A network with gradients, its optimizer, and the guard over both."""
+
+    network: nn.Module
+    optimizer: torch.optim.SGD
+    guard: NanGuard
+
+    def step(self, number, loss=1.0):
+        self.guard.check(torch.tensor(number), torch.tensor(loss))
+        self.optimizer.step()
+
+
+def guarded(*, gradients=True, backward=True):
+    network = nn.Linear(3, 2)
+    if backward:
+        network(torch.ones(1, 3)).sum().backward()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=True)
+    guard = NanGuard(Fabric(accelerator="cpu"), network, optimizer, gradients=gradients)
+    return Guarded(network, optimizer, guard)
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0, 3e38])
+def test_finite(value):
+    one = guarded()
+    before = one.network.weight.clone()
+    one.step(3, value)
+    assert one.guard.first_non_finite() is None
+    assert torch.allclose(one.network.weight, before - 0.1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_not_finite(value):
+    for gradients, in_gradient in ((True, 0), (False, None)):
+        one = guarded(gradients=gradients)
+        one.step(3, value)
+        assert one.guard.first_non_finite() == one.guard.first_non_finite(wait=True) == 3
+        one = guarded(gradients=gradients)
+        one.network.bias.grad[1] = value
+        one.step(0)
+        assert one.guard.first_non_finite() == in_gradient
+
+
+def test_no_weight_changes_from_the_first_such_step_on():
+    """The host may learn of it some steps later, and goes back to the first."""
+    one = guarded()
+    one.step(4)
+    before = [parameter.clone() for parameter in one.network.parameters()]
+    for number, loss in [(5, math.nan), (6, 1.0), (7, math.inf), (8, 1.0)]:
+        one.step(number, loss)
+    assert one.guard.first_non_finite() == 5
+    assert all(map(torch.equal, one.network.parameters(), before))
+
+
+def test_parameters_without_a_gradient_do_not_count():
+    one = guarded(backward=False)
+    one.step(0)
+    assert one.guard.first_non_finite() is None
+
+
+def test_diagnosis_names_what_is_broken():
+    network = Classifier(nn.Flatten(), nn.Linear(4, 3))
+    images = torch.zeros(4, 1, 2, 2)
+    images[2, 0, 0, 0] = math.inf
+    batch = Batch(images, torch.tensor([0, 2, 2, 0]), torch.tensor([11, 12, 13, 14]), 4)
+    logits = torch.tensor([[0.0, 0, 0], [0, 0, math.log(2)], [math.nan, 0, 0], [0, 0, 0]])
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    network.head.bias.grad[0] = math.nan
+    with torch.no_grad():
+        network.head.weight[0, 0] = math.inf
+    found = diagnosis(batch, logits, torch.tensor(math.nan), network)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    per_class = found.pop("cross_entropy_per_class")
+    assert found == {
+        "loss": "nan",
+        "samples": [11, 12, 13, 14],
+        "samples_not_finite": [13],
+        "images_not_finite": [13],
+        "parameters_not_finite": ["head.weight"],
+        "gradients_not_finite": ["head.bias"],
+    }
+    assert float(per_class["0"]) == pytest.approx(math.log(3))
+    assert per_class["2"] == "nan"
+    assert per_class.keys() == {"0", "2"}
+
+
+# In a run
+
+
+class Broken(nn.Module):
+    """Cross-entropy up to a call, then what `how` says."""
+
+    def __init__(self, how, at):
+        super().__init__()
+        self.how, self.at, self.calls = how, at, 0
+
+    def forward(self, logits, target):
+        self.calls += 1
+        loss = nn.functional.cross_entropy(logits, target)
+        if self.calls < self.at:
+            return loss
+        if self.how == "gradient":
+            # sqrt has an infinite slope at 0: times 0 that is NaN, in the gradient alone.
+            return loss + (logits.sum() * 0).sqrt()
+        return loss * float(self.how)
+
+
+def own(*overrides):
+    return tiny.recipe(*overrides, method="ce").model_copy(update={"method": Custom(loss="broken")})
+
+
+@pytest.mark.parametrize(
+    ("how", "precision"),
+    [("nan", "32"), ("inf", "32"), ("-inf", "32"), ("gradient", "32"), ("gradient", "bf16")],
+)
+def test_a_run_stops_before_the_step(how, precision, tmp_path):
+    """In step 2 of epoch 2: the weights are those after step 1, the checkpoint that of epoch 1."""
+    recipe = own(f"trainer.precision={precision}")
+    good = tiny.loop(tmp_path / "good", recipe, loss=Broken("nan", 10**9), polls=tiny.POLLS + 1)
+    with pytest.raises(Exception, match="SIGTERM"):
+        good.train()
+    loop = tiny.loop(tmp_path / "bad", recipe, loss=Broken(how, tiny.STEPS + 2))
+    place = r"not finite in epoch 2, step 2 \(custom, lr 0.1\)"
+    with pytest.raises(NonFiniteLossError, match=place) as caught:
+        loop.train()
+    ours, theirs = good.state.model.named_parameters(), loop.state.model.parameters()
+    for (name, weight), other in zip(ours, theirs, strict=True):
+        assert torch.equal(weight, other), name
+    assert [path.name for path in loop.run.checkpoints.iterdir()] == ["epoch-0001"]
+    file = loop.run.path / "diagnosis.json"
+    assert caught.value.diagnosis == file
+    assert str(file) in str(caught.value)
+    found = json.loads(file.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    expected = [batch.indices.tolist() for batch in loop.batches.epoch(1)][1]
+    assert (found["epoch"], found["step"], found["phase"], found["lr"]) == (2, 2, "custom", 0.1)
+    assert found["samples"] == expected
+    labels = {str(loop.dataset.train.labels[row]) for row in expected}
+    assert found["cross_entropy_per_class"].keys() == labels
+    assert math.isfinite(float(found["loss"])) == (how == "gradient")
+    assert found["gradients_not_finite"]
+    assert not found["parameters_not_finite"]
+
+
+def test_the_loss_scaler_may_meet_infinite_gradients(tmp_path, monkeypatch):
+    """In half precision such steps are skipped, but a loss that is not finite stops the run too."""
+    monkeypatch.setattr("tests.training.tiny.launch_fabric", with_loss_scaler)
+    recipe = own("trainer.precision=16", "schedule.epochs=1")
+    loop = tiny.loop(tmp_path / "gradient", recipe, loss=Broken("gradient", 3))
+    before = loop.fabric.strategy.precision.scaler.get_scale()
+    loop.train()
+    assert loop.fabric.strategy.precision.scaler.get_scale() < before * 2
+    assert all(weight.isfinite().all() for weight in loop.state.model.parameters())
+    with pytest.raises(NonFiniteLossError):
+        tiny.loop(tmp_path / "loss", recipe, loss=Broken("nan", 3)).train()
+
+
+def test_a_run_that_diverges_for_real(tmp_path, capsys):
+    settings = [*tiny.SETTINGS, "optimizer.lr=1e30", "method=ce"]
+    assert main(["train", "digits", *settings, "--out", str(tmp_path)]) == 3
+    said = capsys.readouterr().err
+    run = Run.of(load_recipe("digits", settings).recipe, tmp_path)
+    assert "error: loss or gradient is not finite in epoch 1, step" in said
+    assert str(run.path / "diagnosis.json") in said
+    assert json.loads((run.path / "diagnosis.json").read_text())["lr"] == 1e30
+    assert not run.done
+
+
+def test_after_a_passing_fault_the_run_goes_on_from_the_checkpoint_before(tmp_path, monkeypatch, d_ffds):
+    """The same command ends as if the fault had never been."""
+    recipe, whole = d_ffds
+    forward = FFDSLoss.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(FFDSLoss, "forward", lambda *given: forward(*given) * math.nan)
+        with pytest.raises(NonFiniteLossError, match="epoch 4, step 1 "):
+            tiny.train(recipe, tmp_path)
+    saved = Run.of(recipe, tmp_path).checkpoints
+    assert sorted(path.name for path in saved.iterdir()) == ["epoch-0002", "epoch-0003"]
+    assert load_file(saved / "epoch-0003" / "loss.safetensors")["rank0.1.group_means"].isfinite().all()
+    assert tiny.trace(tiny.train(recipe, tmp_path)) == tiny.trace(whole)

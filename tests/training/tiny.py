@@ -25,6 +25,7 @@ from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric
 from ffds.training.loop import TrainingLoop
 from ffds.training.phases import phases
+from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory
 
 COUNTS = [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]
@@ -70,7 +71,7 @@ def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:
 
 
 class StopAfter:
-    """In place of `StopSignals`: a request to stop, seen at the poll with this number."""
+    """Stands for `StopSignals`: a request to stop, seen at the poll with this number."""
 
     def __init__(self, polls: float) -> None:
         self.left = polls
@@ -88,7 +89,16 @@ class StopAfter:
 
 
 def stop_after(patch: pytest.MonkeyPatch, polls: float) -> None:
+    """Stop `train`, which takes no stop signals, at the poll with this number."""
     patch.setattr("ffds.training.train.StopSignals", lambda: StopAfter(polls))
+
+
+def train(
+    one: Recipe, out: Path, *, polls: float = float("inf"), images: Dataset | None = None, **given: Any
+) -> Run:
+    """`train_recipe` on these images; a request to stop comes at the poll with that number."""
+    stop: Any = StopAfter(polls)
+    return train_recipe(one, out=out, dataset=images or dataset(), shown=False, stop_signals=stop, **given)
 
 
 def loop(

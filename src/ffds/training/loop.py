@@ -87,26 +87,33 @@ class TrainingLoop:
         """The point the run has reached."""
         return self.state.reached
 
-    def train(self) -> Evaluated:
-        """Train to the last epoch.
+    def train(self, until: int | None = None) -> Evaluated | None:
+        """Train to the last epoch, or to an earlier one.
+
+        Args:
+            until: epochs after which to save the state and stop; None: all of the recipe.
 
         Returns:
-            Scores and predictions on the test set after the last epoch.
+            Scores and predictions on the test set after the last epoch; None where epochs are left to train.
 
         Raises:
             Interrupted: a signal came; the state is saved.
             NonFiniteLossError: loss or gradient became NaN or infinite; the last checkpoint is kept.
             InputError: the checkpoints on disk belong to another run, or none of them can be read.
         """
+        epochs = self.recipe.schedule.epochs
         with self.progress:
-            epochs, steps = self.recipe.schedule.epochs, len(self.batches)
-            self.progress.say(f"{self.title}: {epochs} epochs of {steps} steps")
+            self.progress.say(f"{self.title}: {epochs} epochs of {len(self.batches)} steps")
             self._resume()
             last = None
             try:
-                while self.reached.epoch < self.recipe.schedule.epochs:
+                while self.reached.epoch < (until or epochs):
                     last = self._epoch()
-                return last or self._evaluate(self.test)
+                if self.reached.epoch == epochs:
+                    return last or self._evaluate(self.test)
+                if not self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch):
+                    self._save()
+                return None
             except _StopRequested as stop:
                 self._save()
                 raise Interrupted(

@@ -101,6 +101,7 @@ def train_recipe(
     shown: bool = True,
     dataset: Dataset | None = None,
     branches: Collection[int] = (),
+    until: int | None = None,
     after_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     stop_signals: StopSignals | None = None,
 ) -> Run:
@@ -113,6 +114,7 @@ def train_recipe(
         shown: whether to report progress on standard error.
         dataset: the recipe's data, if they are open already.
         branches: epochs after which other runs will go on from this one's state.
+        until: epochs after which to save the state and stop, with the run unfinished; None: all of them.
         after_epoch: called with the metrics of each epoch, once they are saved; may raise to stop.
         stop_signals: asked after each step whether to stop; None: SIGTERM and SIGINT ask for it.
     """
@@ -134,10 +136,10 @@ def train_recipe(
             loop = TrainingLoop(
                 fabric, recipe, dataset, plan, run, trajectory, signals, after_epoch, shown=shown
             )
-            scores, predictions = loop.train()
-            if fabric.is_global_zero:
-                predictions.write(run.predictions)
-                run.finish(_summary(recipe, run, scores, loop.reached))
+            evaluated = loop.train(until)
+            if evaluated is not None and fabric.is_global_zero:
+                evaluated.predictions.write(run.predictions)
+                run.finish(_summary(recipe, run, evaluated.scores, loop.reached))
             fabric.barrier()
     return run
 
