@@ -16,9 +16,7 @@ from ffds.methods.reweighting import Custom
 from ffds.models.build import build_model
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
-from ffds.training.loop import TrainingLoop
-from ffds.training.step import TrainStep
-from ffds.training.train import train_recipe
+from ffds.training.evaluate import evaluate
 from tests.training import tiny
 
 
@@ -91,13 +89,25 @@ def test_ldam_drw(tmp_path):
     check_against_twin(tmp_path, recipe, losses)
 
 
-def test_the_last_layers_input_reaches_a_loss_that_asks_for_it(tmp_path, monkeypatch):
-    seen = []
+class NeedsFeatures(nn.Module):
+    """Notes what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def forward(self, *given):
+        self.given.append(given)
+        return F.cross_entropy(*given[:2])
+
+
+def test_the_last_layers_input_reaches_a_loss_that_asks_for_it(tmp_path):
     loop = tiny.loop(tmp_path, tiny.recipe(method="ib"))
-    loss = loop.phases[1].stage.loss
-    monkeypatch.setattr(loss, "forward", lambda *given: seen.append(given) or F.cross_entropy(*given[:2]))
+    first, second = loop.phases
+    loss = NeedsFeatures()
+    loop.phases = first, replace(second, stage=replace(second.stage, loss=loss))
     loop.train()
-    logits, _, features = seen[-1]
+    logits, _, features = loss.given[-1]
     assert features.shape == (31, 64)
     assert features.grad_fn is not None
     assert logits.shape == (31, 10)
@@ -137,8 +147,8 @@ def test_group_statistics_never_see_a_test_image(tmp_path, monkeypatch):
         start_from(self, observed)
 
     monkeypatch.setattr(FFDSLoss, "start_from", counting)
-    images = tiny.dataset(validation=True)
-    tiny.loop(tmp_path, tiny.recipe("schedule.epochs=6", "method.start=0.5"), images=images).train()
+    recipe = tiny.recipe("schedule.epochs=6", "method.start=0.5")
+    tiny.loop(tmp_path, recipe, images=tiny.dataset(validation=True)).train()
     assert gathered == [95] * 4, "the last epoch of cross-entropy, then three of its own"
 
 
@@ -152,16 +162,12 @@ def test_a_loss_with_statistics_sees_each_training_image_once_an_epoch(tmp_path)
     assert spy.modes == {True}
 
 
-def test_validation_is_scored_and_never_trained_on(tmp_path, monkeypatch):
-    recipe, images, scored = tiny.recipe(), tiny.dataset(validation=True), []
-    plain = tiny.loop(tmp_path / "plain", recipe)
+def test_validation_is_scored_and_never_trained_on(tmp_path):
+    images = tiny.dataset(validation=True)
+    plain = tiny.loop(tmp_path / "plain", tiny.recipe())
     plain.train()
-    held = tiny.loop(tmp_path / "held", recipe, images=images)
-    original = held._evaluate
-    monkeypatch.setattr(held, "_evaluate", lambda batches: scored.append(batches) or original(batches))
+    held = tiny.loop(tmp_path / "held", tiny.recipe(), images=images)
     held.train()
-    assert [batches is held.test for batches in scored] == [True, False] * tiny.EPOCHS
-    assert all(batches is held.validation for batches in scored[1::2])
     labels = torch.cat([batch.labels for batch in held.validation]).tolist()
     assert labels == images.validation.labels.tolist()
     for name, weight in plain.state.model.state_dict().items():
@@ -169,16 +175,16 @@ def test_validation_is_scored_and_never_trained_on(tmp_path, monkeypatch):
     for without, line in zip(plain.run.metrics, held.run.metrics, strict=True):
         assert without["validation"] is None
         assert line["validation"].keys() == line["test"].keys()
-        assert len(line["validation"]["per_class"]) == 10
         assert line["test"] == without["test"]
+    again = evaluate(held.fabric, held.state.network, held.validation, tiny.COUNTS, None).scores
+    assert held.run.metrics[-1]["validation"] == again.brief()
 
 
-def test_checkpoints_of_some_epochs_alone(tmp_path, monkeypatch):
+def test_checkpoints_of_some_epochs_alone(tmp_path):
     """Of every third and the last; whatever comes between is trained again, and the run is the same."""
-    tiny.use(monkeypatch)
     recipe = tiny.recipe("trainer.checkpoint_every=3")
     assert recipe.config_hash == tiny.recipe().config_hash
-    whole = train_recipe(tiny.recipe(), out=tmp_path / "whole", shown=False)
+    whole = tiny.train(tiny.recipe(), tmp_path / "whole")
     saved = []
 
     def after_epoch(entry):
@@ -188,56 +194,62 @@ def test_checkpoints_of_some_epochs_alone(tmp_path, monkeypatch):
 
     run = Run.of(recipe, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train_recipe(recipe, out=tmp_path, shown=False, after_epoch=after_epoch)
+        tiny.train(recipe, tmp_path, after_epoch=after_epoch)
     assert len(run.metrics) == 2
-    train_recipe(recipe, out=tmp_path, shown=False, after_epoch=after_epoch)
+    tiny.train(recipe, tmp_path, after_epoch=after_epoch)
     assert saved == [[], [], [], [], ["epoch-0003"], ["epoch-0003", "epoch-0004"]]
     assert tiny.trace(run) == tiny.trace(whole)
 
 
-def test_the_wait_for_the_last_step_counts_as_training(tmp_path, monkeypatch):
-    """A GPU is behind the host, which waits for it after the last step alone."""
-    loop, clock, original = tiny.loop(tmp_path, tiny.recipe(method="ce")), [0.0], TrainingLoop._poll_step
-    monkeypatch.setattr("ffds.training.loop.time.monotonic", lambda: clock[0])
+class Clock(nn.CrossEntropyLoss):
+    """Cross-entropy in which time passes; it stands for a GPU that is behind the host."""
 
-    def poll_step(loop):
-        original(loop)
-        clock[0] += 10.0 if loop.reached.step == tiny.STEPS else 1.0
+    now = 0.0
 
-    monkeypatch.setattr(TrainingLoop, "_poll_step", poll_step)
+    def forward(self, logits, target):
+        Clock.now += 10.0
+        return super().forward(logits, target)
+
+
+def test_seconds_of_steps_and_of_all(tmp_path, monkeypatch):
+    """The wait after the last step counts as training, what follows it does not."""
+    clock = Clock()
+    monkeypatch.setattr("ffds.training.loop.time.monotonic", lambda: Clock.now)
+    recipe = tiny.recipe(method="ce").model_copy(update={"method": Custom(loss="own")})
+    loop = tiny.loop(tmp_path, recipe, loss=clock)
+    guard, first_non_finite = loop.step.nan_guard, loop.step.nan_guard.first_non_finite
+
+    def waiting(*, wait=False):
+        Clock.now += 100.0 * wait
+        return first_non_finite(wait=wait)
+
+    monkeypatch.setattr(guard, "first_non_finite", waiting)
+    monkeypatch.setattr(Run, "add_epoch", lambda run, entry: entries.append(entry))
+    entries = []
     loop.train()
-    assert loop.reached.train_seconds == tiny.EPOCHS * (10.0 + tiny.STEPS - 1)
-    assert [line["images_per_second"] for line in loop.run.metrics] == [95 / 12] * tiny.EPOCHS
+    assert loop.reached.train_seconds == tiny.EPOCHS * (tiny.STEPS * 10.0 + 100.0)
+    assert [line["images_per_second"] for line in entries] == [95 / 130] * tiny.EPOCHS
+    assert loop.reached.seconds == loop.reached.train_seconds
 
 
-def test_only_whole_batches_are_compiled(tmp_path):
-    """One of another size would be compiled for itself, which takes longer than all of its kind."""
-    loop, seen = tiny.loop(tmp_path, tiny.recipe(method="ce")), []
-    original = loop.state.forward
+class Modes(nn.CrossEntropyLoss):
+    """Notes whether a network was in training mode at each call."""
 
-    class Compiled(nn.Module):
-        def forward(self, images, **given):
-            seen.append(len(images))
-            return original(images, **given)
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.modes = network, []
 
-    loop.state.forward = Compiled()
+    def forward(self, logits, target):
+        self.modes.append(self.network().training)
+        return super().forward(logits, target)
+
+
+def test_the_model_is_back_in_training_mode_after_each_evaluation(tmp_path):
+    recipe = tiny.recipe(method="ce").model_copy(update={"method": Custom(loss="own")})
+    loss = Modes(lambda: loop.state.model)
+    loop = tiny.loop(tmp_path, recipe, loss=loss)
     loop.train()
-    assert loop.batches.rows == 32
-    assert seen == [32, 32] * tiny.EPOCHS, "and 31 as it is"
-
-
-def test_the_model_is_back_in_training_mode_after_each_evaluation(tmp_path, monkeypatch):
-    loop = tiny.loop(tmp_path, tiny.recipe(method="ce"))
-    modes = []
-    original = TrainStep.__call__
-
-    def step(self, *given, **how):
-        modes.append(self.state.model.training)
-        original(self, *given, **how)
-
-    monkeypatch.setattr(TrainStep, "__call__", step)
-    loop.train()
-    assert modes == [True] * tiny.EPOCHS * tiny.STEPS
+    assert loss.modes == [True] * tiny.EPOCHS * tiny.STEPS
 
 
 # What is scored when
@@ -321,30 +333,30 @@ def test_losses_are_built_for_the_device_and_the_model_is_seeded(tmp_path):
 
 
 def test_compiled(tmp_path, monkeypatch):
-    modes, original = set(), torch.compile
+    """The run is that of the same network uncompiled; only full batches go through the compiled one."""
+    seen, original = [], torch.compile
 
-    def traced(model, **how):
-        network = original(model, **(how | {"backend": "eager"}))
+    def eagerly(model, **how):
+        network = original(model, backend="eager", dynamic=how.get("dynamic"))
         if isinstance(network, nn.Module):
-            network.register_forward_hook(lambda module, *_: modes.add(module.training))
+            network.register_forward_hook(
+                lambda module, given, _: seen.append((module.training, *given[0].shape))
+            )
         return network
 
-    monkeypatch.setattr(torch, "compile", traced)
-    tiny.use(monkeypatch)
+    monkeypatch.setattr(torch, "compile", eagerly)
     recipe = tiny.recipe("trainer.compile=true", "schedule.epochs=2")
-    whole = train_recipe(recipe, out=tmp_path / "whole", shown=False)
-    assert modes == {True, False}
+    whole = tiny.train(recipe, tmp_path / "whole")
+    assert [rows for training, rows, *_ in seen if training] == [32, 32] * 2, "and 31 uncompiled"
+    assert {rows for training, rows, *_ in seen if not training} == {40}
     trace = tiny.trace(whole)
     plain = tiny.loop(tmp_path / "plain", tiny.recipe("schedule.epochs=2"))
     plain.train()
     names = {f"model {name}" for name in plain.state.model.state_dict()}
     assert {name for name in trace if name.startswith("model ")} == names
     plain.state.restore(Checkpoints(whole.checkpoints).latest())
-    _, predictions = plain._evaluate(plain.test)
+    _, predictions = evaluate(plain.fabric, plain.state.network, plain.test, tiny.COUNTS, None)
     assert predictions.confidence.tolist() == trace["predictions"]["confidence"]
-    run = Run.of(recipe, tmp_path / "parts")
-    tiny.stop_after(monkeypatch, tiny.POLLS + 2)
     with pytest.raises(Interrupted):
-        train_recipe(recipe, out=tmp_path / "parts", shown=False)
-    train_recipe(recipe, out=tmp_path / "parts", shown=False)
-    assert tiny.trace(run) == trace
+        tiny.train(recipe, tmp_path / "parts", polls=tiny.POLLS + 2)
+    assert tiny.trace(tiny.train(recipe, tmp_path / "parts")) == trace
