@@ -32,17 +32,8 @@ STAGES = {
     "ib-fl": IB,
     "d-ffds": ["cross-entropy", "ffds"],
 }
-FFDS = {
-    "beta": 0.9,
-    "k": 0.5,
-    "num_groups": 3,
-    "gamma_min": 0.5,
-    "gamma_max": 2.0,
-    "curve": "linear",
-    "label_smoothing": 0.2,
-    "weight_scale": "released",
-    "cold_start": "unsmoothed",
-}
+FFDS = {"beta": 0.9, "k": 0.5, "num_groups": 3, "gamma_min": 0.5, "gamma_max": 2.0, "label_smoothing": 0.2}
+FFDS |= {"curve": "linear", "weight_scale": "released", "cold_start": "unsmoothed"}
 MARGINS, INFLUENCE = {"max_margin": 0.3, "scale": 20.0}, {"alpha": 10.0, "epsilon": 0.5}
 
 

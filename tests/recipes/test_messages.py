@@ -165,15 +165,11 @@ def test_an_unknown_method_of_the_file_is_named_even_when_another_is_taken(tmp_p
     assert f"methods has the wrong type\n  where:   {path}:3:1\n  got:     [1]" in message
 
 
-def test_settings_of_a_method_that_is_not_taken_are_validated(tmp_path: Path) -> None:
+def test_settings_of_a_method_are_validated_once_whether_it_is_taken_or_not(tmp_path: Path) -> None:
     path = written(tmp_path, "data: {name: digits}\nmethod: {name: ffds, k: 7}\nmethods: {ib: {alpha: 0}}\n")
-    found = [block.partition("\n")[0] for block in blocks(refusal(path, method="ce"))]
-    assert found == ["methods.ib.alpha is out of range", "method.k is out of range"]
-
-
-def test_a_fault_of_the_chosen_entry_is_said_once(tmp_path: Path) -> None:
-    path = written(tmp_path, "data: {name: digits}\nmethod: ffds\nmethods: {ffds: {k: 7}}\n")
-    assert len(blocks(refusal(path))) == 1
+    for method in ("ce", "ffds", "ib"):
+        faults = [block.partition("\n")[0] for block in blocks(refusal(path, method=method))]
+        assert faults == ["methods.ib.alpha is out of range", "method.k is out of range"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -71,13 +71,9 @@ def test_roles_say_what_is_left_out_of_the_hash() -> None:
 
 def test_any_setting_changes_the_hash() -> None:
     hashes = {load_recipe("digits").recipe.config_hash}
-    for override in (
-        "trainer.seed=1",
-        "method.k=0.1",
-        "data.root=x",
-        "method=ce",
-        "name=other",
-        "method.sampler=class-balanced",
-    ):
+    own = ("trainer.seed=1", "method.k=0.1", "data.root=x", "method=ce", "name=other")
+    for override in (*own, "method.sampler=class-balanced"):
         hashes.add(load_recipe("digits", [override]).recipe.config_hash)
     assert len(hashes) == 7
+    spellings = (load_recipe("digits", [f"optimizer.lr={text}"]).recipe for text in ("1", "1.0", "1.0e0"))
+    assert len({recipe.config_hash for recipe in spellings} - hashes) == 1

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from ffds.methods.registry import METHODS
-from ffds.recipes.load import dump_recipe, load_recipe, recipe_text, shipped_recipes
-from ffds.recipes.schema import Recipe
+from ffds.recipes.load import load_recipe, recipe_text, shipped_recipes
 
 NAMES = [
     *("cifar10-lt-10", "cifar10-lt-100", "cifar10-lt-50"),
@@ -127,14 +126,6 @@ def test_the_header_quotes_the_papers_numbers_as_the_papers(name: str) -> None:
     assert expected in recipe_text(name)
 
 
-@pytest.mark.parametrize("method", [None, *METHODS])
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_every_recipe_loads_with_every_method(name: str, method: str | None) -> None:
-    recipe = load_recipe(name, method=method).recipe
-    assert isinstance(recipe, Recipe)
-    assert (recipe.name, recipe.method.name) == (name, method or "d-ffds")
-
-
 @pytest.mark.parametrize("name", PAPER)
 def test_baselines_have_the_settings_of_their_own_released_code(name: str) -> None:
     for method, settings in METHODS.items():
@@ -142,5 +133,5 @@ def test_baselines_have_the_settings_of_their_own_released_code(name: str) -> No
             assert load_recipe(name, method=method).recipe.method == settings()
 
 
-def test_no_setting_is_written_that_does_not_exist_in_the_dump() -> None:
-    assert dump_recipe(load_recipe("digits").recipe).startswith("name: digits\ndata:\n  name: digits\n")
+def test_deferred_ffds_is_the_default_method() -> None:
+    assert {load_recipe(name).recipe.method.name for name in NAMES} == {"d-ffds"}
