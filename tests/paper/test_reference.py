@@ -19,9 +19,10 @@ from ffds.recipes.load import load_recipe
 
 
 def test_table_1a_has_every_method_on_every_dataset():
-    assert list(METHOD_TITLES) == list(METHODS)
+    assert list(METHOD_TITLES) == [method for method in METHODS if method in METHOD_TITLES]
+    assert len(METHOD_TITLES) == 11
     assert len(TABLE_1A) == 10
-    assert all(list(column) == list(METHODS) for column in TABLE_1A.values())
+    assert all(list(column) == list(METHOD_TITLES) for column in TABLE_1A.values())
 
 
 def test_every_column_is_a_shipped_recipe():
