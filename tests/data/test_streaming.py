@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from ffds.data import open_dataset
 from ffds.data.decode import FileImages, Stored
 from ffds.data.loader import EvalBatches, TrainBatches
 from ffds.data.streaming import PIECE, decode_pieces
+from ffds.data.transforms import TrainTransform
 from ffds.errors import FfdsError, InputError
 from ffds.recipes.schema import Data
 from tests.data.pictures import write_folder, write_picture
@@ -125,6 +126,25 @@ def test_each_rank_decodes_its_rows_only(world_size, in_memory, root, monkeypatc
         assert len(decoded) == sum(len(batch.labels) for batch in ours)
         check_equal(*(evaluate(one.test, root, 5, **ranks) for one in (own, in_memory)))
         decoded.clear()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_beside_workers_batches_are_prepared_in_one_thread(fails, in_memory, streamed, root, monkeypatch):
+    prepare, threads, before = TrainTransform.__call__, [], torch.get_num_threads()
+
+    def noted(*arguments, **settings):
+        threads.append(torch.get_num_threads())
+        return prepare(*arguments, **settings) if not fails else 1 / 0
+
+    monkeypatch.setattr(TrainTransform, "__call__", noted)
+    torch.set_num_threads(2)
+    try:
+        for dataset, expected in ((streamed, 1), (in_memory, 2)):
+            with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+                next(train(dataset, root).epoch(0))
+            assert (threads.pop(), torch.get_num_threads()) == (expected, 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

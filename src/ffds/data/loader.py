@@ -1,4 +1,4 @@
-"""The stored images of a split on the training device: all of them from the start, or batch by batch."""
+"""Makes training and evaluation batches from a split, on the training device."""
 
 from __future__ import annotations
 
@@ -20,103 +20,10 @@ from ffds.methods.base import Sampler
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
-__all__ = ["Batch", "Brought", "EvalBatches", "Resident", "TrainBatches", "images_on"]
+__all__ = ["Batch", "DeviceImages", "EvalBatches", "HostImages", "TrainBatches", "fits", "images_for"]
 
-PART = 2
-"""An array of more than half of an accelerator's free memory would leave too little for the network."""
-
-
-class Resident:
-    """Images that all lie on the device.
-
-    Args:
-        images: uint8 (N, H, W, C).
-        device: where they shall be.
-    """
-
-    def __init__(self, images: NDArray[np.uint8], device: torch.device) -> None:
-        self._images = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
-
-    def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Some images after others.
-
-        Args:
-            order: int64 (N,), places of the images, on the CPU.
-            parts: which of `order` each batch takes.
-
-        Yields:
-            Images uint8 (B, H, W, C) and their places int64 (B,), on the device.
-        """
-        placed = order.to(self._images.device)
-        for part in parts:
-            yield self._images.index_select(0, placed[part]), placed[part]
-
-    def preparing(self) -> AbstractContextManager[None]:
-        """Entered while a batch is augmented."""
-        return nullcontext()
-
-
-class Brought:
-    """Images that are brought to the device when their batch is due.
-
-    Args:
-        images: in their files, or in memory as uint8 (N, H, W, C).
-        device: where each batch shall be.
-    """
-
-    def __init__(self, images: NDArray[np.uint8] | StreamedImages, device: torch.device) -> None:
-        self._images, self._device = images, device
-
-    def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Resident.batches`; the host does not wait for the copies."""
-        placed, rows = order.to(self._device), order.numpy()
-        filled: deque[Tensor] = deque()
-
-        def empty(size: int) -> NDArray[np.uint8]:
-            shape = (size, *self._images.shape[1:])
-            filled.append(torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda"))
-            array: NDArray[np.uint8] = filled[-1].numpy()
-            return array
-
-        read = self._images.batches if isinstance(self._images, StreamedImages) else self._gathered
-        for part, _ in zip(parts, read([rows[part] for part in parts], empty), strict=True):
-            yield filled.popleft().to(self._device, non_blocking=True), placed[part]
-
-    def preparing(self) -> AbstractContextManager[None]:
-        """Entered while a batch is augmented: in one thread where processes decode on the same cores."""
-        decoded_beside = isinstance(self._images, StreamedImages) and self._device.type == "cpu"
-        return _one_thread() if decoded_beside else nullcontext()
-
-    def _gathered(
-        self, batches: Sequence[NDArray[np.int64]], empty: Callable[[int], NDArray[np.uint8]]
-    ) -> Iterator[NDArray[np.uint8]]:
-        for rows in batches:
-            images = empty(len(rows))
-            images[:] = self._images[rows]
-            yield images
-
-
-def images_on(device: torch.device, images: NDArray[np.uint8] | StreamedImages) -> Resident | Brought:
-    """Images in memory lie on the device if they fit there well; all others are brought batch by batch."""
-    if isinstance(images, StreamedImages) or images.nbytes > _room(device):
-        return Brought(images, device)
-    return Resident(images, device)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Threads that meet after each operation wait for the one whose core is taken, and take cores to wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _room(device: torch.device) -> float:
-    """Bytes that images may take on a device; on the CPU they take nothing that they do not have already."""
-    return torch.cuda.mem_get_info(device)[0] / PART if device.type == "cuda" else float("inf")
+MAX_MEMORY_FRACTION = 1 / 2
+"""Images that take more of an accelerator's free memory than this would leave too little for the network."""
 
 
 class Batch(NamedTuple):
@@ -136,10 +43,11 @@ class Batch(NamedTuple):
 
 
 class TrainBatches:
-    """As many images of a split per epoch as it has, drawn and augmented by chance.
+    """Epochs of augmented training batches; an epoch draws as many images as the split has.
 
-    Instance-balanced, every image comes once. Class-balanced, each draw takes a class, all alike, then one
-    of its images: a rare class comes as often as a frequent one, its images many times (Kang et al. 2020).
+    Instance-balanced, every image comes once. Class-balanced, each draw takes a class, all with the same
+    probability, then one of its images: a rare class comes as often as a frequent one, its images many times
+    (Kang et al. 2020).
 
     Images, order and augmentation depend on the seed, epoch and step only: not on the device, the number of
     ranks, the steps before, where the images are kept, or any global generator. Together, in rank order, the
@@ -149,7 +57,7 @@ class TrainBatches:
     the batch before it: batch norm needs two rows. A batch size above the number of images gives one batch.
 
     Args:
-        split: the images; those in memory are moved to `device` once, here.
+        split: the images.
         data: the recipe's section with the augmentation.
         batch_size: rows of a global batch, over all ranks; at least `world_size`.
         seed: of the run.
@@ -182,7 +90,7 @@ class TrainBatches:
                 allowed=f"at least {world_size} of each",
                 fix="use fewer devices or a larger trainer.batch_size",
             )
-        self._images, self._labels = images_on(device, split.images), _labels_on(device, split)
+        self._images, self._labels = images_for(device, split.images), _labels_on(device, split)
         self._transform = TrainTransform(data)
         self._bounds = _train_bounds(len(split), batch_size, world_size)
         share = _share(self._bounds[1], rank, world_size)
@@ -202,13 +110,13 @@ class TrainBatches:
 
         Args:
             epoch: number of the epoch; decides order and augmentation.
-            start_step: steps to leave out because they are done already; the others do not change.
+            start_step: first step, where the ones before it are done already.
             sampler: which images are drawn.
         """
         steps = range(start_step, len(self))
         sizes = [self._bounds[step + 1] - self._bounds[step] for step in steps]
         shares = [_share(size, self._rank, self._world_size) for size in sizes]
-        parts = [_behind(self._bounds[step], share) for step, share in zip(steps, shares, strict=True)]
+        parts = [_shifted(share, self._bounds[step]) for step, share in zip(steps, shares, strict=True)]
         stored = self._images.batches(self._drawn(epoch, sampler), parts)
         for step, size, rows, (images, indices) in zip(steps, sizes, shares, stored, strict=True):
             seed = derived_seed(self._seed, "augment", epoch, step)
@@ -217,7 +125,7 @@ class TrainBatches:
             yield Batch(augmented, self._labels.index_select(0, indices), indices, size)
 
     def _drawn(self, epoch: int, sampler: Sampler) -> Tensor:
-        """Places of the images of an epoch, those of all ranks."""
+        """Places of the images of an epoch, those of all ranks, int64 (N,) on the CPU."""
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "order", epoch))
         total, counts = len(self._labels), self._class_counts
         if sampler == "instance-balanced":
@@ -230,11 +138,11 @@ class TrainBatches:
 class EvalBatches:
     """Every image of a split once over all ranks, in order, without chance.
 
-    Each global batch is cut into one piece a rank, the first ranks taking the odd rows; a rank whose piece is
-    empty skips it, so it may have fewer batches than the others, or none.
+    Each global batch is divided among the ranks, the first ones taking the odd rows; a rank with no row skips
+    the batch, so it may have fewer batches than the others, or none.
 
     Args:
-        split: the images; those in memory are moved to `device` once, here.
+        split: the images.
         data: the recipe's section with image size and normalisation.
         batch_size: rows of a global batch, over all ranks.
         device: where the batches are made.
@@ -252,26 +160,118 @@ class EvalBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._images, self._labels = images_on(device, split.images), _labels_on(device, split)
+        self._images, self._labels = images_for(device, split.images), _labels_on(device, split)
         self._transform = EvalTransform(data)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
 
     def __iter__(self) -> Iterator[Batch]:
         """This rank's batches."""
         total = len(self._labels)
-        starts = range(0, total, self._batch_size)
-        sizes = [min(self._batch_size, total - start) for start in starts]
-        shares = [_share(size, self._rank, self._world_size) for size in sizes]
-        found = [
-            (size, _behind(start, share))
-            for start, size, share in zip(starts, sizes, shares, strict=True)
-            if share.start < share.stop
-        ]
-        stored = self._images.batches(torch.arange(total), [part for _, part in found])
-        for (size, part), (images, indices) in zip(found, stored, strict=True):
+        sizes, parts = [], []
+        for start in range(0, total, self._batch_size):
+            size = min(self._batch_size, total - start)
+            share = _share(size, self._rank, self._world_size)
+            if share.start < share.stop:
+                sizes.append(size)
+                parts.append(_shifted(share, start))
+        stored = self._images.batches(torch.arange(total), parts)
+        for size, part, (images, indices) in zip(sizes, parts, stored, strict=True):
             with self._images.preparing():
                 prepared = self._transform(images)
             yield Batch(prepared, self._labels[part], indices, size)
+
+
+class DeviceImages:
+    """Images that lie on the device from the start.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        device: where they shall be.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], device: torch.device) -> None:
+        self._images = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
+
+    def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of one batch after the other.
+
+        Args:
+            order: int64 (N,), places of the images, on the CPU.
+            parts: which of `order` each batch takes.
+
+        Yields:
+            Images uint8 (B, H, W, C) and their places int64 (B,), on the device.
+        """
+        placed = order.to(self._images.device)
+        for part in parts:
+            yield self._images.index_select(0, placed[part]), placed[part]
+
+    def preparing(self) -> AbstractContextManager[None]:
+        """Entered while a batch is augmented."""
+        return nullcontext()
+
+
+class HostImages:
+    """Images in memory or in their files, of which each batch is copied to the device when it is due.
+
+    Args:
+        images: in their files, or in memory as uint8 (N, H, W, C).
+        device: where each batch shall be.
+    """
+
+    def __init__(self, images: NDArray[np.uint8] | StreamedImages, device: torch.device) -> None:
+        self._images, self._device = images, device
+
+    def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `DeviceImages.batches`; the host does not wait for the copies."""
+        placed, rows = order.to(self._device), order.numpy()
+        filled: deque[Tensor] = deque()
+
+        def empty(size: int) -> NDArray[np.uint8]:
+            shape = (size, *self._images.shape[1:])
+            filled.append(torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda"))
+            array: NDArray[np.uint8] = filled[-1].numpy()
+            return array
+
+        read = self._images.batches if isinstance(self._images, StreamedImages) else self._gathered
+        for part, _ in zip(parts, read([rows[part] for part in parts], empty), strict=True):
+            yield filled.popleft().to(self._device, non_blocking=True), placed[part]
+
+    def preparing(self) -> AbstractContextManager[None]:
+        """As `DeviceImages.preparing`: on the CPU, workers leave a core to one thread only."""
+        beside_workers = isinstance(self._images, StreamedImages) and self._device.type == "cpu"
+        return _one_thread() if beside_workers else nullcontext()
+
+    def _gathered(
+        self, batches: Sequence[NDArray[np.int64]], empty: Callable[[int], NDArray[np.uint8]]
+    ) -> Iterator[NDArray[np.uint8]]:
+        for rows in batches:
+            images = empty(len(rows))
+            images[:] = self._images[rows]
+            yield images
+
+
+def images_for(device: torch.device, images: NDArray[np.uint8] | StreamedImages) -> DeviceImages | HostImages:
+    """Images in memory are put on the device if they fit there; all others are copied batch by batch."""
+    if isinstance(images, StreamedImages) or not fits(device, images.nbytes):
+        return HostImages(images, device)
+    return DeviceImages(images, device)
+
+
+def fits(device: torch.device, size: int) -> bool:
+    """Whether images of `size` bytes fit on a device beside a network; on the CPU they lie there already."""
+    return device.type != "cuda" or size <= MAX_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """More threads wait for each other after each operation where workers use the cores: 4 times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _labels_on(device: torch.device, split: Split) -> Tensor:
@@ -292,6 +292,5 @@ def _share(size: int, rank: int, world_size: int) -> slice:
     return slice(start, stop)
 
 
-def _behind(start: int, share: slice) -> slice:
-    """Where the rows of a batch that begins at `start` stand in the whole."""
-    return slice(start + share.start, start + share.stop)
+def _shifted(rows: slice, start: int) -> slice:
+    return slice(start + rows.start, start + rows.stop)

@@ -160,6 +160,7 @@ class _Reader:
 
     def begin(self, worker: int) -> None:
         """Called in each worker when it starts."""
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
         # The training process decides what a signal to its group or to all processes of a job means.
         os.setpgid(0, 0)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -268,6 +269,13 @@ def _kill(processes: Sequence[BaseProcess]) -> None:
         process.kill()
     for process in processes:
         process.join()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _unchanged(answer: Any) -> Any:

@@ -1,7 +1,4 @@
-"""Antialiased bilinear resampling of uint8 images, of a box of its own in each, as torchvision does it.
-
-On the CPU torch has a kernel for one box in many images; elsewhere all boxes are two matrix products.
-"""
+"""Random augmentation, resizing and normalisation of whole batches, on the device where the images are."""
 
 from __future__ import annotations
 
@@ -25,137 +22,9 @@ __all__ = [
     "triangle_weights",
 ]
 
-
-def resample(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """All of each image at another size, as torchvision's ``resize(antialias=True)`` of uint8 tensors.
-
-    Args:
-        images: uint8 (B, H, W, C).
-        size: (h, w) wanted.
-
-    Returns:
-        uint8 (B, h, w, C).
-
-    >>> resample(torch.tensor([0, 8, 16, 24], dtype=torch.uint8).view(1, 1, 4, 1), (1, 2)).flatten()
-    tensor([ 6, 18], dtype=torch.uint8)
-    """
-    if images.device.type == "cpu":
-        return _interpolated(images, size)
-    height, width = images.shape[1:3]
-    whole = torch.tensor([[0, 0, height, width]]).to(images.device, non_blocking=True)
-    return by_products(images, whole, size)
-
-
-def resample_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """A box of each image at one size, as torchvision's ``resized_crop`` does it with one image.
-
-    Args:
-        images: uint8 (B, H, W, C).
-        boxes: int64 (B, 4), top, left, height and width of each.
-        size: (h, w) wanted.
-
-    Returns:
-        uint8 (B, h, w, C).
-    """
-    if images.device.type != "cpu":
-        return by_products(images, boxes, size)
-    return torch.cat(
-        [
-            _interpolated(image[None, top : top + tall, left : left + wide], size)
-            for image, (top, left, tall, wide) in zip(images, boxes.tolist(), strict=True)
-        ]
-    )
-
-
-def by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """As `resample_boxes` on any device, with no loop; rounded after each axis, as there.
-
-    A pixel may differ by one, rarely two, where the exact value is the middle of two: torch's kernel has
-    weights of 16 bits.
-
-    Args:
-        images: uint8 (B, H, W, C).
-        boxes: int64 (B, 4); (1, 4): one for all.
-        size: (h, w) wanted.
-    """
-    batch, height, width, channels = images.shape
-    top, left, tall, wide = boxes.unbind(1)
-    columns = triangle_weights(left, wide, width, size[1])
-    lines = images.float().transpose(2, 3).reshape(batch, height * channels, width)
-    narrowed = (lines @ columns.transpose(1, 2)).add_(0.5).floor_().view(batch, height, channels, size[1])
-    stacked = narrowed.transpose(2, 3).reshape(batch, height, size[1] * channels)
-    found = triangle_weights(top, tall, height, size[0]) @ stacked
-    return found.add_(0.5).to(torch.uint8).view(batch, *size, channels)
-
-
-def triangle_weights(start: Tensor, length: Tensor, in_size: int, out_size: int) -> Tensor:
-    """Weights that resample `length` pixels from `start` on to `out_size` pixels.
-
-    With s = length / out_size, output pixel i looks at c_i = start + s (i + ½) and takes input pixel j with
-
-        w_ij ∝ max(0, 1 − |j + ½ − c_i| / max(s, 1)),   start ≤ j < start + length,   Σ_j w_ij = 1,
-
-    which is ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)`` of the box along one axis.
-
-    Args:
-        start: first pixel of each box, int64 (B,).
-        length: pixels of each box, int64 (B,), at least 1.
-        in_size: pixels of the whole image along this axis.
-        out_size: pixels wanted.
-
-    Returns:
-        float32 (B, out_size, in_size); each row sums to 1.
-
-    >>> triangle_weights(torch.tensor([0]), torch.tensor([4]), 4, 2)[0, 0]
-    tensor([0.4286, 0.4286, 0.1429, 0.0000])
-    """
-    start, length = start[:, None, None], length[:, None, None]
-    scale = length / out_size
-    centre = scale * (torch.arange(out_size, device=start.device)[:, None] + 0.5)
-    pixel = torch.arange(in_size, device=start.device) - start
-    weights = (1 - (pixel + 0.5 - centre).abs() / scale.clamp(min=1)).clamp(min=0)
-    weights = weights * ((pixel >= 0) & (pixel < length))
-    return weights / weights.sum(-1, keepdim=True)
-
-
-def _interpolated(images: Tensor, size: tuple[int, int]) -> Tensor:
-    found = F.interpolate(images.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
-    return found.permute(0, 2, 3, 1)
-
-
 AREA = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
 TRIES = 10
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What chance decided for each image of a batch.
-
-    Args:
-        table: int64 (B, 6), the columns of the properties below in one tensor: one copy to a device.
-    """
-
-    table: Tensor
-
-    @property
-    def hflip(self) -> Tensor:
-        """1 to mirror left and right, else 0; (B,)."""
-        return self.table[:, 0]
-
-    @property
-    def vflip(self) -> Tensor:
-        """1 to mirror top and bottom, else 0; (B,)."""
-        return self.table[:, 1]
-
-    @property
-    def boxes(self) -> Tensor:
-        """Top, left, height and width of each crop, of a pad-crop in the padded image; (B, 4)."""
-        return self.table[:, 2:]
-
-    def on(self, device: torch.device, rows: slice) -> Draws:
-        """Some rows of them on a device; the host does not wait for the copy."""
-        return Draws(self.table[rows].to(device, non_blocking=True))
 
 
 class TrainTransform:
@@ -167,7 +36,7 @@ class TrainTransform:
     - ``pad-crop``: `data.padding` zero pixels on each side, then a crop of the stored size; zero is the pixel
       value before normalisation, as in torchvision's ``RandomCrop(padding=...)``.
     - ``resized-crop``: a box of 8 to 100 % of the area with aspect ratio 3/4 to 4/3, resampled to
-      `data.image_size`; the law of torchvision's ``RandomResizedCrop``.
+      `data.image_size`; the distribution of torchvision's ``RandomResizedCrop``.
     - Without ``resized-crop``, images are resized to `data.image_size` if they are stored at another size.
 
     Args:
@@ -202,15 +71,15 @@ class TrainTransform:
             images = _flipped(images, draws.vflip, dim=1)
         if "pad-crop" in data.augment:
             images = _pad_cropped(images, draws.boxes, data.padding)
-        out = (data.image_size or height, data.image_size or width)
+        size = (data.image_size or height, data.image_size or width)
         if "resized-crop" in data.augment:
-            images = resample_boxes(images, draws.boxes, out)
-        elif out != (height, width):
-            images = resample(images, out)
+            images = resample_boxes(images, draws.boxes, size)
+        elif size != (height, width):
+            images = resample(images, size)
         return _normalised(images, data)
 
     def draw(self, seed: int, size: int, height: int, width: int) -> Draws:
-        """The draws of one global batch, on the CPU and from no other state than `seed`.
+        """The random draws of one global batch, on the CPU, from a generator of their own.
 
         Args:
             seed: of the batch.
@@ -228,8 +97,38 @@ class TrainTransform:
         return Draws(torch.cat([flips, boxes], dim=1))
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The random draws for each image of a batch.
+
+    Args:
+        table: int64 (B, 6), the columns of the properties below in one tensor: one copy to a device.
+    """
+
+    table: Tensor
+
+    @property
+    def hflip(self) -> Tensor:
+        """1 to mirror left and right, else 0; (B,)."""
+        return self.table[:, 0]
+
+    @property
+    def vflip(self) -> Tensor:
+        """1 to mirror top and bottom, else 0; (B,)."""
+        return self.table[:, 1]
+
+    @property
+    def boxes(self) -> Tensor:
+        """Top, left, height and width of each crop, of a pad-crop in the padded image; (B, 4)."""
+        return self.table[:, 2:]
+
+    def on(self, device: torch.device, rows: slice) -> Draws:
+        """Some rows of them on a device; the host does not wait for the copy."""
+        return Draws(self.table[rows].to(device, non_blocking=True))
+
+
 class EvalTransform:
-    """The same image every time: resize, centre crop, normalise.
+    """Evaluation images without chance: resize, centre crop, normalise.
 
     With `data.eval_resize`, the short side is resized to it and the centre of side `data.image_size` is kept;
     with `data.image_size` alone, both sides are resized to it; with neither, images stay as stored.
@@ -264,6 +163,105 @@ class EvalTransform:
         return _normalised(images, self.data)
 
 
+def resample(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize whole images as torchvision's ``resize(antialias=True)`` resizes uint8 tensors.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        size: (h, w) wanted.
+
+    Returns:
+        uint8 (B, h, w, C).
+
+    >>> resample(torch.tensor([0, 8, 16, 24], dtype=torch.uint8).view(1, 1, 4, 1), (1, 2)).flatten()
+    tensor([ 6, 18], dtype=torch.uint8)
+    """
+    if images.device.type == "cpu":
+        return _interpolated(images, size)
+    height, width = images.shape[1:3]
+    whole = torch.tensor([[0, 0, height, width]]).to(images.device, non_blocking=True)
+    return by_products(images, whole, size)
+
+
+def resample_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop each image to its own box and resize that, as torchvision's ``resized_crop`` does with one image.
+
+    On the CPU torch's own kernel takes one box after the other; elsewhere all boxes are two matrix products.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        boxes: int64 (B, 4), top, left, height and width of each.
+        size: (h, w) wanted.
+
+    Returns:
+        uint8 (B, h, w, C).
+    """
+    if images.device.type != "cpu":
+        return by_products(images, boxes, size)
+    return torch.cat(
+        [
+            _interpolated(image[None, top : top + tall, left : left + wide], size)
+            for image, (top, left, tall, wide) in zip(images, boxes.tolist(), strict=True)
+        ]
+    )
+
+
+def by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """`resample_boxes` without a loop, on any device, rounded after each axis as torch's kernel does.
+
+    A pixel may differ from that kernel's by one, rarely two, where the exact value lies in the middle of two
+    integers: the kernel has weights of 16 bits.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        boxes: int64 (B, 4); (1, 4): one for all.
+        size: (h, w) wanted.
+    """
+    batch, height, width, channels = images.shape
+    top, left, tall, wide = boxes.unbind(1)
+    columns = triangle_weights(left, wide, width, size[1])
+    lines = images.float().transpose(2, 3).reshape(batch, height * channels, width)
+    narrowed = (lines @ columns.transpose(1, 2)).add_(0.5).floor_().view(batch, height, channels, size[1])
+    stacked = narrowed.transpose(2, 3).reshape(batch, height, size[1] * channels)
+    resized = triangle_weights(top, tall, height, size[0]) @ stacked
+    return resized.add_(0.5).to(torch.uint8).view(batch, *size, channels)
+
+
+def triangle_weights(start: Tensor, length: Tensor, in_size: int, out_size: int) -> Tensor:
+    """Antialiased bilinear weights that resample `length` pixels from `start` on to `out_size` pixels.
+
+    With s = length / out_size, output pixel i looks at c_i = start + s (i + ½) and takes input pixel j with
+
+        w_ij ∝ max(0, 1 − |j + ½ − c_i| / max(s, 1)),   start ≤ j < start + length,   Σ_j w_ij = 1,
+
+    which is ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)`` of the box along one axis.
+
+    Args:
+        start: first pixel of each box, int64 (B,).
+        length: pixels of each box, int64 (B,), at least 1.
+        in_size: pixels of the whole image along this axis.
+        out_size: pixels wanted.
+
+    Returns:
+        float32 (B, out_size, in_size); each row sums to 1.
+
+    >>> triangle_weights(torch.tensor([0]), torch.tensor([4]), 4, 2)[0, 0]
+    tensor([0.4286, 0.4286, 0.1429, 0.0000])
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    scale = length / out_size
+    centre = scale * (torch.arange(out_size, device=start.device)[:, None] + 0.5)
+    pixel = torch.arange(in_size, device=start.device) - start
+    weights = (1 - (pixel + 0.5 - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = weights * ((pixel >= 0) & (pixel < length))
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _interpolated(images: Tensor, size: tuple[int, int]) -> Tensor:
+    pixels = F.interpolate(images.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
+    return pixels.permute(0, 2, 3, 1)
+
+
 def _resized_crop_boxes(generator: torch.Generator, size: int, height: int, width: int) -> Tensor:
     """For each image, the first of ten random boxes that lies inside it, else the largest central one."""
     draws = torch.rand(4, size, TRIES, generator=generator, dtype=torch.float64)
@@ -295,7 +293,7 @@ def _pad_cropped(images: Tensor, boxes: Tensor, padding: int) -> Tensor:
     """Windows of the stored size at (top, left) of `boxes` in the zero-padded images."""
     batch, height, width, channels = images.shape
     padded = F.pad(images, (0, 0, padding, padding, padding, padding))
-    # Every run of W pixels is a row of one overlapping view, so a crop is H whole rows: plain memory copies.
+    # In an overlapping view, each run of W pixels is a row, so a crop copies H whole rows of memory.
     runs = padded.flatten().unfold(0, width * channels, channels)
     top, left = boxes[:, 0], boxes[:, 1]
     line = padded.shape[2]
@@ -311,7 +309,7 @@ def _normalised(images: Tensor, data: Data) -> Tensor:
     mean, std = (_per_channel(values, channels) for values in (data.mean, data.std))
     slope = [1 / (255 * s) for s in std]
     offset = [-m / s for m, s in zip(mean, std, strict=True)]
-    # Constants as long as a line of pixels: an inner loop over C = 3 values would be eight times slower.
+    # Constants for a whole line of pixels: an inner loop over C = 3 values would be eight times slower.
     lines = torch.tensor([slope, offset]).to(images.device, non_blocking=True).repeat(1, width)
     pixels = images.reshape(batch * height, width * channels).float()
     return pixels.mul_(lines[0]).add_(lines[1]).view(batch, height, width, channels).permute(0, 3, 1, 2)
