@@ -1,4 +1,4 @@
-"""Decoded images on disk: never stale, never half, never in the way."""
+"""Decoded images on disk: never stale, never half written, never in the way."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from ffds.data.open import open_dataset
 from ffds.errors import InputError
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data
-from ffds.reports import run_records as paper
+from ffds.reports import run_records
 from ffds.sweep import identity as sweep
 from ffds.sweep.space import Space
 from tests.data.test_pack import DIGITS, as_pack, same, write_pack
@@ -32,12 +32,12 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder of 8 + 8 images, all different, with a test set."""
+    """A folder of 12 images to train on and 8 to test on, all different."""
     rng = np.random.default_rng(0)
-    for split, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
+    for split, name, count in (("train", "a", 4), ("train", "b", 8), ("test", "a", 4), ("test", "b", 4)):
         directory = tmp_path / "images" / split / name
         directory.mkdir(parents=True)
-        for k in range(4):
+        for k in range(count):
             pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(directory / f"{k}.bmp")
     return tmp_path / "images"
@@ -47,12 +47,7 @@ def root(tmp_path):
 def decoded(monkeypatch):
     """Every image that is decoded from now on."""
     done, decode = [], decoding.decode
-
-    def counted(content, stored):
-        done.append(content)
-        return decode(content, stored)
-
-    monkeypatch.setattr(decoding, "decode", counted)
+    monkeypatch.setattr(decoding, "decode", lambda *given: done.append(given) or decode(*given))
     return done
 
 
@@ -61,11 +56,11 @@ def folder(root, **settings):
     return Data(name="folder", root=str(root), in_memory=True, **settings)
 
 
-def as_without(data):
-    """The dataset, after checking that it is the one that comes without a cache."""
-    found = open_dataset(data)
-    same(found, open_dataset(data.model_copy(update={"cache": False})))
-    return found
+def check_as_without(data):
+    """The dataset, which is the one that is opened without a cache."""
+    dataset = open_dataset(data)
+    same(dataset, open_dataset(data.model_copy(update={"cache": False})))
+    return dataset
 
 
 # Equal to decoding, and faster
@@ -80,10 +75,13 @@ SETTINGS = {
 }
 
 
+@pytest.mark.parametrize("others_first", [False, True])
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_the_second_opening_gives_the_same_images_and_decodes_none(settings, root, decoded):
+def test_the_second_opening_gives_the_same_images_and_decodes_none(settings, others_first, root, decoded):
+    for others in SETTINGS.values() if others_first else ():
+        open_dataset(folder(root, **others))
     data = folder(root, **SETTINGS[settings])
-    first = as_without(data)
+    first = check_as_without(data)
     del decoded[:]
     same(first, open_dataset(data))
     assert decoded == []
@@ -91,19 +89,13 @@ def test_the_second_opening_gives_the_same_images_and_decodes_none(settings, roo
 
 def test_a_pack_is_decoded_once_for_each_tail_that_is_cut_from_it(tmp_path, decoded, place):
     write_pack(DIGITS, tmp_path / "pack")
-    for factor in (10.0, 50.0, 10.0, 50.0):
-        as_without(as_pack(DIGITS, tmp_path / "pack", imbalance_factor=factor))
+    for factor in (10.0, 50.0):
+        check_as_without(as_pack(DIGITS, tmp_path / "pack", imbalance_factor=factor))
     assert len(list(place.glob("*.npz"))) == 3  # two training sets, one test set
     del decoded[:]
-    open_dataset(as_pack(DIGITS, tmp_path / "pack", imbalance_factor=50.0))
+    for factor in (10.0, 50.0):
+        open_dataset(as_pack(DIGITS, tmp_path / "pack", imbalance_factor=factor))
     assert decoded == []
-
-
-def test_each_form_has_an_entry_of_its_own(root):
-    for settings in SETTINGS.values():
-        as_without(folder(root, **settings))
-    for settings in SETTINGS.values():
-        as_without(folder(root, **settings))
 
 
 def test_a_copy_elsewhere_is_known(root, tmp_path, decoded):
@@ -114,28 +106,32 @@ def test_a_copy_elsewhere_is_known(root, tmp_path, decoded):
     assert decoded == []
 
 
-def test_images_in_memory_are_not_kept(place):
+def test_images_in_memory_are_not_kept_and_it_can_be_switched_off(root, place, decoded):
     open_dataset(DIGITS)
-    assert not place.exists()
-
-
-def test_it_can_be_switched_off(root, place, decoded):
     open_dataset(folder(root, cache=False))
     assert not place.exists()
     open_dataset(folder(root))
     del decoded[:]
     open_dataset(folder(root, cache=False))
-    assert len(decoded) == 16
+    assert len(decoded) == 20
 
 
-def test_the_switch_is_no_part_of_what_a_run_is():
+def test_the_switch_is_no_part_of_a_run_s_identity():
     on, off = (load_recipe("digits", [f"data.cache={value}"]).recipe for value in ("true", "false"))
-    assert on.data.cache
-    assert not off.data.cache
     assert on.config_hash == off.config_hash
-    assert paper.identity(on) == paper.identity(off)
+    assert run_records.identity(on) == run_records.identity(off)
     dataset, space = open_dataset(on.data), Space.around(on.method, 10)
     assert sweep.identity(on, dataset, space) == sweep.identity(off, dataset, space)
+
+
+def test_entries_of_another_format_are_ignored_without_a_word(root, monkeypatch, decoded, capsys, place):
+    open_dataset(folder(root))
+    monkeypatch.setattr(decoding, "CACHE_FORMAT", decoding.CACHE_FORMAT + 1)
+    del decoded[:]
+    open_dataset(folder(root))
+    assert len(decoded) == 20
+    assert capsys.readouterr().err == ""
+    assert len(entries()) == len(list(place.glob("*.npz"))) == 4
 
 
 # Never stale
@@ -149,17 +145,17 @@ def test_a_changed_byte_is_seen_whatever_the_times_say(root):
     file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    as_without(folder(root))
+    check_as_without(folder(root))
 
 
 def test_images_that_changed_places_are_seen(root):
     before = open_dataset(folder(root)).train.images
-    first, second = root / "train" / "a" / "0.bmp", root / "train" / "b" / "3.bmp"
-    one, other = first.read_bytes(), second.read_bytes()
+    first, last = root / "train" / "a" / "0.bmp", root / "train" / "b" / "7.bmp"
+    one, other = first.read_bytes(), last.read_bytes()
     first.write_bytes(other)
-    second.write_bytes(one)
-    after = as_without(folder(root)).train.images
-    np.testing.assert_array_equal(after, before[[7, 1, 2, 3, 4, 5, 6, 0]])
+    last.write_bytes(one)
+    after = check_as_without(folder(root)).train.images
+    np.testing.assert_array_equal(after, before[[11, *range(1, 11), 0]])
 
 
 def test_a_file_that_changes_while_it_is_decoded_is_not_kept(root, place, monkeypatch):
@@ -175,7 +171,7 @@ def test_a_file_that_changes_while_it_is_decoded_is_not_kept(root, place, monkey
         open_dataset(folder(root))
     assert len(list(place.glob("*.npz"))) == 1  # the test set's
     file.write_bytes(late)
-    as_without(folder(root))
+    check_as_without(folder(root))
 
 
 def test_a_file_that_is_gone_is_named_as_without(root):
@@ -187,15 +183,12 @@ def test_a_file_that_is_gone_is_named_as_without(root):
         open_dataset(data)
 
 
-# Bad images
-
-
-def test_what_is_left_out_is_told_again_and_named_where_it_lies(root, tmp_path, decoded):
-    (root / "train" / "a" / "1.bmp").write_bytes(b"nothing")
-    data = folder(root, on_bad_image="skip")
-    first = as_without(data)
-    assert [str(root / "train/a/1.bmp") in line for line in first.skipped] == [True]
-    assert len(first.train) == 7
+def test_bad_images_are_left_out_again_and_named_where_they_lie(root, tmp_path, decoded):
+    bad, data = root / "train" / "a" / "1.bmp", folder(root, on_bad_image="skip")
+    bad.write_bytes(b"nothing")
+    first = check_as_without(data)
+    assert len(first.train) == 11
+    assert [str(bad) in line for line in first.skipped] == [True]
     del decoded[:]
     assert open_dataset(data).skipped == first.skipped
     assert decoded == []
@@ -205,120 +198,98 @@ def test_what_is_left_out_is_told_again_and_named_where_it_lies(root, tmp_path, 
     same(first, moved)
     with pytest.raises(InputError, match=r"cannot be read\n.*1\.bmp"):
         open_dataset(folder(root))
-
-
-def test_what_is_left_out_is_told_by_its_new_name(root):
-    bad, data = root / "train" / "a" / "1.bmp", folder(root, on_bad_image="skip")
-    bad.write_bytes(b"nothing")
-    before = open_dataset(data).skipped
     bad.rename(bad.with_name("1a.bmp"))
-    after = as_without(data).skipped
-    assert after == tuple(line.replace("1.bmp", "1a.bmp") for line in before) != before
+    assert check_as_without(data).skipped == tuple(line.replace("1.bmp", "1a.bmp") for line in first.skipped)
 
 
 # Damage
 
 
-def kept(place):
-    """The file of the training images."""
+def training_entry(place):
     files = {file: np.load(file)["images"].shape[0] for file in place.glob("*.npz")}
-    (found,) = (file for file, count in files.items() if count == 12)
-    return found
+    (entry,) = (file for file, count in files.items() if count == 12)
+    return entry
 
 
-@pytest.fixture
-def twelve(root):
-    """Data with 12 images to train on and 8 to test on."""
-    for k in range(4, 8):
-        Image.fromarray(np.full((6, 6, 3), k, dtype=np.uint8)).save(root / "train" / "b" / f"{k}.bmp")
-    return folder(root)
-
-
-def test_no_flipped_bit_reaches_the_images(twelve, place, capsys):
-    right = open_dataset(twelve).train.images
-    file = kept(place)
+def test_no_flipped_bit_reaches_the_images(root, place, capsys):
+    right = open_dataset(folder(root)).train.images
+    file = training_entry(place)
     sound = file.read_bytes()
     noticed = 0
     for position in range(0, len(sound), 13):
         damaged = bytearray(sound)
         damaged[position] ^= 1 << position % 8
         file.write_bytes(damaged)
-        np.testing.assert_array_equal(open_dataset(twelve).train.images, right)
+        np.testing.assert_array_equal(open_dataset(folder(root)).train.images, right)
         noticed += str(file) in capsys.readouterr().err
     assert noticed > len(sound) / 13 * 0.6
 
 
-@pytest.mark.parametrize("length", [0, 1, 40, 500, -500, -1])
-def test_a_truncated_file_is_named_and_made_anew(length, twelve, place, capsys, decoded):
-    right = open_dataset(twelve).train.images
-    file = kept(place)
-    sound = file.read_bytes()
-    file.write_bytes(sound[:length])
+@pytest.mark.parametrize("length", [0, 40, 500, -500, -1])
+def test_a_truncated_file_is_named_and_made_anew(length, root, place, capsys, decoded):
+    right = open_dataset(folder(root)).train.images
+    file = training_entry(place)
+    file.write_bytes(file.read_bytes()[:length])
     del decoded[:]
-    np.testing.assert_array_equal(open_dataset(twelve).train.images, right)
+    np.testing.assert_array_equal(open_dataset(folder(root)).train.images, right)
     assert len(decoded) == 12
-    said = capsys.readouterr().err
-    assert said.startswith(f"warning: {file} is damaged")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"warning: {file} is damaged")
+    assert message.count("\n") == 1
     del decoded[:]
-    np.testing.assert_array_equal(open_dataset(twelve).train.images, right)
+    np.testing.assert_array_equal(open_dataset(folder(root)).train.images, right)
     assert (decoded, capsys.readouterr().err) == ([], "")
 
 
-def test_a_pickle_is_not_opened(twelve, place, tmp_path, capsys):
+def test_a_pickle_is_not_opened(root, place, tmp_path, capsys):
     class Hostile:
         def __reduce__(self):
             return Path.touch, (tmp_path / "canary",)
 
-    open_dataset(twelve)
-    file = kept(place)
+    open_dataset(folder(root))
+    file, hostile = training_entry(place), np.array([Hostile()], dtype=object)
     with np.load(file) as content:
         about = content["about"]
-    for images in (np.array([Hostile()], dtype=object), np.zeros(1)):
-        np.savez(file, images=images, about=np.array([Hostile()], dtype=object))
-        as_without(twelve)
+    for arrays in ((hostile, hostile), (np.zeros(1), hostile), (hostile, about)):
+        np.savez(file, images=arrays[0], about=arrays[1])
+        check_as_without(folder(root))
         assert "is damaged" in capsys.readouterr().err
-    np.savez(file, images=np.array([Hostile()], dtype=object), about=about)
-    as_without(twelve)
     assert not (tmp_path / "canary").exists()
 
 
 # A cache that cannot be used
 
 
-def one_line(capsys):
-    said = capsys.readouterr().err
-    assert said.startswith("warning: decoded images are not kept on disk")
-    assert "data.cache=false" in said
-    return set(said.splitlines())
+def check_warned(capsys, reason=""):
+    """One line for the training set and one for the test set."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("warning: decoded images are not kept on disk")
+        assert reason in line
+        assert "data.cache=false" in line
 
 
 def test_a_place_that_cannot_be_written(root, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FFDS_CACHE", str(tmp_path / "file"))
     open_dataset(folder(root))
-    assert len(one_line(capsys)) == 1
+    check_warned(capsys)
 
 
-def test_a_lock_that_cannot_be_had(root, place, capsys):
+def test_a_lock_that_cannot_be_had(root, place, capsys, decoded):
     first = open_dataset(folder(root))
-    for file in place.iterdir():
-        file.unlink()
-        if file.suffix == ".lock":
-            file.mkdir()
-    same(first, open_dataset(folder(root)))
-    assert "Is a directory" in one_line(capsys).pop()
-    assert not list(place.glob("*.npz"))
-
-
-def test_what_is_there_is_read_where_nothing_can_be_written(root, place, decoded, capsys):
-    open_dataset(folder(root))
     for file in place.glob("*.lock"):
         file.unlink()
         file.mkdir()
     del decoded[:]
-    open_dataset(folder(root))
-    assert (decoded, capsys.readouterr().err) == ([], "")
+    same(first, open_dataset(folder(root)))
+    assert (decoded, capsys.readouterr().err) == ([], ""), "what is there needs no lock"
+    for file in place.glob("*.npz"):
+        file.unlink()
+    same(first, open_dataset(folder(root)))
+    check_warned(capsys, "Is a directory")
+    assert not list(place.glob("*.npz"))
 
 
 def test_no_home_and_no_place(root, monkeypatch, capsys):
@@ -328,13 +299,13 @@ def test_no_home_and_no_place(root, monkeypatch, capsys):
     with pytest.raises(InputError, match="FFDS_CACHE=DIR"):
         cache_directory()
     open_dataset(folder(root))
-    assert len(one_line(capsys)) == 1
+    check_warned(capsys)
 
 
 def test_it_leaves_room_for_others(root, place, monkeypatch, capsys):
     monkeypatch.setattr("ffds.data.cache.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     open_dataset(folder(root))
-    assert "864 of 1 bytes" in one_line(capsys).pop()
+    check_warned(capsys, "of 1 bytes")
     assert not list(place.glob("*.npz"))
 
 
@@ -346,9 +317,9 @@ data = Data(name="folder", root=sys.argv[1], in_memory=True)
 """
 
 
-def script(code, *arguments, **options):
+def script(code, *arguments):
     command = [sys.executable, "-c", OPEN + code, *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_full_disk(root, place):
@@ -357,10 +328,10 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # writing beyond fails as
 print(len(open_dataset(data).train))
 """
     process = script(code, root)
-    out, said = process.communicate()
-    assert (process.returncode, out) == (0, "8\n")
-    assert said.startswith("warning: decoded images are not kept on disk: ")
-    assert said.count("\n") == 2  # the training set's and the test set's
+    out, message = process.communicate()
+    assert (process.returncode, out) == (0, "12\n")
+    assert message.startswith("warning: decoded images are not kept on disk: ")
+    assert message.count("\n") == 2  # the training set's and the test set's
     assert [file.suffix for file in place.iterdir()] == [".lock", ".lock"]
 
 
@@ -379,22 +350,23 @@ open_dataset(data)
     assert process.communicate() == ("", "")
     assert process.returncode == -9
     assert sorted(file.suffix for file in place.iterdir()) == [".lock", ".part"]
-    as_without(folder(root))
+    check_as_without(folder(root))
     assert sorted(file.suffix for file in place.iterdir()) == [".lock", ".lock", ".npz", ".npz"]
 
 
 SLOWLY = """
 import hashlib, os, time
-from ffds.data import decode as images
-decode = images.decode
+from ffds.data import decode as decoding
+decode = decoding.decode
 def slowly(content, stored):
     with open(sys.argv[2], "a") as log:
         log.write(f"{os.getpid()}\\n")
     time.sleep(float(sys.argv[3]))
     return decode(content, stored)
-images.decode = slowly
+decoding.decode = slowly
 print(hashlib.sha256(open_dataset(data).train.images).hexdigest())
 """
+WAITING = "another process is decoding the same images: waiting for it"
 
 
 def test_processes_that_open_the_same_images_at_once_decode_them_once(root, tmp_path):
@@ -402,10 +374,8 @@ def test_processes_that_open_the_same_images_at_once_decode_them_once(root, tmp_
     ended = [process.communicate() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], ended
     assert len({out for out, _ in ended}) == 1
-    assert len((tmp_path / "log").read_text().splitlines()) == 16
-    assert {line for _, said in ended for line in said.splitlines()} <= {
-        "another process is decoding the same images: waiting for it"
-    }
+    assert len((tmp_path / "log").read_text().splitlines()) == 20
+    assert {line for _, message in ended for line in message.splitlines()} <= {WAITING}
 
 
 def test_a_process_that_dies_while_others_wait_for_it(root, tmp_path):
@@ -415,15 +385,15 @@ def test_a_process_that_dies_while_others_wait_for_it(root, tmp_path):
             while slow.poll() is None and not log.exists():
                 time.sleep(0.01)
             with script(SLOWLY, root, log, 0) as waiting:
-                said = waiting.stderr.readline()
+                message = waiting.stderr.readline()
                 slow.kill()
                 waiting.communicate()
         finally:
             slow.kill()
             slow.communicate()
-    assert said == "another process is decoding the same images: waiting for it\n"
+    assert message == f"{WAITING}\n"
     assert waiting.returncode == 0
-    assert log.read_text().splitlines().count(str(waiting.pid)) == 16
+    assert log.read_text().splitlines().count(str(waiting.pid)) == 20
 
 
 # The directory
@@ -442,19 +412,15 @@ def test_where_it_is(tmp_path, monkeypatch):
         assert cache_directory() == tmp_path / "home" / ".cache" / "ffds" / "images"
 
 
-def test_it_is_the_users_alone(root, place):
+def test_entries_come_last_used_first_and_are_cleared(root, place):
     open_dataset(folder(root))
     assert place.stat().st_mode & 0o777 == 0o700
-
-
-def test_entries_come_last_used_first_and_are_cleared(root, twelve, place):
-    open_dataset(twelve)
     for age, file in enumerate(sorted(place.glob("*.npz"))):
         os.utime(file, (0, 1000 + age))
     assert [entry.used for entry in entries()] == [1001, 1000]
     shapes = {tuple(entry.about["shape"]): entry.about["directory"] for entry in entries()}
     assert shapes == {(12, 6, 6, 3): str(root / "train"), (8, 6, 6, 3): str(root / "test")}
-    open_dataset(twelve)
+    open_dataset(folder(root))
     assert min(entry.used for entry in entries()) > 2000
     (place / "x.part").write_bytes(b"123")
     (place / "theirs.txt").write_text("kept")
@@ -463,4 +429,4 @@ def test_entries_come_last_used_first_and_are_cleared(root, twelve, place):
     assert [file.name for file in place.iterdir()] == ["theirs.txt"]
     assert entries() == []
     assert clear() == 0
-    as_without(twelve)
+    check_as_without(folder(root))
