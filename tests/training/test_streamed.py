@@ -102,7 +102,7 @@ def test_a_killed_worker(settings, whole, tmp_path):
         time.sleep(0.005)
     assert processes.exit_code(process) == 1
     log = (tmp_path / "log").read_text()
-    pid = re.search(r"error: decoding worker \d? ?\(pid (\d+)\) was killed by SIGKILL", log)[1]
+    pid = re.search(r"error: a decoding worker \(pid (\d+)\) was killed by SIGKILL", log)[1]
     assert pid in killed
     assert "Traceback" not in log
     assert not run.done

@@ -10,7 +10,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -133,9 +133,9 @@ def decode_pieces(
                 raise answer
             yield reader.slot(number)[: len(piece)], answer
     finally:
-        # The loader itself would wait for its workers to finish the piece they are at.
-        with _default_child_signals():
-            end()
+        # Without its last reference the loader lets each worker finish the piece it is at.
+        del answers
+        end()
         atexit.unregister(end)
 
 
@@ -190,13 +190,10 @@ class _Reader:
         """The error of a worker that ended: how, and at which image."""
         code = process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        number, row = next(
-            ((n, row) for n, (pid, row) in enumerate(self._states.tolist()) if pid == process.pid), ("", IDLE)
-        )
-        where = "no image, it was waiting" if row == IDLE else self._files.place(row)
+        row = dict(self._states.tolist()).get(process.pid, IDLE)
         return FfdsError(
-            f"decoding worker {number} (pid {process.pid}) {how}\n"
-            f"  where:   {where}\n"
+            f"a decoding worker (pid {process.pid}) {how}\n"
+            f"  where:   {'between two images' if row == IDLE else self._files.place(row)}\n"
             "  fix:     the same command goes on from the last checkpoint; where memory ran out, "
             "with fewer workers: data.workers=N"
         )
@@ -214,8 +211,8 @@ def _started(
     import torch
     from torch.utils.data import DataLoader
 
-    others = set(multiprocessing.active_children())
-    with _default_child_signals(), warnings.catch_warnings():
+    handler, others = signal.getsignal(signal.SIGCHLD), set(multiprocessing.active_children())
+    with warnings.catch_warnings():
         # The number of workers is the user's choice; Python warns of any fork beside threads.
         warnings.filterwarnings("ignore", "This DataLoader will create")
         warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
@@ -231,13 +228,16 @@ def _started(
             generator=torch.Generator(),
         )
         answers = iter(loader)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        # torch's own raises the death of a worker in any line of code, not only where an image is awaited.
+        signal.signal(signal.SIGCHLD, handler)
     return answers, [child for child in multiprocessing.active_children() if child not in others]
 
 
 def _next(
     answers: Iterator[Faults | InputError], processes: Sequence[BaseProcess]
 ) -> Faults | InputError | BaseProcess:
-    """The next answer, or the process that died before it could give one."""
+    """The next answer, or the process that died before it gave one; torch notices within five seconds."""
     try:
         return next(answers)
     except RuntimeError:
@@ -245,23 +245,6 @@ def _next(
         if not dead:
             raise
         return dead[0]
-
-
-@contextmanager
-def _default_child_signals() -> Iterator[None]:
-    """Keep torch from installing or calling its handler, which raises a worker's end in any line of code.
-
-    ``next`` tells it too, at the latest after five seconds.
-    """
-    handler = signal.getsignal(signal.SIGCHLD)
-    if handler is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
 
 
 def _kill(processes: Sequence[BaseProcess]) -> None:
