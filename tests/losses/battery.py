@@ -1,9 +1,9 @@
-"""Every loss in the states it can be in, and the batches it is given."""
+"""Every loss in the states it can be in, the batches it is given, and its twin by the naive formulas."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,11 +17,12 @@ from ffds.losses import (
     class_balanced_weights,
     inverse_frequency_weights,
 )
+from tests.losses import naive
 
 COUNTS = [40, 500, 7, 120, 3]
 WIDTH = 6
 
-LOSSES: dict[str, Callable[..., nn.Module]] = {
+LOSSES: dict[str, Callable[..., Any]] = {
     "ffds": lambda counts, **how: FFDSLoss(counts, num_groups=2, **how),
     "ffds-unsmoothed": lambda counts, **how: FFDSLoss(counts, num_groups=2, cold_start="unsmoothed", **how),
     "ffds-linear": lambda counts, **how: FFDSLoss(counts, num_groups=1, curve="linear", gamma_min=0.5, **how),
@@ -36,6 +37,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "ib-focal": lambda counts, **how: InfluenceBalancedLoss(gamma=1.0, alpha=2.0, epsilon=0.5, **how),
 }
 STATEFUL = [name for name in LOSSES if name.startswith("ffds")]
+EACH_KIND = ["ffds", "cb-focal", "ldam-drw", "ib-focal"]
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -50,9 +52,17 @@ class Batch(NamedTuple):
     def to(self, dtype: torch.dtype) -> Batch:
         return Batch(self.logits.to(dtype), self.target, self.features.to(dtype))
 
-    def gradient(self, loss: nn.Module) -> Tensor:
+    def rows(self, which: Any) -> Batch:
+        return Batch(*(part[which] for part in self))
+
+    def one_hot(self) -> Batch:
+        target = torch.nn.functional.one_hot(self.target, self.logits.shape[1])
+        return self._replace(target=target.to(self.logits.dtype))
+
+    def gradient(self, loss: Callable[..., Tensor]) -> Tensor:
         logits = self.logits.detach().requires_grad_()
-        return torch.autograd.grad(self._replace(logits=logits).given_to(loss).sum(), logits)[0]
+        value = self._replace(logits=logits).given_to(loss).sum()
+        return torch.autograd.grad(value, logits)[0]
 
 
 def batch(samples: int = 8, classes: int = len(COUNTS), seed: int = 0, spread: float = 2.0) -> Batch:
@@ -64,12 +74,44 @@ def batch(samples: int = 8, classes: int = len(COUNTS), seed: int = 0, spread: f
     )
 
 
+def mixed(data: Batch, seed: int = 5) -> Batch:
+    """With probabilities of the labels as target, some of them 0, as mixup makes them."""
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.rand(data.logits.shape, generator=generator, dtype=torch.float64)
+    q[:, 1] = 0
+    return data._replace(target=(q / q.sum(1, keepdim=True)).to(data.logits.dtype))
+
+
+kinds_of_target = pytest.mark.parametrize("kind", [Batch._replace, mixed], ids=["labels", "probabilities"])
+
+
+def twin(loss: Any, data: Batch) -> Tensor:
+    """The unreduced loss (N,) of labels by the formulas as the papers write them, in float64."""
+    logits, target, features = data
+    weight = loss.class_weight if isinstance(loss, FFDSLoss) else loss.weight
+    per_class = [1.0] * logits.shape[1] if weight is None else weight.tolist()
+    scale = torch.tensor([per_class[label] for label in target.tolist()], dtype=torch.float64)
+    match loss:
+        case FFDSLoss():
+            means = [loss.group_means[m].item() for m in loss.class_group]
+            if loss.cold_start == "cross_entropy" and loss.group_means.isnan().all():
+                return naive.cross_entropy(logits, target)
+            gamma = loss.gamma.tolist()
+            return naive.ffds(logits, target, per_class, gamma, means, loss.k, loss.label_smoothing)
+        case LDAMLoss():
+            return scale * naive.ldam(logits, target, loss.margin.tolist(), loss.scale)
+        case InfluenceBalancedLoss():
+            setting = (loss.alpha, loss.epsilon, loss.gamma)
+            return scale * naive.influence_balanced(logits, target, features, *setting)
+    return naive.focal(logits, target, loss.gamma, per_class)
+
+
 def end_epoch(loss: nn.Module) -> None:
     if isinstance(loss, FFDSLoss):
         loss.end_epoch()
 
 
-def warm(name: str, counts: list[int] | Tensor = COUNTS, **how: str) -> nn.Module:
+def warm(name: str, counts: list[int] | Tensor = COUNTS, **how: Any) -> Any:
     """A loss after one epoch and in the middle of the next."""
     loss = LOSSES[name](counts, **how)
     classes = len(counts)
@@ -79,7 +121,7 @@ def warm(name: str, counts: list[int] | Tensor = COUNTS, **how: str) -> nn.Modul
     return loss
 
 
-def cold(name: str, counts: list[int] | Tensor = COUNTS, **how: str) -> nn.Module:
+def cold(name: str, counts: list[int] | Tensor = COUNTS, **how: Any) -> Any:
     return LOSSES[name](counts, **how)
 
 

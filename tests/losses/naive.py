@@ -53,8 +53,7 @@ def margins(counts: Sequence[int], max_margin: float) -> list[float]:
     return [max_margin * n ** (-1 / 4) / largest for n in counts]
 
 
-def ldam(cosines: Tensor, target: Tensor, counts: Sequence[int], max_margin: float, scale: float) -> Tensor:
-    margin = margins(counts, max_margin)
+def ldam(cosines: Tensor, target: Tensor, margin: Sequence[float], scale: float) -> Tensor:
     rows = []
     for row, label in zip(cosines.double(), target.tolist(), strict=True):
         shifted = [scale * (x - margin[label] if c == label else x) for c, x in enumerate(row)]
@@ -109,42 +108,31 @@ def focusing(counts: Sequence[int], gamma_min: float, gamma_max: float, curve: s
 
 
 def smoothed(logits: Tensor, target: Tensor, epsilon: float) -> Tensor:
+    """A class without any probability, one masked out, has no term."""
     losses = []
     for p, label in zip(softmax(logits), target.tolist(), strict=True):
         q = [1 - epsilon if j == label else epsilon / (len(p) - 1) for j in range(len(p))]
-        losses.append(-sum(q_j * torch.log(p_j) for q_j, p_j in zip(q, p, strict=True)))
+        losses.append(-sum(q_j * torch.log(p_j) for q_j, p_j in zip(q, p, strict=True) if p_j > 0))
     return torch.stack(losses)
 
 
 def ffds(
     logits: Tensor,
     target: Tensor,
-    counts: Sequence[int],
-    group_means: Sequence[float],
-    *,
-    beta: float,
+    weight: Sequence[float],
+    gamma: Sequence[float],
+    means: Sequence[float],
     k: float,
-    gamma_min: float,
-    gamma_max: float,
-    curve: str,
     label_smoothing: float,
-    weight_scale: str,
 ) -> Tensor:
-    """FFDS with known group means; NaN where a group was never seen."""
-    weight = scaled(balanced_weights(counts, beta), weight_scale)
-    gamma = focusing(counts, gamma_min, gamma_max, curve)
-    group = groups(counts, len(group_means))
+    """FFDS with the group mean of each class; NaN where the group was never seen."""
     losses = []
+    cross_entropies = smoothed(logits, target, label_smoothing)
     for p, ce, label in zip(
-        label_probability(logits.detach(), target),
-        smoothed(logits, target, label_smoothing),
-        target.tolist(),
-        strict=True,
+        label_probability(logits.detach(), target), cross_entropies, target.tolist(), strict=True
     ):
-        p_bar = group_means[group[label]]
-        p_hat = float(p)
-        if not math.isnan(p_bar):
-            d = math.sqrt(p) - math.sqrt(p_bar)
-            p_hat = p_hat - (k * d) ** 2 * (p_hat - p_bar)
+        p_hat, mean = float(p), means[label]
+        if not math.isnan(mean):
+            p_hat -= (k * (math.sqrt(p) - math.sqrt(mean))) ** 2 * (float(p) - mean)
         losses.append(weight[label] * (1 - p_hat) ** gamma[label] * ce)
     return torch.stack(losses)

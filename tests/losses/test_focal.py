@@ -51,7 +51,3 @@ def test_gamma_zero_is_cross_entropy_in_value_and_gradient():
 def test_gamma_out_of_range_is_refused(gamma):
     with pytest.raises(InputError, match="gamma"):
         FocalLoss(gamma)
-
-
-def test_repr_shows_the_settings():
-    assert repr(FocalLoss(2.0)) == "FocalLoss(gamma=2.0, weighted=False, reduction='mean')"

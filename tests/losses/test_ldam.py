@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from ffds.errors import InputError
 from ffds.losses import LDAMLoss, class_balanced_weights
 from tests.losses import naive
-from tests.losses.battery import Batch, batch
 
 COUNTS = [10, 200, 3, 50]
 COSINES = torch.rand(9, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2 - 1
@@ -24,7 +23,7 @@ def test_margins_equal_the_formula(max_margin):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_loss_equals_its_twin(reduction):
-    twin = naive.ldam(COSINES, TARGET, COUNTS, 0.5, 30.0)
+    twin = naive.ldam(COSINES, TARGET, naive.margins(COUNTS, 0.5), 30.0)
     expected = twin.mean() if reduction == "mean" else twin.sum()
     ours = LDAMLoss(COUNTS, reduction=reduction)(COSINES, TARGET)
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
@@ -44,16 +43,6 @@ def test_weighted_mean_is_that_of_torch():
     torch.testing.assert_close(loss(COSINES, TARGET), expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_parts_of_a_batch_count_by_what_their_mean_divides_by(weighted):
-    loss = LDAMLoss(COUNTS, weight=class_balanced_weights(COUNTS) if weighted else None)
-    whole = batch(16, len(COUNTS))
-    parts = [Batch(*(part[rows] for part in whole)) for rows in (slice(5), slice(5, 16))]
-    shares = [loss.divisor(part.target) / loss.divisor(whole.target) for part in parts]
-    together = sum(share * part.given_to(loss) for share, part in zip(shares, parts, strict=True))
-    torch.testing.assert_close(together, whole.given_to(loss))
-
-
 def test_the_margin_makes_the_loss_larger():
     without = F.cross_entropy(30 * COSINES, TARGET, reduction="none")
     assert (LDAMLoss(COUNTS, reduction="none")(COSINES, TARGET) > without).all()
@@ -69,7 +58,3 @@ def test_a_setting_out_of_range_is_refused(setting, value):
 def test_a_class_without_images_is_refused_and_named():
     with pytest.raises(InputError, match="class 1 "):
         LDAMLoss([3, 0])
-
-
-def test_repr_shows_the_settings():
-    assert repr(LDAMLoss(COUNTS)) == "LDAMLoss(scale=30.0, weighted=False, reduction='mean')"

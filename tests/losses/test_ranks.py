@@ -1,12 +1,14 @@
-"""Group means over several processes: the sums travel, so uneven and missing shares do not matter."""
+"""Group means over several processes, also of a loss that is a part of the model they share."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ffds.losses import FFDSLoss
 
@@ -36,24 +38,42 @@ def train(ranks: list[int]) -> list[tuple[Tensor, Tensor]]:
     return seen
 
 
+def train_inside_a_model(rank: int) -> dict[str, Tensor]:
+    """Ten steps of a model that holds its loss, 8 samples a rank, saved and loaded in the middle."""
+    model = nn.ModuleDict({"head": nn.Linear(4, 4), "loss": FFDSLoss([100, 50, 20, 5], num_groups=2)})
+    model.forward = lambda x, y: model["loss"](model["head"](x), y)
+    model.head.weight.data.fill_(0.1)
+    parallel = DistributedDataParallel(model)
+    for step in range(10):
+        generator = torch.Generator().manual_seed(2 * step + rank)
+        parallel(torch.randn(8, 4, generator=generator), torch.full((8,), 2 * rank)).backward()
+        if step == 4:
+            parallel.load_state_dict(copy.deepcopy(parallel.state_dict()))
+    gathered = copy.deepcopy(model.loss.gathered.state_dict())
+    model.loss.end_epoch()
+    return gathered | {"group_means": model.loss.group_means, "bias": model.head.bias.grad}
+
+
 def run_rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.save(train_inside_a_model(rank), folder / f"model{rank}.pt")
     torch.save(train([rank]), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def of_ranks(tmp_path_factory):
+def folder(tmp_path_factory):
     if not dist.is_gloo_available():
         pytest.skip("this build of torch has no gloo")
     folder = tmp_path_factory.mktemp("ranks")
     mp.spawn(run_rank, (folder,), nprocs=2)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+    return folder
 
 
 @pytest.mark.parametrize("epoch", range(len(EPOCHS)), ids=list(EPOCHS))
-def test_each_rank_has_the_means_of_a_single_process(of_ranks, epoch):
+def test_each_rank_has_the_means_of_a_single_process(folder, epoch):
+    of_ranks = [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
     means, values = train([0, 1])[epoch]
     for seen in of_ranks:
         torch.testing.assert_close(seen[epoch][0], means, rtol=1e-6, atol=0, equal_nan=True)
@@ -62,3 +82,14 @@ def test_each_rank_has_the_means_of_a_single_process(of_ranks, epoch):
     assert not torch.allclose(train([0])[epoch][0], means, equal_nan=True), (
         "one share alone tells another mean"
     )
+
+
+def test_a_loss_inside_a_parallel_model_gathers_the_samples_of_its_own_rank(folder):
+    """DistributedDataParallel gives all ranks the buffers of the first one before each step: 152 and 8."""
+    ranks = [torch.load(folder / f"model{rank}.pt") for rank in range(2)]
+    assert [rank["counts"].tolist() for rank in ranks] == [[80, 0, 0, 0], [0, 0, 80, 0]]
+    for rank in ranks:
+        assert torch.equal(rank["group_means"], ranks[0]["group_means"])
+        torch.testing.assert_close(rank["bias"], ranks[0]["bias"])
+    expected = [rank["sums"].sum() / 80 for rank in ranks]
+    torch.testing.assert_close(ranks[0]["group_means"], torch.stack(expected))

@@ -1,5 +1,9 @@
+import copy
+from collections import Counter
 from decimal import Decimal, localcontext
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,12 +87,63 @@ def test_a_rarer_class_never_weighs_less(counts, beta, scale):
         assert (by_count.diff() <= 1e-6 * by_count[:-1]).all()
 
 
-def test_counts_may_be_a_list_or_a_tensor_and_are_not_changed():
-    tensor = torch.tensor(CIFAR10, dtype=torch.float64)
-    before = tensor.clone()
-    assert torch.equal(class_balanced_weights(tensor), class_balanced_weights(CIFAR10))
-    assert torch.equal(class_balanced_weights(tensor.to(torch.int32)), class_balanced_weights(CIFAR10))
-    assert torch.equal(tensor, before)
+@pytest.mark.parametrize(
+    "form",
+    [
+        tuple,
+        np.array,
+        lambda counts: np.array(counts, dtype=np.uint16),
+        torch.tensor,
+        lambda counts: torch.tensor(counts, dtype=torch.int32),
+        lambda counts: torch.tensor(counts, dtype=torch.float64),
+        lambda counts: [torch.tensor(n) for n in counts],
+        lambda counts: Counter(y for y in reversed(range(len(counts))) for _ in range(counts[y])),
+        lambda counts: dict(reversed(list(enumerate(counts)))),
+        lambda counts: {np.int64(c): np.int32(n) for c, n in enumerate(counts)},
+        pd.Series,
+        lambda counts: pd.Series(counts)[::-1],
+        lambda counts: pd.Series([c for c, n in enumerate(counts) for _ in range(n)]).value_counts(),
+    ],
+)
+@pytest.mark.parametrize("counts", [[2, 5], [3, 7, 7, 1, 20]])
+def test_counts_may_come_in_any_form_that_tells_their_label(form, counts):
+    given_counts = form(counts)
+    before = copy.deepcopy(given_counts)
+    assert validated_counts(given_counts).tolist() == counts
+    assert torch.equal(class_balanced_weights(given_counts), class_balanced_weights(counts))
+    assert str(given_counts) == str(before)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {2, 5},
+        frozenset([2, 5]),
+        (n for n in (2, 5)),
+        {0: 2, 1: 5}.values(),
+        {0: 2, 1: 5}.items(),
+        ["2", "5"],
+        "25",
+        b"25",
+        [2, None],
+        [[2], [5, 6]],
+        {0: "2", 1: "5"},
+        None,
+        5j,
+    ],
+)
+def test_what_has_no_order_or_is_not_numbers_is_refused(counts):
+    with pytest.raises(InputError, match="class counts are not numbers in label order"):
+        validated_counts(counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "missing"),
+    [({1: 5, 2: 3}, "0"), (Counter([0, 0, 3, 5]), "1, 2"), ({"0": 2, "1": 5}, "0, 1"), ({"a": 2}, "0")],
+)
+def test_a_mapping_without_a_label_is_refused_and_the_label_named(counts, missing):
+    with pytest.raises(InputError, match=f"lack label {missing}\n"):
+        validated_counts(counts)
 
 
 @pytest.mark.parametrize("count", [0, -3, 2.5, float("nan"), float("inf")])

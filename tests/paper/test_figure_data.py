@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from ffds.errors import InputError
 from ffds.evaluation.groups import class_groups
-from ffds.losses import functional
-from ffds.losses.ffds import focusing_parameters
+from ffds.losses import FFDSLoss, FocalLoss
+from ffds.losses.ffds import dynamic_smoothing, focusing_parameters
 from ffds.paper import figure_data
 from ffds.paper.figure_data import EpochAccuracy
 from ffds.paper.reference import FIGURE_1
@@ -36,7 +36,7 @@ def points(name, parameter):
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_focal_curves_are_the_focal_loss(gamma):
     p, values, at_one = points("FL", gamma)
-    expected = functional.focal(logits(p), torch.zeros(len(p), dtype=torch.int64), gamma)
+    expected = FocalLoss(gamma, reduction="none")(logits(p), torch.zeros(len(p), dtype=torch.int64))
     torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
     assert at_one.tolist() == [0.0]
 
@@ -44,15 +44,9 @@ def test_focal_curves_are_the_focal_loss(gamma):
 @pytest.mark.parametrize("mean", [0.3, 0.5, 0.7, 0.9])
 def test_ffds_curves_are_the_ffds_loss(mean):
     p, values, at_one = points("D-FFDS", mean)
-    expected, _ = functional.ffds(
-        logits(p),
-        torch.zeros(len(p), dtype=torch.int64),
-        class_weight=torch.ones(2, dtype=torch.float64),
-        gamma=torch.ones(2, dtype=torch.float64),
-        group_mean=torch.full((2,), mean, dtype=torch.float64),
-        k=0.9,
-        smoothing=0.0,
-    )
+    loss = FFDSLoss([1, 1], beta=0.0, k=0.9, gamma_min=1.0, label_smoothing=0.0, reduction="none")
+    loss.group_means.fill_(mean)
+    expected = loss(logits(p), torch.zeros(len(p), dtype=torch.int64))
     torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
     assert at_one.tolist() == [0.0]
 
@@ -67,7 +61,7 @@ def test_smoothed_is_dynamic_smoothing():
     random = np.random.default_rng(0)
     p, mean = random.random(200), random.random(200)
     for k in (0.0, 0.4, 1.0):
-        expected = functional.dynamic_smoothing(torch.from_numpy(p), torch.from_numpy(mean), k)
+        expected = dynamic_smoothing(torch.from_numpy(p), torch.from_numpy(mean), k)
         np.testing.assert_allclose(figure_data.smoothed(p, mean, k), expected.numpy(), rtol=1e-12)
 
 

@@ -1,61 +1,118 @@
-"""FFDS: dynamic probability smoothing and frequency weighted focusing."""
+"""FFDS: dynamic probability smoothing and frequency weighted focusing (Nah et al., ICIP 2023)."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Literal, SupportsIndex
+from typing import Any, Literal, Self, SupportsIndex
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ffds.errors import InputError
-from ffds.losses import functional
-from ffds.losses.precision import FullPrecision
-from ffds.losses.reduction import Reduction, reduced, validated_reduction
-from ffds.losses.statistics import ClassProbabilities
-from ffds.losses.weights import WeightScale, class_balanced_weights, validated_counts
+from ffds.losses.base import ClassificationLoss, ClassProbabilities, Reduction, checked
+from ffds.losses.weights import PerClass, WeightScale, class_balanced_weights, validated_counts
 
-__all__ = ["ColdStart", "Curve", "FFDSLoss", "focusing_parameters", "frequency_groups"]
+__all__ = [
+    "ColdStart",
+    "Curve",
+    "FFDSLoss",
+    "dynamic_smoothing",
+    "focusing_parameters",
+    "frequency_groups",
+]
 
 Curve = Literal["linear", "convex", "concave"]
 ColdStart = Literal["cross_entropy", "unsmoothed"]
 
 
-class FFDSLoss(FullPrecision):
-    """−w_y · (1 − p̂_y)^γ_y · Σ_j Q(j) log p_j, the loss of the FFDS paper (eq. 1).
+def dynamic_smoothing(probability: Tensor, group_mean: Tensor, k: float = 0.9) -> Tensor:
+    """DynaSmooth: p̂ = p − (k·d)²·(p − p̄), d = √p − √p̄, between p and p̄ (eq. 3); 0 ≤ k ≤ 1.
 
-    In training mode each call also gathers p_y for the mean of its class group; `end_epoch` makes those
-    means the reference p̄ of the next epoch. In evaluation mode nothing is gathered. Keep the loss outside a
-    DistributedDataParallel module, which would replace each rank's statistics by those of the first.
+    >>> dynamic_smoothing(torch.tensor([1.0, 0.25]), torch.tensor([0.25, 0.25]), k=1.0)
+    tensor([0.8125, 0.2500])
+    """
+    d = probability.sqrt() - group_mean.sqrt()
+    return probability - (k * d) ** 2 * (probability - group_mean)
+
+
+def focusing_parameters(
+    class_counts: PerClass, gamma_min: float, gamma_max: float, curve: Curve = "concave"
+) -> Tensor:
+    """FreqFocus: γ_c = γ_min + (γ_max − γ_min)·g(r), r = (n_c − n_min)/(n_max − n_min), (C,) (eq. 4 to 6).
+
+    g(r) is r (linear), r³ (convex) or tanh(4r) (concave). Where all counts are equal, r = 0.
+
+    >>> focusing_parameters([100, 55, 10], 1.0, 3.0, "linear")
+    tensor([3., 2., 1.])
+    """
+    if not 0 <= gamma_min <= gamma_max < float("inf"):
+        got = f"gamma_min={gamma_min}, gamma_max={gamma_max}"
+        raise InputError(
+            "focusing parameters are out of range", got=got, allowed="0 <= gamma_min <= gamma_max"
+        )
+    counts = validated_counts(class_counts)
+    r = (counts - counts.min()) / (counts.max() - counts.min()).clamp_min(1)
+    curves = {"linear": r, "convex": r**3, "concave": torch.tanh(4 * r)}
+    if curve not in curves:
+        raise InputError("unknown curve", got=curve, allowed=", ".join(curves))
+    gamma = gamma_min + (gamma_max - gamma_min) * curves[curve]
+    return gamma.float().to(torch.get_default_device())
+
+
+def frequency_groups(class_counts: PerClass, num_groups: int | None = None) -> Tensor:
+    """Group of each class, (C,) int64: sorted by falling count, equal ones by label, cut at ⌊i·C/M⌋.
+
+    M = `num_groups`, None for min(10, C). The cut gives the group bounds of the authors' code (Section 3a).
+
+    >>> frequency_groups([10, 40, 20, 30], 2)
+    tensor([1, 0, 1, 0])
+    """
+    counts = validated_counts(class_counts)
+    classes = len(counts)
+    most = min(classes, 10)
+    groups = most if num_groups is None else num_groups
+    if not (isinstance(groups, SupportsIndex) and 1 <= groups <= classes):
+        allowed = f"1 to {classes}, the number of classes"
+        fix = f"num_groups={most}, or None"
+        raise InputError("num_groups is out of range", got=groups, allowed=allowed, fix=fix)
+    rank = counts.argsort(descending=True, stable=True).argsort()
+    return (((rank + 1) * int(groups) - 1) // classes).to(torch.get_default_device())
+
+
+class FFDSLoss(ClassificationLoss):
+    """−w_y · (1 − p̂_y)^γ_y · Σ_j Q(j) log p_j (eq. 1), Q = 1 − ε at the label and ε/(C−1) elsewhere.
+
+    In training mode each call under which gradients are recorded also gathers p_y for the mean of its class
+    group; `end_epoch` makes those means the reference p̄ of the next epoch. Evaluation mode, `torch.no_grad`,
+    `torch.inference_mode` and the transforms of `torch.func` gather nothing. Under DistributedDataParallel each
+    process gathers its own samples, also where the loss is a part of the model.
+    A class masked out, by a logit of −∞ or of the smallest number of its type, is left out of the sum over j.
 
     Args:
-        class_counts: training images of each class, in any order, each ≥ 1.
+        class_counts: training images of each class, each ≥ 1, in any form of `ffds.losses.weights.PerClass`.
         beta: β of the class-balanced weight w, 0 ≤ β < 1.
         k: strength of DynaSmooth, 0 ≤ k ≤ 1; 0 switches it off.
-        num_groups: M, 1 ≤ M ≤ C.
+        num_groups: M, 1 ≤ M ≤ C; None: 10, or C if that is less.
         gamma_min: focusing parameter of the rarest class, ≥ 0.
         gamma_max: focusing parameter of the most frequent class, ≥ gamma_min.
         curve: how γ grows between them with the count: ``"linear"``, ``"convex"`` or ``"concave"``.
-        label_smoothing: ε, 0 ≤ ε < 1, spread over the C − 1 other classes.
-        weight_scale: ``"mean"`` (weights sum to C), ``"none"`` (the paper's formula) or ``"released"``
-            (weights sum to 1/C, as in the authors' code): three effective learning rates.
+        label_smoothing: ε, 0 ≤ ε < 1; unlike torch's it is spread over the C − 1 other classes.
+        weight_scale: of `class_balanced_weights`; it decides the effective learning rate.
         cold_start: what to do before any group mean exists: ``"cross_entropy"`` (as the authors' code) or
             ``"unsmoothed"`` (p̂ = p).
-        reduction: ``"mean"`` (over the batch size), ``"sum"`` or ``"none"``.
+        ignore_index: label of samples to leave out, also of the group means.
+        reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Attributes:
-        group_means: p̄ of each group (M,), NaN until the first epoch that has a sample of the group ends;
-            set by `end_epoch`, `start_from` and `load_state_dict`, or in place.
+        group_means: p̄ of each group (M,), NaN until an epoch ends that has a sample of the group.
         class_group: group of each class (C,), 0 for the most frequent classes.
         gamma: focusing parameter of each class (C,).
         class_weight: w of each class (C,).
 
     Raises:
         InputError: a class count below 1, a setting out of range, or an unknown name.
-
-    Source: Nah et al., "Rethinking long-tailed visual recognition with dynamic probability smoothing and
-    frequency weighted focusing", ICIP 2023, eq. 1 to 6.
 
     >>> loss = FFDSLoss([100, 50, 20, 5], num_groups=2)
     >>> logits, target = torch.zeros(8, 4), torch.tensor([0, 1, 2, 3, 0, 1, 0, 0])
@@ -69,24 +126,24 @@ class FFDSLoss(FullPrecision):
     class_group: Tensor
     gamma: Tensor
     class_weight: Tensor
-    _terms: Tensor
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: PerClass,
         *,
         beta: float = 0.9999,
         k: float = 0.9,
-        num_groups: int = 10,
+        num_groups: int | None = None,
         gamma_min: float = 0.0,
         gamma_max: float = 3.0,
         curve: Curve = "concave",
         label_smoothing: float = 0.1,
         weight_scale: WeightScale = "mean",
         cold_start: ColdStart = "cross_entropy",
+        ignore_index: int = -100,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(ignore_index, reduction)
         if not 0 <= k <= 1:
             raise InputError("k is out of range", got=k, allowed="0 <= k <= 1")
         if not 0 <= label_smoothing < 1:
@@ -94,39 +151,80 @@ class FFDSLoss(FullPrecision):
         if cold_start not in ("cross_entropy", "unsmoothed"):
             raise InputError("unknown cold_start", got=cold_start, allowed="cross_entropy, unsmoothed")
         self.k, self.label_smoothing, self.cold_start = k, label_smoothing, cold_start
-        self.reduction = validated_reduction(reduction)
+        groups = frequency_groups(class_counts, num_groups)
+        number = min(len(groups), 10) if num_groups is None else int(num_groups)
         self.register_buffer("class_weight", class_balanced_weights(class_counts, beta, weight_scale))
         self.register_buffer("gamma", focusing_parameters(class_counts, gamma_min, gamma_max, curve))
-        self.register_buffer("class_group", frequency_groups(class_counts, num_groups))
-        self.register_buffer("group_means", torch.full((int(num_groups),), torch.nan))
-        self.gathered = ClassProbabilities(len(self.gamma))
-        self.register_buffer("_terms", self.gamma.new_zeros(5, len(self.gamma)), persistent=False)
-        self._looked_up_at: list[int] = []
-        self._look_up()
-        self.register_load_state_dict_post_hook(_look_up)  # type: ignore[no-untyped-call]
+        self.register_buffer("class_group", groups)
+        self.register_buffer("group_means", torch.full((number,), torch.nan, dtype=torch.float32))
+        self.gathered = ClassProbabilities(len(groups))
+
+    @classmethod
+    def from_labels(cls, labels: ArrayLike | Tensor, num_classes: int | None = None, **settings: Any) -> Self:
+        """The loss for training images with these labels (N,), 0 to C − 1; C = the largest + 1 for None.
+
+        >>> FFDSLoss.from_labels([0, 1, 0, 0, 2], num_groups=3).class_group
+        tensor([0, 1, 2])
+        """
+        array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+        whole = array.ndim == 1 and array.dtype.kind in "iu" and array.size > 0
+        if not whole or array.min() < 0 or array.max() >= (num_classes or np.inf):
+            allowed = f"one whole number for each image, 0 to {num_classes - 1 if num_classes else 'C - 1'}"
+            raise InputError("labels cannot be counted", got=f"{array.dtype} {array}", allowed=allowed)
+        return cls(np.bincount(array.astype(np.int64), minlength=num_classes or 0), **settings)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits (N, C), target (N,) → () or (N,); gathers group statistics in training mode."""
-        values, probability = functional.ffds_of_terms(
-            logits, target, self._current_terms(), self.k, self.label_smoothing
-        )
-        if self.training:
-            self.gathered.gather(target, probability)
-        return reduced(values, self.reduction)
+        """Logits (N, C), target (N,) or (N, C) → () or (N,); gathers where it trains."""
+        # float16 has no number as small as a logit that masks a class in other types.
+        masked = max(torch.finfo(logits.dtype).min / 2, -1e30)
+        logits, target = checked(logits, target, len(self.gamma))
+        log_p = F.log_softmax(logits, dim=1)
+        own = self.at_label(log_p, target)
+        values = -self._weight(own, target) * self._smoothed(log_p, own, masked)
+        if self.cold_start == "cross_entropy":
+            values = torch.where(self.group_means.isnan().all(), -own, values)
+        if self.training and torch.is_grad_enabled():
+            self._gather(log_p, target)
+        return self.reduced(values, target)
+
+    @torch.no_grad()
+    def _weight(self, log_p: Tensor, target: Tensor) -> Tensor:
+        """w_y · (1 − p̂_y)^γ_y, a constant for the gradient, as in the authors' released code."""
+        p, mean = log_p.exp(), self.at_label(self.group_means[self.class_group], target)
+        p_hat = dynamic_smoothing(p, torch.where(mean.isnan(), p, mean), self.k)
+        focusing = (1 - p_hat).clamp_min(0) ** self.at_label(self.gamma, target)
+        return self.weighted(focusing.to(p.dtype), self.class_weight, target)
+
+    def _smoothed(self, log_p: Tensor, own: Tensor, masked: float) -> Tensor:
+        """Σ_j Q(j) log p_j for the label, (N,), or for every class as the label, (N, C) (eq. 2)."""
+        if self.label_smoothing == 0:
+            return own
+        total = F.threshold(log_p, masked, 0.0).sum(dim=1, keepdim=own.ndim == 2)
+        others = (total - F.threshold(own, masked, 0.0)) / (log_p.shape[1] - 1)
+        return (1 - self.label_smoothing) * own + self.label_smoothing * others
+
+    def _gather(self, log_p: Tensor, target: Tensor) -> None:
+        """Gather from a training step, so that each sample counts once."""
+
+        def gather(_: Tensor | None = None) -> None:
+            self.gathered.gather(log_p.detach(), target, self.ignore_index)
+
+        place = _running_pass()
+        if place == "backward" and log_p.requires_grad:
+            # Activation checkpointing runs a forward pass again. If the first run recorded gradients, it has
+            # gathered, and this one is never differentiated; if not, this one is, and then calls the hook.
+            log_p.register_hook(gather)  # type: ignore[no-untyped-call]
+        elif place != "transform":
+            gather()
 
     def observe(self, logits: Tensor, target: Tensor) -> None:
-        """Only gather: for the last epoch of another loss before a deferred start.
-
-        Args:
-            logits: (N, C).
-            target: (N,).
-        """
-        self.gathered.observe(logits, target)
+        """Only gather, in any mode: for the last epoch of another loss before a deferred start."""
+        self.gathered.observe(logits, target, self.ignore_index)
 
     def end_epoch(self) -> None:
-        """Make this epoch's group means the reference; summed over ranks first.
+        """Make this epoch's group means the reference; every rank must call it, and the sums are those of all.
 
-        A group without a sample keeps its mean. Every rank must call it.
+        A group without a sample keeps its mean.
         """
         self.gathered.sum_over_ranks()
         self.start_from(self.gathered)
@@ -134,115 +232,22 @@ class FFDSLoss(FullPrecision):
 
     @torch.no_grad()
     def start_from(self, observed: ClassProbabilities) -> None:
-        """Make the group means of an epoch observed elsewhere the reference.
-
-        Args:
-            observed: p_y of that epoch, class by class, over all ranks.
-        """
+        """Make the group means of an epoch observed elsewhere, over all ranks, the reference."""
         sums = torch.zeros_like(self.group_means).index_add_(0, self.class_group, observed.sums)
         counts = torch.zeros_like(sums, dtype=torch.int64).index_add_(0, self.class_group, observed.counts)
         self.group_means.copy_(torch.where(counts > 0, sums / counts, self.group_means))
-        self._look_up()
-
-    def _current_terms(self) -> Tensor:
-        """What all steps have in common until a buffer changes, by whatever hand."""
-        # What was made in inference mode has no version, and takes no writing outside of it.
-        if torch.compiler.is_compiling() or self.group_means.is_inference():
-            return self._found_terms()
-        if self._looked_up_at != self._versions():
-            self._look_up()
-        return self._terms
-
-    @torch.no_grad()
-    def _look_up(self) -> None:
-        # In place, for a step recorded as a CUDA graph.
-        self._terms.copy_(self._found_terms())
-        self._looked_up_at = [] if self.group_means.is_inference() else self._versions()
-
-    def _found_terms(self) -> Tensor:
-        means = self.group_means
-        cold = means.isnan().all() if self.cold_start == "cross_entropy" else None
-        group_mean = means.index_select(0, self.class_group)
-        return functional.ffds_terms(self.class_weight, self.gamma, group_mean, cold)
-
-    def _versions(self) -> list[int]:
-        buffers = self.class_weight, self.gamma, self.class_group, self.group_means
-        return [buffer._version for buffer in buffers]
 
     def extra_repr(self) -> str:
         """The settings, for repr."""
         return (
             f"classes={len(self.gamma)}, k={self.k}, num_groups={len(self.group_means)}, "
-            f"label_smoothing={self.label_smoothing}, cold_start={self.cold_start!r}, "
-            f"reduction={self.reduction!r}"
+            f"label_smoothing={self.label_smoothing}, cold_start={self.cold_start!r}, {super().extra_repr()}"
         )
 
 
-def _look_up(loss: FFDSLoss, _: object) -> None:
-    loss._look_up()
-
-
-def frequency_groups(class_counts: Sequence[int] | Tensor, num_groups: int) -> Tensor:
-    """Group of each class (C,) int64: sorted by falling count, cut into M groups at ⌊i·C/M⌋.
-
-    Classes of equal count keep their label order.
-
-    Args:
-        class_counts: training images of each class, in any order.
-        num_groups: M, 1 ≤ M ≤ C.
-
-    Source: FFDS paper, Section 3a; the cut gives the group bounds of the released code.
-
-    >>> frequency_groups([10, 40, 20, 30], 2)
-    tensor([1, 0, 1, 0])
-    """
-    counts = validated_counts(class_counts)
-    classes = len(counts)
-    if not (isinstance(num_groups, SupportsIndex) and 1 <= num_groups <= classes):
-        raise InputError(
-            "num_groups is out of range",
-            got=num_groups,
-            allowed=f"1 to {classes}, the number of classes",
-            fix=f"num_groups={min(classes, 10)}",
-        )
-    bounds = [i * classes // int(num_groups) for i in range(1, num_groups)]
-    groups = torch.empty_like(counts, dtype=torch.int64)
-    order = counts.argsort(descending=True, stable=True)
-    groups[order] = torch.tensor([bisect_right(bounds, rank) for rank in range(classes)], device="cpu")
-    return groups.to(torch.get_default_device())
-
-
-def focusing_parameters(
-    class_counts: Sequence[int] | Tensor, gamma_min: float, gamma_max: float, curve: Curve = "concave"
-) -> Tensor:
-    """FreqFocus: γ_c = γ_min + (γ_max − γ_min)·g(r), r = (n_c − n_min)/(n_max − n_min).
-
-    g(r) is r (linear), r³ (convex) or tanh(4r) (concave). Where all counts are equal, r = 0.
-
-    Args:
-        class_counts: training images of each class, in any order.
-        gamma_min: γ of the rarest class, ≥ 0.
-        gamma_max: γ of the most frequent class, ≥ gamma_min.
-        curve: the form of g.
-
-    Returns:
-        (C,), float32.
-
-    Source: FFDS paper, eq. 4 to 6.
-
-    >>> focusing_parameters([100, 55, 10], 1.0, 3.0, "linear")
-    tensor([3., 2., 1.])
-    """
-    if not 0 <= gamma_min <= gamma_max < float("inf"):
-        raise InputError(
-            "focusing parameters are out of range",
-            got=f"gamma_min={gamma_min}, gamma_max={gamma_max}",
-            allowed="0 <= gamma_min <= gamma_max",
-        )
-    counts = validated_counts(class_counts)
-    r = (counts - counts.min()) / (counts.max() - counts.min()).clamp_min(1)
-    curves = {"linear": r, "convex": r**3, "concave": torch.tanh(4 * r)}
-    if curve not in curves:
-        raise InputError("unknown curve", got=curve, allowed=", ".join(curves))
-    gamma = gamma_min + (gamma_max - gamma_min) * curves[curve]
-    return gamma.float().to(torch.get_default_device())
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _running_pass() -> Literal["forward", "backward", "transform"]:
+    """What torch is doing: a forward pass, a backward pass, or a transform such as `torch.func.vmap`."""
+    if torch._C._are_functorch_transforms_active():
+        return "transform"
+    return "forward" if torch._C._current_graph_task_id() == -1 else "backward"

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from math import inf
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ffds.errors import InputError
-from ffds.losses import functional
-from ffds.losses.precision import FullPrecision
-from ffds.losses.reduction import Reduction, reduced, validated_reduction
+from ffds.losses.base import ClassificationLoss, Reduction, checked
+from ffds.losses.focal import focal
+from ffds.losses.weights import PerClass, validated_weight
 
 __all__ = ["InfluenceBalancedLoss"]
 
 
-class InfluenceBalancedLoss(FullPrecision):
-    """w_y · (1 − p_y)^γ · CE · α / (‖p − e_y‖₁ · ‖h‖₁ + ε): less weight to samples that pull hard.
+class InfluenceBalancedLoss(ClassificationLoss):
+    """w_y · (1 − p_y)^γ · CE · α / (‖p − e_y‖₁ · ‖h‖₁ + ε), h being the input of the last linear layer.
+
+    ‖p − e_y‖₁ = 2·(1 − p_y). The gradient runs through every factor, as in the released code.
 
     Args:
         alpha: α > 0.
-        epsilon: ε > 0, keeps the quotient finite where p_y = 1.
-        gamma: focusing parameter ≥ 0; 0 for IB, 1 for IB-FL.
-        weight: weights of the classes (C,), or None.
-        reduction: ``"mean"`` (over the batch size), ``"sum"`` or ``"none"``.
-
-    Raises:
-        InputError: a setting out of range or an unknown reduction.
+        epsilon: ε > 0.
+        gamma: focusing parameter ≥ 0; 0 for the plain loss, 1 for IB-FL.
+        weight: of each class, ≥ 0, as list, array or tensor; None for no weighting.
+        ignore_index: label of samples to leave out.
+        reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Source: Park et al., "Influence-balanced loss for imbalanced visual classification", ICCV 2021, eq. 9.
 
-    >>> import torch
     >>> loss = InfluenceBalancedLoss(alpha=1.0, epsilon=1.0)
     >>> loss(torch.zeros(1, 2), torch.tensor([0]), torch.ones(1, 3))  # log 2 / (2·½·3 + 1)
     tensor(0.1733)
@@ -43,32 +44,34 @@ class InfluenceBalancedLoss(FullPrecision):
         alpha: float = 1000.0,
         epsilon: float = 1e-3,
         gamma: float = 0.0,
-        weight: Tensor | None = None,
+        weight: PerClass | None = None,
+        ignore_index: int = -100,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(ignore_index, reduction)
         if not (0 < alpha < inf and 0 < epsilon < inf and 0 <= gamma < inf):
-            raise InputError(
-                "influence-balanced setting out of range",
-                got=f"alpha={alpha}, epsilon={epsilon}, gamma={gamma}",
-                allowed="finite alpha > 0, epsilon > 0, gamma >= 0",
-            )
+            got = f"alpha={alpha}, epsilon={epsilon}, gamma={gamma}"
+            allowed = "finite alpha > 0, epsilon > 0, gamma >= 0"
+            raise InputError("influence-balanced setting out of range", got=got, allowed=allowed)
         self.alpha, self.epsilon, self.gamma = alpha, epsilon, gamma
-        self.reduction = validated_reduction(reduction)
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", validated_weight(weight))
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor) -> Tensor:
-        """Logits (N, C), target (N,), features (N, D) → () or (N,)."""
-        values = functional.influence_balanced(
-            logits, target, features, alpha=self.alpha, epsilon=self.epsilon, gamma=self.gamma
-        )
-        if self.weight is not None:
-            values = functional.per_sample(self.weight, logits, target) * values
-        return reduced(values, self.reduction)
+        """Logits (N, C), target (N,) or (N, C), features (N, D) → () or (N,)."""
+        logits, target = checked(logits, target, None if self.weight is None else len(self.weight))
+        if features.ndim != 2 or len(features) != len(logits):
+            got = f"logits {tuple(logits.shape)}, features {tuple(features.shape)}"
+            allowed = "logits (N, C), features (N, D)"
+            raise InputError("logits and features do not fit together", got=got, allowed=allowed)
+        log_p = self.at_label(F.log_softmax(logits, dim=1), target)
+        distance = -2 * torch.expm1(log_p)
+        norm = features.to(logits.dtype).abs().sum(dim=1, keepdim=target.ndim == 2)
+        values = focal(log_p, self.gamma) * self.alpha / (distance * norm + self.epsilon)
+        return self.reduced(self.weighted(values, self.weight, target), target)
 
     def extra_repr(self) -> str:
         """The settings, for repr."""
         return (
             f"alpha={self.alpha}, epsilon={self.epsilon}, gamma={self.gamma}, "
-            f"weighted={self.weight is not None}, reduction={self.reduction!r}"
+            f"weighted={self.weight is not None}, {super().extra_repr()}"
         )

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ffds.errors import InputError
-from ffds.losses import functional
-from ffds.losses.precision import FullPrecision
-from ffds.losses.reduction import Reduction, reduced, validated_reduction
-from ffds.losses.weights import validated_counts
+from ffds.losses.base import ClassificationLoss, Reduction, checked, labels_to_keep
+from ffds.losses.weights import PerClass, validated_counts, validated_weight
 
 __all__ = ["LDAMLoss"]
 
 
-class LDAMLoss(FullPrecision):
+class LDAMLoss(ClassificationLoss):
     """Cross-entropy of s·(x − m_y·e_y), with a larger margin m_y for a rarer class.
 
     m_c = max_margin · n_c^(−1/4) / max_j n_j^(−1/4). The logits x must be cosines, from a head that
     normalises features and class weights (`ffds.models.heads.CosineHead`).
 
     Args:
-        class_counts: training images of each class, in any order, each ≥ 1.
+        class_counts: training images of each class, each ≥ 1, in any form of `ffds.losses.weights.PerClass`.
         max_margin: margin of the rarest class, > 0.
         scale: s > 0.
-        weight: weights of the classes (C,), or None; ``"mean"`` then divides by Σ w_y over the batch, as
-            torch's weighted cross-entropy and the released code do.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-
-    Raises:
-        InputError: a class count below 1, a setting out of range, or an unknown reduction.
+        weight: of each class, ≥ 0, as list, array or tensor, or None; ``"mean"`` then divides by Σ w_y over
+            the batch, as torch's weighted cross-entropy and the released code do.
+        ignore_index: label of samples to leave out.
+        reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Source: Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss",
     NeurIPS 2019, eq. 11 to 13.
@@ -46,41 +42,57 @@ class LDAMLoss(FullPrecision):
 
     def __init__(
         self,
-        class_counts: Sequence[int] | Tensor,
+        class_counts: PerClass,
         *,
         max_margin: float = 0.5,
         scale: float = 30.0,
-        weight: Tensor | None = None,
+        weight: PerClass | None = None,
+        ignore_index: int = -100,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(ignore_index, reduction)
         if not (0 < max_margin < inf and 0 < scale < inf):
-            raise InputError(
-                "LDAM setting out of range",
-                got=f"max_margin={max_margin}, scale={scale}",
-                allowed="finite max_margin > 0, scale > 0",
-            )
+            got, allowed = f"max_margin={max_margin}, scale={scale}", "finite max_margin > 0, scale > 0"
+            raise InputError("LDAM setting out of range", got=got, allowed=allowed)
         self.scale = scale
-        self.reduction = validated_reduction(reduction)
         margin = validated_counts(class_counts) ** -0.25
         margin = (max_margin * margin / margin.max()).float()
         self.register_buffer("margin", margin.to(torch.get_default_device()))
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", validated_weight(weight))
+        if self.weight is not None and len(self.weight) != len(margin):
+            got = f"{len(self.weight)} weights, {len(margin)} counts"
+            raise InputError("weights and counts are of different numbers of classes", got=got)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cosines (N, C), target (N,) → () or (N,)."""
-        values = functional.ldam(logits, target, self.margin, self.scale)
-        if self.weight is None:
-            return reduced(values, self.reduction)
-        weight = functional.per_sample(self.weight, logits, target)
-        if self.reduction == "mean":
-            return (weight * values).sum() / self.divisor(target)
-        return reduced(weight * values, self.reduction)
+        """Cosines (N, C), target (N,) or (N, C) → () or (N,)."""
+        logits, target = checked(logits, target, len(self.margin))
+        scaled = self.scale * logits
+        shift = self.at_label(self.scale * self.margin.to(logits.dtype), target)
+        if target.ndim == 2:
+            values = -F.logsigmoid(self.at_label(_log_odds(scaled), target) - shift)
+        else:
+            label, _ = labels_to_keep(target, self.ignore_index)
+            shifted = scaled.scatter_add(1, label[:, None], -shift[:, None])
+            values = -self.at_label(F.log_softmax(shifted, dim=1), target)
+        values = self.weighted(values, self.weight, target)
+        return self.reduced(values, target, self.divisor(target))
 
     def divisor(self, target: Tensor) -> Tensor:
-        """What the mean over target (N,) divides by, (): Σ w_y, or N without weights."""
-        return target.new_tensor(len(target)) if self.weight is None else self.weight[target].sum()
+        """What the mean over target divides by, (): Σ w_y, or without weights the number of samples."""
+        weight = torch.ones_like(self.margin) if self.weight is None else self.weight
+        per_sample = self.at_label(weight, target)
+        return per_sample.sum() if target.ndim == 1 else (target * per_sample).sum()
 
     def extra_repr(self) -> str:
         """The settings, for repr."""
-        return f"scale={self.scale}, weighted={self.weight is not None}, reduction={self.reduction!r}"
+        return f"scale={self.scale}, weighted={self.weight is not None}, {super().extra_repr()}"
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """Log-odds log p_c/(1 − p_c) of every class, (N, C): the CE of label c of z − m·e_c is −log σ(log-odds − m)."""
+    top = logits.argmax(dim=1, keepdim=True)
+    log_p = F.log_softmax(logits, dim=1)
+    # 1 − p of the largest class loses its digits, so there the others are summed by themselves.
+    others = logits.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
+    rest = torch.log1p(-log_p.exp().scatter(1, top, 0))
+    return (log_p - rest).scatter(1, top, logits.gather(1, top) - others)

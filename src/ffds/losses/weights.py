@@ -1,63 +1,45 @@
-"""Class weights from class counts, in the three scales a user of the paper meets."""
+"""Class counts in every usual form, and class weights from them in three scales."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ffds.errors import InputError
 
-__all__ = ["WeightScale", "class_balanced_weights", "inverse_frequency_weights", "validated_counts"]
+__all__ = [
+    "PerClass",
+    "WeightScale",
+    "class_balanced_weights",
+    "inverse_frequency_weights",
+    "validated_counts",
+    "validated_weight",
+]
 
 WeightScale = Literal["none", "mean", "released"]
-
-
-def validated_counts(class_counts: Sequence[int] | Tensor) -> Tensor:
-    """Class counts as a float64 tensor (C,), on the CPU.
-
-    Args:
-        class_counts: training images of each class, in any order; each a whole number of at least 1.
-
-    Raises:
-        InputError: fewer than two classes, or a count that is not a whole number of at least 1; the
-            message names the classes.
-    """
-    counts = torch.as_tensor(class_counts, dtype=torch.float64, device="cpu")
-    if counts.ndim != 1 or len(counts) < 2:
-        raise InputError(
-            "class counts need one number for each of at least two classes",
-            got=f"shape {tuple(counts.shape)}",
-        )
-    bad = [c for c, n in enumerate(counts.tolist()) if not (math.isfinite(n) and n >= 1 and n == int(n))]
-    if bad:
-        raise InputError(
-            f"class count of class {', '.join(map(str, bad[:10]))} is not usable",
-            got=[counts[c].item() for c in bad[:10]],
-            allowed="whole numbers of at least 1",
-            fix="drop classes without training images, or relabel",
-        )
-    return counts
+PerClass: TypeAlias = ArrayLike | Tensor | Mapping[int, Any]
+"""A number for each class: list, array or tensor in label order; dict, Counter or pandas Series by label."""
 
 
 def class_balanced_weights(
-    class_counts: Sequence[int] | Tensor, beta: float = 0.9999, scale: WeightScale = "mean"
+    class_counts: PerClass, beta: float = 0.9999, scale: WeightScale = "mean"
 ) -> Tensor:
-    """Inverse effective number of samples of each class.
-
-    w_c = (1 − β) / (1 − β^n_c), before scaling. β = 0 weighs all classes alike; β → 1 tends to 1/n_c.
+    """Inverse effective number of samples: w_c = (1 − β) / (1 − β^n_c), before scaling.
 
     Args:
-        class_counts: training images of each class, in any order.
-        beta: 0 ≤ β < 1.
+        class_counts: training images of each class, each ≥ 1.
+        beta: 0 ≤ β < 1; 0 weighs all classes alike, β → 1 tends to 1/n_c.
         scale: ``"none"``: the formula as it is; ``"mean"``: weights sum to C; ``"released"``: weights sum
             to 1/C, as in the authors' released FFDS code, whose scaling line divides by (sum·C).
 
     Returns:
-        Weights (C,), float32, in the order of `class_counts`.
+        Weights (C,), float32, in label order.
 
     Raises:
         InputError: a count below 1, β outside [0, 1), or an unknown scale.
@@ -65,8 +47,6 @@ def class_balanced_weights(
     Source: Cui et al., "Class-balanced loss based on effective number of samples", CVPR 2019, eq. 3; used
     as w_y in the FFDS paper, eq. 1.
 
-    >>> class_balanced_weights([100, 10], beta=0.0)
-    tensor([1., 1.])
     >>> class_balanced_weights([100, 10], beta=0.9, scale="none")
     tensor([0.1000, 0.1535])
     """
@@ -79,17 +59,17 @@ def class_balanced_weights(
 
 
 def inverse_frequency_weights(
-    class_counts: Sequence[int] | Tensor, power: float = 1.0, scale: WeightScale = "mean"
+    class_counts: PerClass, power: float = 1.0, scale: WeightScale = "mean"
 ) -> Tensor:
     """Inverse class frequency to a power: w_c = n_c^(−power), before scaling.
 
     Args:
-        class_counts: training images of each class, in any order.
+        class_counts: training images of each class, each ≥ 1.
         power: ≥ 0; 1 is inverse frequency, 0.5 inverse square root, 0 no weighting.
         scale: as in `class_balanced_weights`.
 
     Returns:
-        Weights (C,), float32, in the order of `class_counts`.
+        Weights (C,), float32, in label order.
 
     Raises:
         InputError: a count below 1, a negative or non-finite power, or an unknown scale.
@@ -109,3 +89,70 @@ def _scaled(weights: Tensor, scale: WeightScale) -> Tensor:
     total = targets[scale]
     scaled = weights if total is None else weights * (total / weights.sum())
     return scaled.float().to(torch.get_default_device())
+
+
+def validated_counts(class_counts: PerClass) -> Tensor:
+    """Class counts as a float64 tensor (C,) in label order, on the CPU.
+
+    Raises:
+        InputError: fewer than two classes, a count that is not a whole number of at least 1, or what has no
+            order; the message names the classes.
+
+    >>> validated_counts({1: 5, 0: 20})
+    tensor([20.,  5.], dtype=torch.float64)
+    """
+    counts = _in_label_order(class_counts, "class counts")
+    if counts.ndim != 1 or len(counts) < 2:
+        got = f"shape {tuple(counts.shape)}"
+        raise InputError("class counts need one number for each of at least two classes", got=got)
+    bad = [c for c, n in enumerate(counts.tolist()) if not (math.isfinite(n) and n >= 1 and n == int(n))]
+    if bad:
+        raise InputError(
+            f"class count of class {_listed(bad)} is not usable",
+            got=[counts[c].item() for c in bad[:10]],
+            allowed="whole numbers of at least 1",
+            fix="drop classes without training images, or relabel",
+        )
+    return counts
+
+
+def validated_weight(weight: PerClass | None) -> Tensor | None:
+    """A copy of class weights, each finite and ≥ 0, as a tensor (C,) in float32 or better; None stays None."""
+    if weight is None:
+        return None
+    if not isinstance(weight, Tensor):
+        weight = _in_label_order(weight, "class weights").float().to(torch.get_default_device())
+    weight = weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+    if weight.ndim != 1 or not (weight.is_meta or bool((weight.isfinite() & (weight >= 0)).all())):
+        allowed = "for each class one finite number >= 0"
+        raise InputError("class weights are not usable", got=weight.tolist(), allowed=allowed)
+    return weight
+
+
+def _in_label_order(values: Any, what: str) -> Tensor:
+    """A number for each class as a float64 tensor on the CPU, from every container that has an order."""
+    if isinstance(values, Tensor):
+        return values.detach().to("cpu", torch.float64)
+    if hasattr(values, "to_dict"):  # a pandas Series, whose index holds the labels
+        values = values.to_dict()
+    if isinstance(values, Mapping):
+        if missing := [c for c in range(len(values)) if c not in values]:
+            got = f"labels {_listed(list(values))}"
+            raise InputError(f"{what} lack label {_listed(missing)}", got=got, allowed="labels 0 to C - 1")
+        values = [values[c] for c in range(len(values))]
+    in_order = isinstance(values, Sequence) or hasattr(values, "__array__")
+    try:
+        array = np.asarray(values if in_order else None)
+    except (TypeError, ValueError):  # rows of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        raise InputError(
+            f"{what} are not numbers in label order",
+            got=f"{type(values).__name__} {values!r:.80}",
+            allowed="a list, tuple, array or tensor of numbers; a dict, Counter or pandas Series by label",
+        )
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def _listed(classes: list[Any]) -> str:
+    return ", ".join(map(str, classes[:10]))

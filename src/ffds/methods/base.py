@@ -14,7 +14,7 @@ from ffds.settings import Finite, Milestones, Role, Section
 if TYPE_CHECKING:  # settings are read without torch
     from torch import nn
 
-    from ffds.losses.statistics import DeferredStart
+    from ffds.losses.base import DeferredStart
 
 __all__ = ["Beta", "Deferred", "Head", "Method", "Sampler", "Stage", "WeightScale", "cross_entropy"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,26 +150,35 @@ def loss_curves(k: float = 0.9) -> list[LossPoint]:
     Args:
         k: strength of DynaSmooth, 0 ≤ k ≤ 1.
     """
+    import torch
+
+    from ffds.losses.focal import focal
+
     p = np.geomspace(0.001, 1, 300)
-    focal = {gamma: (1 - p) ** gamma * -np.log(p) for gamma in (0.0, 0.5, 1.0)}
+    log_p = torch.from_numpy(np.log(p))
+    fl = {gamma: focal(log_p, gamma).numpy() for gamma in (0.0, 0.5, 1.0)}
     ffds = {mean: (1 - smoothed(p, mean, k)) * -np.log(p) for mean in (0.3, 0.5, 0.7, 0.9)}
     return [
         LossPoint(name, parameter, float(x), float(y))
-        for name, lines in (("FL", focal), ("D-FFDS", ffds))
+        for name, lines in (("FL", fl), ("D-FFDS", ffds))
         for parameter, values in lines.items()
         for x, y in zip(p, values, strict=True)
     ]
 
 
 def smoothed(p: Floats, group_mean: Floats | float, k: float) -> Floats:
-    """DynaSmooth: p̂ = p − (k·d)²·(p − p̄), d = √p − √p̄ (eq. 3 of the paper), without torch.
+    """`ffds.losses.ffds.dynamic_smoothing` of arrays.
 
     >>> smoothed(np.array([1.0, 0.25]), 0.25, k=1.0)
     array([0.8125, 0.25  ])
     """
-    fraction = (k * (np.sqrt(p) - np.sqrt(group_mean))) ** 2
-    result: Floats = p - fraction * (p - group_mean)
-    return result
+    import torch
+
+    from ffds.losses.ffds import dynamic_smoothing
+
+    mean = torch.as_tensor(group_mean, dtype=torch.float64)
+    p_hat: Floats = dynamic_smoothing(torch.as_tensor(p, dtype=torch.float64), mean, k).numpy()
+    return p_hat
 
 
 def focusing_curves(fewest: int, most: int, gamma_min: float, gamma_max: float) -> list[Curve]:
@@ -181,13 +190,16 @@ def focusing_curves(fewest: int, most: int, gamma_min: float, gamma_max: float) 
         gamma_min: γ of the rarest class.
         gamma_max: γ of the most frequent class.
     """
-    images = np.unique(np.linspace(fewest, most, 200).round().astype(int))
-    r = (images - fewest) / (most - fewest)
-    shapes = {"concave": np.tanh(4 * r), "convex": r**3, "linear": r}
+    from ffds.losses.ffds import focusing_parameters
+
+    images = np.unique(np.linspace(fewest, most, 200).round().astype(int)).tolist()
+    curves: tuple[Literal["concave", "convex", "linear"], ...] = ("concave", "convex", "linear")
     return [
-        Curve(name, int(n), float(gamma_min + (gamma_max - gamma_min) * height))
-        for name, shape in shapes.items()
-        for n, height in zip(images, shape, strict=True)
+        Curve(name, n, gamma)
+        for name in curves
+        for n, gamma in zip(
+            images, focusing_parameters(images, gamma_min, gamma_max, name).tolist(), strict=True
+        )
     ]
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from ffds.losses.statistics import DeferredStart, EpochStatistics
+from ffds.losses.base import DeferredStart, EpochStatistics
 from ffds.methods.base import Stage
 from ffds.recipes.schedule import lr_factor, start_epoch
 from ffds.recipes.schema import Recipe

@@ -16,7 +16,7 @@ from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.evaluation.counts import ClassAccuracy
 from ffds.evaluation.groups import class_groups
-from ffds.losses.statistics import ClassProbabilities
+from ffds.losses.base import ClassProbabilities
 from ffds.models.build import build_model
 from ffds.recipes.schema import Recipe
 from ffds.training.backend.compile import compile_model

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from ffds.data.loader import Batch
 from ffds.errors import NonFiniteLossError
 from ffds.files import write_json
-from ffds.losses.reduction import WeightedMean
+from ffds.losses.base import WeightedMean
 from ffds.seeding import derived_seed
 from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.phases import Phase
