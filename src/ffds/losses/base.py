@@ -79,7 +79,8 @@ class ClassificationLoss(FullPrecision):
 
     Args:
         ignore_index: label of samples to leave out, as in torch.
-        reduction: ``"mean"`` over the samples not left out (NaN if all are, as in torch), ``"sum"``, ``"none"``.
+        reduction: ``"mean"`` over the samples not left out (NaN if none is left, as in torch), ``"sum"`` or
+            ``"none"``.
     """
 
     def __init__(self, ignore_index: int, reduction: Reduction) -> None:
@@ -116,7 +117,7 @@ class ClassificationLoss(FullPrecision):
         return values if weight is None else self.at_label(weight.to(values.dtype), target) * values
 
     def reduced(self, values: Tensor, target: Tensor, divisor: Tensor | None = None) -> Tensor:
-        """Values, in the shape that `at_label` gives, to () or (N,); the mean may divide by another number."""
+        """Values, in the shape that `at_label` gives, to () or (N,); the mean may have another divisor."""
         kept = target != self.ignore_index
         values = values.where(kept, 0) if target.ndim == 1 else (target * values).sum(dim=1)
         if self.reduction == "none":

@@ -86,8 +86,8 @@ class FFDSLoss(ClassificationLoss):
 
     In training mode each call under which gradients are recorded also gathers p_y for the mean of its class
     group; `end_epoch` makes those means the reference p̄ of the next epoch. Evaluation mode, `torch.no_grad`,
-    `torch.inference_mode` and the transforms of `torch.func` gather nothing. Under DistributedDataParallel each
-    process gathers its own samples, also where the loss is a part of the model.
+    `torch.inference_mode` and the transforms of `torch.func` gather nothing. Under DistributedDataParallel
+    each process gathers its own samples, also where the loss is a part of the model.
     A class masked out, by a logit of −∞ or of the smallest number of its type, is left out of the sum over j.
 
     Args:
@@ -222,7 +222,7 @@ class FFDSLoss(ClassificationLoss):
         self.gathered.observe(logits, target, self.ignore_index)
 
     def end_epoch(self) -> None:
-        """Make this epoch's group means the reference; every rank must call it, and the sums are those of all.
+        """Make the group means of this epoch, over all ranks, the reference; every rank must call it.
 
         A group without a sample keeps its mean.
         """

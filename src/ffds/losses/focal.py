@@ -28,8 +28,8 @@ def focal(log_probability: Tensor, gamma: float) -> Tensor:
 class FocalLoss(ClassificationLoss):
     """w_y · (1 − p_y)^γ · (−log p_y).
 
-    p_y is the probability of the model, not that of the weighted loss, and ``"mean"`` divides by the number of
-    samples, not by Σ w_y as torch's weighted cross-entropy does.
+    p_y is the probability of the model, not that of the weighted loss, and ``"mean"`` divides by the number
+    of samples, not by Σ w_y as torch's weighted cross-entropy does.
 
     Args:
         gamma: focusing parameter γ ≥ 0; 0 gives (weighted) cross-entropy.

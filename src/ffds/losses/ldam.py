@@ -89,7 +89,7 @@ class LDAMLoss(ClassificationLoss):
 
 
 def _log_odds(logits: Tensor) -> Tensor:
-    """Log-odds log p_c/(1 − p_c) of every class, (N, C): the CE of label c of z − m·e_c is −log σ(log-odds − m)."""
+    """Log p_c/(1 − p_c) of every class, (N, C): the CE of label c of z − m·e_c is −log σ(that − m)."""
     top = logits.argmax(dim=1, keepdim=True)
     log_p = F.log_softmax(logits, dim=1)
     # 1 − p of the largest class loses its digits, so there the others are summed by themselves.

@@ -117,7 +117,7 @@ def validated_counts(class_counts: PerClass) -> Tensor:
 
 
 def validated_weight(weight: PerClass | None) -> Tensor | None:
-    """A copy of class weights, each finite and ≥ 0, as a tensor (C,) in float32 or better; None stays None."""
+    """A copy of class weights, finite and ≥ 0, as a tensor (C,) in float32 or better; None stays None."""
     if weight is None:
         return None
     if not isinstance(weight, Tensor):
