@@ -209,12 +209,13 @@ class FFDSLoss(ClassificationLoss):
         def gather(_: Tensor | None = None) -> None:
             self.gathered.gather(log_p.detach(), target, self.ignore_index)
 
-        place = _running_pass()
-        if place == "backward" and log_p.requires_grad:
-            # Activation checkpointing runs a forward pass again. If the first run recorded gradients, it has
-            # gathered, and this one is never differentiated; if not, this one is, and then calls the hook.
+        if torch._C._are_functorch_transforms_active():
+            return  # nothing can be written to a buffer there
+        if log_p.requires_grad and torch._C._current_autograd_node() is not None:
+            # In a backward pass activation checkpointing repeats the forward pass. If that recorded
+            # gradients, it gathered, and the repetition is not differentiated; if not, it is: by the hook.
             log_p.register_hook(gather)  # type: ignore[no-untyped-call]
-        elif place != "transform":
+        else:
             gather()
 
     def observe(self, logits: Tensor, target: Tensor) -> None:
@@ -243,11 +244,3 @@ class FFDSLoss(ClassificationLoss):
             f"classes={len(self.gamma)}, k={self.k}, num_groups={len(self.group_means)}, "
             f"label_smoothing={self.label_smoothing}, cold_start={self.cold_start!r}, {super().extra_repr()}"
         )
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _running_pass() -> Literal["forward", "backward", "transform"]:
-    """What torch is doing: a forward pass, a backward pass, or a transform such as `torch.func.vmap`."""
-    if torch._C._are_functorch_transforms_active():
-        return "transform"
-    return "forward" if torch._C._current_graph_task_id() == -1 else "backward"
