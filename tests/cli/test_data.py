@@ -1,8 +1,9 @@
-"""The verb that shows and empties the cache of decoded images."""
+"""The verbs about data: what a recipe holds, packs of it, and the cache of decoded images."""
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,28 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert main(["data", "info", "digits", *settings, "data.imbalance_factor=null"]) == 0
     capsys.readouterr()
     return directory
+
+
+def info(capsys: pytest.CaptureFixture[str], *settings: str) -> dict[str, Any]:
+    assert main(["data", "info", "digits", *settings, "--json"]) == 0
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return facts
+
+
+def test_info_tells_the_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = info(capsys)
+    assert facts["train_images"] == sum(facts["class_counts"])
+    assert facts["test_images"] == 500
+    assert facts["imbalance_factor"] == max(facts["class_counts"]) / min(facts["class_counts"])
+
+
+def test_a_pack_holds_the_same_images_and_is_not_overwritten(
+    pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(list(pack.glob("*.parquet"))) == 2
+    assert main(["data", "pack", "digits", str(pack)]) == 2
+    packed = info(capsys, "data.name=parquet", f"data.root={pack}", "data.imbalance_factor=null")
+    assert packed["class_counts"] == info(capsys, "data.imbalance_factor=2")["class_counts"]
 
 
 def test_the_cache_is_listed_and_emptied(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
