@@ -15,6 +15,7 @@ from ffds.recipes.schema import Data
 from tests.data.sources.ictext.layouts import INDEX, ORDER, layout, picture, values
 
 ONCE = "".join(ORDER)
+PUBLISHED_TAIL = [int(3200 * 100 ** (-i / 35)) for i in range(36)]
 
 
 def settings(root, **given):
@@ -40,13 +41,11 @@ def test_classes_are_digits_and_upper_case_in_falling_frequency(root):
     assert dataset.test.labels.tolist() == list(range(36))
     assert values(dataset.test.images) == list(range(1, 37))
     assert dataset.source == f"ICText-LT in {root}"
-
-
-def test_the_labels_are_those_of_the_index(root):
-    swapped = INDEX | {"0": 35, "O": 0}
-    (root / "char_2_idx.json").write_text(json.dumps(swapped))
+    (root / "char_2_idx.json").write_text(json.dumps(INDEX | {"0": 35, "O": 0}))
     assert opened(root).class_names[0] == "O"
     assert opened(root).train.labels[0] == 35
+    (root / "rendered-sample.json").write_text("{}")
+    assert opened(root).source == f"rendered sample, not ICText: {root}"
 
 
 @pytest.mark.parametrize("folder", [".", "ictext-lt-18", "ictext2021"])
@@ -73,61 +72,54 @@ def test_blank_lines_commas_and_a_byte_order_mark_do_no_harm(root):
     assert opened(root).class_counts == [2] * 36
 
 
-def full(tmp_path, shuffled):
+def full(tmp_path):
     """The lists of the real size, with lower case, in an order by chance, and no image."""
-    text = [name for name, count in zip(ORDER, PAPER.natural, strict=True) for _ in range(count)]
-    text += [*(string.ascii_lowercase * 20)]
-    tested = [name for name in ORDER for _ in range(175 + 9 * (name in "ABC"))] + ["z"] * 40
-    for part in (text, tested):
-        np.random.RandomState(shuffled).shuffle(part)
-    return layout(tmp_path, "".join(text), "".join(tested), images=False), text, tested
+    train = [name for name, count in zip(ORDER, PAPER.natural, strict=True) for _ in range(count)]
+    train += [*(string.ascii_lowercase * 20)]
+    test = [name for name in ORDER for _ in range(175 + 9 * (name in "ABC"))] + ["z"] * 40
+    for text in (train, test):
+        np.random.RandomState(3).shuffle(text)
+    return layout(tmp_path, "".join(train), "".join(test), images=False), train, test
 
 
 def reference(text, counts):
     """The files that the released loader takes, written as plainly as can be."""
-    stream, labels = np.random.RandomState(0), np.array([INDEX[name] for name in text])
-    taken = []
+    stream, labels, taken = np.random.RandomState(0), np.array([INDEX[name] for name in text]), []
     for label, count in enumerate(counts):
-        there = np.where(labels == label)[0]
-        stream.shuffle(there)
-        taken.append(there[:count].tolist())
+        of_class = np.where(labels == label)[0]
+        stream.shuffle(of_class)
+        taken += of_class[:count].tolist()
     return taken
 
 
-def names(split, chosen):
+def numbers(split, chosen):
     return [int(Path(split.place(row)).stem) for row in split.rows[chosen].tolist()]
 
 
 def test_the_published_counts_and_the_reference_subset(tmp_path):
-    root, text, tested = full(tmp_path, shuffled=3)
+    root, train, test = full(tmp_path)
     source = open_source(settings(root))
     assert source.counts == PAPER.natural
     assert (len(source.train), len(source.test)) == (68_307, 6_300)
-    data = settings(root, imbalance_factor=100.0)
-    counts = [int(3200 * 100 ** (-i / 35)) for i in range(36)]
-    kept = tail_rows(source, data)
-    assert np.bincount(source.train.labels[kept]).tolist() == counts
+    kept = tail_rows(source, settings(root, imbalance_factor=100.0))
+    assert np.bincount(source.train.labels[kept]).tolist() == PUBLISHED_TAIL
     assert len(kept) == 25_711
-    assert names(source.train, kept) == [k for taken in reference(text, counts) for k in taken]
-    tests = sorted(k for taken in reference(tested, [175] * 36) for k in taken)
-    assert names(source.test, np.arange(6_300)) == tests
+    assert numbers(source.train, kept) == reference(train, PUBLISHED_TAIL)
+    assert numbers(source.test, np.arange(6_300)) == sorted(reference(test, [175] * 36))
     assert len(tail_rows(source, settings(root))) == 68_307
+    flatter = settings(root, imbalance_factor=2.0)
+    with pytest.raises(InputError, match=r"too few(.*\n)+.*O 334 of 1600(.*\n)+.*imbalance_factor=null"):
+        tail_rows(source, flatter)
 
 
 def test_a_root_cut_before_is_kept_whole_and_a_flatter_tail_is_refused(tmp_path):
-    counts = [int(3200 * 100 ** (-i / 35)) for i in range(36)]
-    text = "".join(name * count for name, count in zip(ORDER, counts, strict=True))
+    text = "".join(name * count for name, count in zip(ORDER, PUBLISHED_TAIL, strict=True))
     root = layout(tmp_path, text, ONCE, images=False)
     data = settings(root, imbalance_factor=100.0)
     assert sorted(tail_rows(open_source(data), data)) == list(range(25_711))
     data = settings(root, imbalance_factor=98.0)
-    with pytest.raises(
-        InputError, match=r"34 classes have too few images: imbalance_factor 98(.*\n)+.*1 2805 of 2807"
-    ):
-        tail_rows(open_source(data), data)
-    natural = full(tmp_path / "natural", shuffled=0)[0]
-    data = settings(natural, imbalance_factor=2.0)
-    with pytest.raises(InputError, match=r"too few(.*\n)+.*O 334 of 1600(.*\n)+.*imbalance_factor=null"):
+    words = r"34 classes have too few images: imbalance_factor 98(.*\n)+.*1 2805 of 2807"
+    with pytest.raises(InputError, match=words):
         tail_rows(open_source(data), data)
 
 
@@ -211,11 +203,6 @@ def test_an_index_that_is_none(root, content, words):
     with pytest.raises(InputError, match=words) as caught:
         opened(root)
     assert "char_2_idx.json" in str(caught.value)
-
-
-def test_a_rendered_root_says_so_under_either_name(root):
-    (root / "rendered-sample.json").write_text("{}")
-    assert opened(root).source == f"rendered sample, not ICText: {root}"
 
 
 def test_colours_survive(root):
