@@ -16,58 +16,46 @@ def rows(split):
 
 
 def test_digits_are_the_real_ones():
-    dataset = digits()
+    dataset, real = digits(), load_digits()
     assert dataset.train.images.shape == (1297, 8, 8, 1)
     assert np.bincount(dataset.test.labels).tolist() == [50] * 10
     assert dataset.class_counts == [128, 132, 127, 133, 131, 132, 131, 129, 124, 130]
-    originals = {
-        (image * 255 / 16).round().astype(np.uint8).tobytes(): t
-        for image, t in zip(*digits_of_sklearn(), strict=True)
-    }
+    images = (real.images * 255 / 16).round().astype(np.uint8)
+    label_of = dict(zip([image.tobytes() for image in images], real.target, strict=True))
     for split in (dataset.train, dataset.test):
-        assert [originals[image.tobytes()] for image in split.images] == split.labels.tolist()
+        assert [label_of[image.tobytes()] for image in split.images] == split.labels.tolist()
     assert dataset.train.images.max() == 255
     assert not rows(dataset.train) & rows(dataset.test)
 
 
-def digits_of_sklearn():
-    found = load_digits()
-    return found.images, found.target
-
-
 @pytest.mark.parametrize(
-    ("factor", "counts"),
+    ("settings", "counts"),
     [
-        (1.0, [124] * 10),
-        (10.0, [124, 96, 74, 57, 44, 34, 26, 20, 16, 12]),
-        (100.0, [124, 74, 44, 26, 16, 9, 5, 3, 2, 1]),
+        ({"imbalance_factor": 1.0}, [124] * 10),
+        ({"imbalance_factor": 10.0}, [124, 96, 74, 57, 44, 34, 26, 20, 16, 12]),
+        ({"imbalance_factor": 100.0}, [124, 74, 44, 26, 16, 9, 5, 3, 2, 1]),
+        ({"imbalance_factor": 4.0, "profile": "step"}, [124] * 5 + [31] * 5),
     ],
 )
-def test_the_tail_of_the_digits(factor, counts):
-    dataset = digits(imbalance_factor=factor)
+def test_the_tail_of_the_digits(settings, counts):
+    dataset = digits(**settings)
     assert dataset.class_counts == counts
     assert dataset.train.labels.tolist() == np.repeat(np.arange(10), counts).tolist()
-
-
-def test_longer_tails_are_contained_and_the_test_set_stays():
-    short, long = digits(imbalance_factor=10.0), digits(imbalance_factor=100.0)
-    assert rows(long.train) < rows(short.train)
-    np.testing.assert_array_equal(short.test.images, long.test.images)
-
-
-def test_the_seed_decides_the_subset_and_the_test_set():
-    first, again, other = digits(imbalance_factor=10.0), digits(imbalance_factor=10.0), digits(seed=1)
-    np.testing.assert_array_equal(first.train.images, again.train.images)
-    assert rows(first.test) != rows(other.test)
-
-
-def test_step_profile():
-    assert digits(imbalance_factor=4.0, profile="step").class_counts == [124] * 5 + [31] * 5
 
 
 def test_a_tail_too_long_is_an_error():
     with pytest.raises(InputError, match="class 9 would keep no image"):
         digits(imbalance_factor=200.0)
+
+
+def test_longer_tails_are_contained_and_the_seed_decides_the_rest():
+    short, again, long, other = (
+        digits(imbalance_factor=factor, seed=seed) for factor, seed in ((10, 0), (10, 0), (100, 0), (10, 1))
+    )
+    assert rows(long.train) < rows(short.train)
+    np.testing.assert_array_equal(short.test.images, long.test.images)
+    np.testing.assert_array_equal(short.train.images, again.train.images)
+    assert rows(short.test) != rows(other.test)
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.99])

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import os
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -113,22 +114,17 @@ def test_a_failure_leaves_nothing_behind(lock, archive, monkeypatch):
 @pytest.mark.parametrize("name", ["../outside", "../../outside", "/tmp/ffds-outside"])
 def test_no_member_is_written_outside(name, tmp_path):
     """Even if a hostile archive had the published sum."""
-    (tmp_path / "root").mkdir()
     for suffix in (".tar.gz", ".zip"):
-        archive = tmp_path / "root" / f"set{suffix}"
+        archive = tmp_path / "a" / "root" / f"set{suffix}"
+        archive.parent.mkdir(parents=True, exist_ok=True)
         write_archive(archive, ["set/a", name])
         with contextlib.suppress(InputError):
             opened(published(archive), archive.parent)
-        assert contents(tmp_path)[0] == "root"
+        # A tar that climbs is refused; otherwise the member is left out or unpacked below the directory.
+        assert (archive.parent / "set").exists() == (suffix == ".zip" or name[0] == "/")
+        assert not list(tmp_path.rglob("*outside*"))
+        shutil.rmtree(archive.parent / "set", ignore_errors=True)
         assert not Path("/tmp/ffds-outside").exists()
-        assert not list(tmp_path.rglob("outside"))
-
-
-def test_a_hostile_tar_is_refused(tmp_path):
-    write_archive(tmp_path / "set.tar.gz", ["set/a", "../outside"])
-    with pytest.raises(InputError, match=r"could not be unpacked(.*\n)+.*outside"):
-        opened(published(tmp_path / "set.tar.gz"), tmp_path)
-    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")

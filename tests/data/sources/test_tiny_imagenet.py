@@ -12,6 +12,7 @@ from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
 PACKS = Path(__file__).parents[3] / "../shared/data"
+TESTS = "val/val_annotations.txt"
 WNIDS = [f"n{k:08d}" for k in range(200)]
 
 
@@ -56,30 +57,30 @@ def test_the_original_layout(original, above):
     np.testing.assert_array_equal(dataset.train.images[61], np.full((64, 64, 3), 30))
 
 
-def test_an_annotation_of_no_class(original, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        (
+            "val/val_annotations.txt",
+            "val_0.JPEG\tn00000000\nval_1.JPEG\tn99\t0\n",
+            r"no known class\n.*:2\n.*n99",
+        ),
+        ("val/val_annotations.txt", "val_1.JPEG\n", r"no known class\n.*:1\n"),
+        ("wnids.txt", "\n".join(WNIDS[::2]), r"this is not Tiny ImageNet(.*\n)+.*100 classes"),
+        ("wnids.txt", None, r"cannot be read\n.*wnids\.txt"),
+        (
+            "val/val_annotations.txt",
+            None,
+            r"tiny-imagenet-200/, the archive tiny-imagenet-200.zip, or Parquet",
+        ),
+    ],
+)
+def test_files_that_are_missing_or_do_not_fit(original, tmp_path, file, text, words):
     copy = tmp_path / "copy"
     shutil.copytree(original, copy)
-    annotations = copy / "val" / "val_annotations.txt"
-    annotations.write_text(annotations.read_text() + "val_1.JPEG\tn99999999\t0\t0\t1\t1\n")
-    with pytest.raises(InputError, match=r"no known class\n.*val_annotations.txt:101\n.*n99999999"):
+    (copy / file).unlink() if text is None else (copy / file).write_text(text)
+    with pytest.raises(InputError, match=words):
         opened(copy)
-    annotations.write_text("val_1.JPEG\n")
-    with pytest.raises(InputError, match=r"no known class\n.*:1\n"):
-        opened(copy)
-    (copy / "wnids.txt").write_text("\n".join(WNIDS[:100]))
-    annotations.write_text(f"val_0.JPEG\t{WNIDS[0]}\n")
-    with pytest.raises(InputError, match=r"this is not Tiny ImageNet(.*\n)+.*100 classes"):
-        opened(copy)
-    (copy / "wnids.txt").unlink()
-    with pytest.raises(InputError, match=r"wnids\.txt"):
-        opened(copy)
-
-
-def test_what_is_accepted_is_said(tmp_path):
-    with pytest.raises(
-        InputError, match=r"tiny-imagenet-200/, the archive tiny-imagenet-200.zip, or Parquet"
-    ):
-        opened(tmp_path)
 
 
 def test_original_files_and_pack_agree_on_real_images(tmp_path):
