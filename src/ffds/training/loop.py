@@ -75,7 +75,7 @@ class TrainingLoop:
         )
         self.state = TrainingState.initial(fabric, recipe, dataset, [phase.stage.loss for phase in phases])
         self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
-        self.step = TrainStep(self.state, self.graphs, recipe.trainer.seed, rows=self.batches.rows)
+        self.step = TrainStep(self.state, self.graphs, recipe.trainer.seed)
         self.checkpoints = Checkpoints(run.checkpoints, {"recipe": recipe.identity, **dataset.identity})
         self.title = f"{recipe.name} {recipe.method.name} seed {recipe.trainer.seed}"
         images = recipe.schedule.epochs * len(dataset.train)

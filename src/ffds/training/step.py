@@ -115,14 +115,10 @@ class TrainStep:
         state: what the step reads and changes.
         graphs: replays steps on a GPU.
         seed: of the run.
-        rows: of this rank in a full batch. A smaller last batch goes through the uncompiled network:
-            compiling it for one more shape would take longer than all those batches do.
     """
 
-    def __init__(self, state: TrainingState, graphs: CudaGraphs, seed: int, *, rows: int) -> None:
-        self.fabric, self.state, self.graphs = state.fabric, state, graphs
-        self._seed, self._rows = seed, rows
-        self._uncompiled = getattr(state.forward, "_orig_mod", state.forward)
+    def __init__(self, state: TrainingState, graphs: CudaGraphs, seed: int) -> None:
+        self.fabric, self.state, self.graphs, self._seed = state.fabric, state, graphs, seed
         # bfloat16 and the CPU have no loss scaler, whatever the recipe says.
         scaled = bool(self.fabric.strategy.precision.state_dict())
         self.nan_guard = NanGuard(self.fabric, state.model, state.optimizer, gradients=not scaled)
@@ -194,8 +190,7 @@ class TrainStep:
         """Logits, loss and share of this rank in a step, with the gradients left in the parameters."""
         # A step whose capture failed may have left gradients.
         self.state.fabric_optimizer.zero_grad()
-        forward = self.state.forward if len(batch.labels) == self._rows else self._uncompiled
-        logits, features = forward(batch.images, with_features=True)
+        logits, features = self.state.forward(batch.images, with_features=True)
         extra = (features,) if phase.stage.with_features else ()
         loss = phase.stage.loss(logits, batch.labels, *extra)
         share = self._share(phase.stage.loss, batch)
