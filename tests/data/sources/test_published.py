@@ -1,10 +1,12 @@
 """Original archives, unpacked and downloaded; and the three real packs, under their names and as Parquet."""
 
 import contextlib
+import functools
 import hashlib
 import http.server
 import os
 import shutil
+import socket
 import tarfile
 import threading
 import zipfile
@@ -160,46 +162,43 @@ def test_processes_that_unpack_at_once_all_get_it(archive):
         assert list(threads.map(lambda _: opened(kind, root), range(4))) == [root / "set"] * 4
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        content = self.server.content
-        if content is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content) + self.server.missing))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch):
+def served(tmp_path, monkeypatch):
+    """A directory and the address at which it can be downloaded from."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.content, running.missing = None, 0
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+    directory = tmp_path / "served"
+    directory.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield running
-        running.shutdown()
+        yield directory, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
         thread.join()
 
 
-def test_it_is_downloaded_when_asked_for(archive, server, tmp_path):
-    kind, root = published(archive, f"http://127.0.0.1:{server.server_port}"), tmp_path / "new"
+def test_it_is_downloaded_when_asked_for(archive, served, tmp_path):
+    directory, url = served
+    kind, root, content = published(archive, url), tmp_path / "new", archive.read_bytes()
     with pytest.raises(InputError, match=r"could not be downloaded(.*\n)+.*404"):
         opened(kind, root, download=True)
-    server.content, server.missing = archive.read_bytes()[:-20], 20
+    (directory / archive.name).write_bytes(content[:-20])
     with pytest.raises(InputError, match=rf"not the published archive(.*\n)+.*{kind.sha256}(.*\n)+.*again"):
         opened(kind, root, download=True)
     assert contents(root) == [lock_of(archive).name]
-    server.content, server.missing = archive.read_bytes(), 0
+    (directory / archive.name).write_bytes(content)
     assert contents(opened(kind, root, download=True)) == ["a", "b", "b/c"]
-    assert (root / archive.name).read_bytes() == archive.read_bytes()
+    assert (root / archive.name).read_bytes() == content
     assert len(list(root.iterdir())) == 3
+
+
+def test_a_server_that_stops_sending_is_not_waited_for(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(ffds.data.sources.published, "SECONDS_WITHOUT_A_BYTE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kind = published(archive, f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(InputError, match=r"could not be downloaded(.*\n)+.*timed out"):
+            opened(kind, tmp_path / "new", download=True)
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_missing_server_and_a_root_that_cannot_be_made(archive, tmp_path):
@@ -219,7 +218,7 @@ NAMES = {
 def settings(name, as_parquet=False, **more):
     folder, column, _ = NAMES[name]
     source = {"name": "parquet", "label_column": column} if as_parquet else {"name": name}
-    return Data(**source, root=str(PACKS / folder), **more)
+    return Data(root=str(PACKS / folder), **source, **more)
 
 
 @with_packs
@@ -228,11 +227,8 @@ def settings(name, as_parquet=False, **more):
 def test_subsets_of_the_packs(name, as_parquet):
     folder, _, totals = NAMES[name]
     files = sorted((PACKS / folder).glob("train-*.parquet"))
-    stored = np.concatenate(
-        [pq.read_table(file, columns=["lt_rank"])["lt_rank"].to_numpy() for file in files]
-    )
+    ranks = np.concatenate([pq.read_table(file, columns=["lt_rank"])["lt_rank"].to_numpy() for file in files])
     source = open_source(settings(name, as_parquet))
-    labels = source.train.labels
     assert len(source.test) == 10_000
     last = len(source.class_names) - 1
     for factor, total in totals.items():
@@ -241,54 +237,39 @@ def test_subsets_of_the_packs(name, as_parquet):
         assert tail_counts(source, data) == counts.tolist()
         rows = tail_rows(source, data)
         assert len(rows) == total
-        np.testing.assert_array_equal(rows, np.flatnonzero(stored < counts[labels]))
+        np.testing.assert_array_equal(rows, np.flatnonzero(ranks < counts[source.train.labels]))
     with pytest.raises(InputError, match=r"too few images(.*\n)+.*from imbalance_factor 10 on"):
         tail_counts(source, settings(name, as_parquet, imbalance_factor=5.0))
 
 
-@pytest.fixture(scope="session")
-def cifar100():
-    return open_dataset(settings("cifar100", imbalance_factor=10.0, validation=0.05))
+@with_packs
+def test_a_real_pack_in_memory():
+    dataset = open_dataset(settings("cifar100", imbalance_factor=10.0, validation=0.05))
+    images, labels = dataset.test.images, dataset.test.labels
+    assert len(dataset.train) + len(dataset.validation) == 19_573
+    assert dataset.class_names[:2] == ("apple", "aquarium_fish")
+    assert np.bincount(labels).tolist() == [100] * 100
+    np.testing.assert_allclose(images.mean(axis=(0, 1, 2)) / 255, [0.5088, 0.4874, 0.4419], atol=1e-3)
+    table = pq.read_table(PACKS / "cifar100-if10" / "test-00000-of-00001.parquet")
+    for row in (0, 511, 512, 9_999):
+        (stored,) = table.slice(row, 1).to_pylist()
+        np.testing.assert_array_equal(images[row], Image.open(BytesIO(stored["img"]["bytes"])))
+        assert labels[row] == stored["fine_label"]
 
 
 @with_packs
-def test_a_real_pack_in_memory(cifar100):
-    assert len(cifar100.train) + len(cifar100.validation) == 19_573
-    assert len(cifar100.test) == 10_000
-    assert cifar100.class_names[:2] == ("apple", "aquarium_fish")
-    assert np.bincount(cifar100.test.labels).tolist() == [100] * 100
-    channel_means = cifar100.test.images.mean(axis=(0, 1, 2)) / 255
-    np.testing.assert_allclose(channel_means, [0.5088, 0.4874, 0.4419], atol=1e-3)
-
-
-@with_packs
-@pytest.mark.parametrize("row", [0, 511, 512, 9_999])
-def test_pixels_stay_with_their_labels(cifar100, row):
-    table = (
-        pq.read_table(PACKS / "cifar100-if10" / "test-00000-of-00001.parquet").slice(row, 1).to_pylist()[0]
-    )
-    expected = np.asarray(Image.open(BytesIO(table["img"]["bytes"])))
-    np.testing.assert_array_equal(cifar100.test.images[row], expected)
-    assert cifar100.test.labels[row] == table["fine_label"]
-
-
-@with_packs
-def test_two_label_columns_are_ambiguous_in_plain_parquet():
-    data = Data(name="parquet", root=str(PACKS / "cifar100-if10"))
-    with pytest.raises(InputError, match=r"several columns can be the label\n.*\n.*fine_label, coarse_label"):
-        open_source(data)
-
-
-@with_packs
-def test_coarse_labels_have_no_ranks_in_this_pack():
-    data = Data(name="cifar100", root=str(PACKS / "cifar100-if10"), label_column="coarse_label")
-    with pytest.raises(InputError, match="lt_rank does not number the images"):
-        open_source(data)
-
-
-@with_packs
-def test_another_dataset_than_named():
-    with pytest.raises(InputError, match=r"this is not CIFAR-10\n.*\n.*200 classes"):
-        open_source(Data(name="cifar10", root=str(PACKS / "tiny-imagenet-if10")))
-    with pytest.raises(InputError, match=r"data.label_column=label is not a column"):
-        open_source(Data(name="cifar10", root=str(PACKS / "cifar100-if10")))
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "parquet", "root": "cifar100-if10"}, "can be the label\n.*\n.*fine_label, coarse_label"),
+        (
+            {"name": "cifar100", "root": "cifar100-if10", "label_column": "coarse_label"},
+            "lt_rank does not number the images",
+        ),
+        ({"name": "cifar10", "root": "tiny-imagenet-if10"}, "this is not CIFAR-10\n.*\n.*200 classes"),
+        ({"name": "cifar10", "root": "cifar100-if10"}, "data.label_column=label is not a column"),
+    ],
+)
+def test_a_pack_that_is_another_than_named(given, words):
+    with pytest.raises(InputError, match=words):
+        open_source(Data(**given | {"root": str(PACKS / given["root"])}))

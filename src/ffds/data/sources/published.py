@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import socket
 import tarfile
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -18,6 +19,8 @@ from ffds.files import lock_or_wait
 from ffds.recipes.schema import Data
 
 __all__ = ["Published", "open_published"]
+
+SECONDS_WITHOUT_A_BYTE = 60
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,13 @@ def _unpack(published: Published, archive: Path, folder: Path) -> None:
 def _download(published: Published, target: Path) -> Path:
     from torchvision.datasets.utils import download_url
 
-    download_url(published.url, target.parent, target.name)
+    # torchvision would wait for ever for a server that stopped sending.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SECONDS_WITHOUT_A_BYTE)
+    try:
+        download_url(published.url, target.parent, target.name)
+    finally:
+        socket.setdefaulttimeout(before)
     _check_sum(published, target, published.url, "run the same command again")
     return target
 

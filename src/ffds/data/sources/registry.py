@@ -64,7 +64,7 @@ SOURCES: dict[str, SourceFacts] = {
     ),
     "ictext": SourceFacts("ictext.reader:open_ictext", largest_class=PAPER.head, file_per_image=True),
     "ictext-sample": SourceFacts(
-        "ictext.reader:open_ictext", largest_class=PAPER.head, file_per_image=True, disclaimer=RENDERED
+        "ictext.reader:open_sample", largest_class=PAPER.head, file_per_image=True, disclaimer=RENDERED
     ),
     "folder": SourceFacts("folder:open_folder", own_images=True, file_per_image=True),
     "parquet": SourceFacts("parquet:open_parquet", own_images=True),

@@ -16,7 +16,7 @@ from ffds.data.sources.ictext.layout import CHARACTERS, INDEX, LAYOUT, MARKER, R
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = ["open_ictext"]
+__all__ = ["open_ictext", "open_sample"]
 
 FOLDERS = ("ictext-lt-18", "ictext2021")
 FIX = (
@@ -26,32 +26,34 @@ FIX = (
 
 
 def open_ictext(data: Data) -> Source:
-    """The sources `ictext` and `ictext-sample`.
+    """The source `ictext`: `data.root`, or its folder ``ictext-lt-18/`` or ``ictext2021/``.
 
-    `ictext` is read from `data.root` or its folder ``ictext-lt-18/`` or ``ictext2021/``; `ictext-sample`
-    is rendered once into ``ictext-sample-seed<data.seed>/`` there. Images are padded with black to squares of
-    side `data.eval_resize` or else `data.image_size`.
+    Images are padded with black to squares of side `data.eval_resize` or else `data.image_size`.
 
     Raises:
-        InputError: nothing is there, the sample cannot be rendered, a list is missing, has a line that cannot
-            be read or an image twice, or the test set has no image of a class.
+        InputError: nothing is there, a list is missing, has a line that cannot be read or an image twice, or
+            the test set has no image of a class.
     """
-    if data.name == "ictext":
-        return _read_layout(_photographs(existing_root(data, LAYOUT, FIX)), data)
+    root = existing_root(data, LAYOUT, FIX)
+    places = [root, *(root / folder for folder in FOLDERS)]
+    place = next((place for place in places if (place / INDEX).is_file()), None)
+    if place is None:
+        raise InputError(f"no ICText-LT: {INDEX} is missing", where=root, allowed=LAYOUT, fix=FIX)
+    return _read_layout(place, data)
+
+
+def open_sample(data: Data) -> Source:
+    """The source `ictext-sample`, rendered once into ``ictext-sample-seed<data.seed>/`` in `data.root`.
+
+    Raises:
+        InputError: there is no place for it, or the sample cannot be rendered.
+    """
     if data.root is None:
         fix = "give a directory to render into: data.root=DIR"
         raise InputError("ictext-sample needs data.root", got="null", fix=fix)
     from ffds.data.sources.ictext.render import rendered_sample
 
     return _read_layout(rendered_sample(root_path(data.root), data.seed), data)
-
-
-def _photographs(root: Path) -> Path:
-    places = [root, *(root / folder for folder in FOLDERS)]
-    place = next((place for place in places if (place / INDEX).is_file()), None)
-    if place is None:
-        raise InputError(f"no ICText-LT: {INDEX} is missing", where=root, allowed=LAYOUT, fix=FIX)
-    return place
 
 
 def _read_layout(root: Path, data: Data) -> Source:
