@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""Networks by name: their sizes, their heads, the seed of their weights, and names that are refused."""
 
 import urllib.error
 
@@ -28,10 +28,6 @@ def test_published_sizes(name, classes, parameters):
     assert size(build(name, num_classes=classes)) == parameters
 
 
-def test_cosine_head_has_no_bias():
-    assert size(build()) - size(build(head="cosine")) == 10
-
-
 @pytest.mark.parametrize("head", ["linear", "cosine"])
 def test_logits_and_features(head):
     network = build(head=head).eval()
@@ -45,7 +41,7 @@ def test_logits_and_features(head):
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto", "resnet18", "efficientnet_b0"]
+    "name", ["mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto", "resnet18"]
 )
 def test_timm_networks_get_a_head_of_their_feature_size(name):
     network = build(f"timm/{name}", num_classes=7).eval()
@@ -76,18 +72,19 @@ def test_the_seed_alone_decides_the_weights(name, head):
 
 
 @pytest.mark.parametrize(
-    ("name", "suggested"), [("resnet18x", "resnet18"), ("convnext_ato", "convnext_atto"), ("qqqqqqqq", "")]
+    ("name", "suggested"),
+    [
+        ("resnet18x", "resnet18"),
+        ("convnext_ato", "convnext_atto"),
+        ("resnet18.a1_in2k", "resnet18.a1_in1k"),
+        ("qqqqqqqq", ""),
+    ],
 )
 def test_unknown_timm_name(name, suggested):
     with pytest.raises(InputError, match=f"timm has no model {name}") as caught:
         build(f"timm/{name}")
     assert (f"did you mean {suggested}?" in str(caught.value)) == bool(suggested)
-
-
-def test_unknown_set_of_weights_is_an_unknown_name():
-    with pytest.raises(InputError, match=r"did you mean resnet18\.a1_in1k\?"):
-        build("timm/resnet18.a1_in2k")
-    assert build("timm/resnet18.a1_in1k").head.in_features == 512
+    assert not suggested or build(f"timm/{suggested}").head.in_features > 0
 
 
 @pytest.mark.parametrize(
@@ -108,30 +105,18 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch, error):
     assert "set model.pretrained to false" in str(caught.value)
     assert "second line" not in str(caught.value)
     assert caught.value.__cause__ is error
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError, match="No pretrained"):
+            build("timm/resnet18")  # a failure of another kind is not hidden
 
 
-def test_another_failure_of_timm_is_not_hidden(monkeypatch):
-    def fail(*_args, **_settings):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        build("timm/resnet18")
-
-
-@pytest.mark.parametrize(("name", "fits"), [("vit_tiny_patch16_224", False), ("resnet18", True)])
-def test_a_network_of_one_image_size_is_refused_for_another(name, fits):
-    def built(image_size):
-        model = Model(name=f"timm/{name}")
-        how = {"head": "linear", "num_classes": 2, "in_channels": 3, "seed": 0}
-        return build_model(model, **how, image_size=image_size)
-
-    assert built(224) is not None
-    if fits:
-        assert built(128)(torch.zeros(1, 3, 128, 128)).shape == (1, 2)
-    else:
-        with pytest.raises(InputError, match=r"128.*224(.|\n)*data\.image_size"):
-            built(128)
+def test_a_network_of_one_image_size_is_refused_for_another():
+    how = {"head": "linear", "num_classes": 2, "in_channels": 3, "seed": 0}
+    fixed, any_size = Model(name="timm/vit_tiny_patch16_224"), Model(name="timm/resnet18")
+    assert build_model(fixed, **how, image_size=224) is not None
+    with pytest.raises(InputError, match=r"128.*224(.|\n)*data\.image_size"):
+        build_model(fixed, **how, image_size=128)
+    assert build_model(any_size, **how, image_size=128)(torch.zeros(1, 3, 128, 128)).shape == (1, 2)
 
 
 @pytest.mark.filterwarnings("default")

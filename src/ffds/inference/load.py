@@ -1,4 +1,4 @@
-"""A trained network taken from its run directory and put to work again."""
+"""A trained network loaded from its run directory, and evaluated."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
-from ffds.data.dataset import Dataset
+from ffds.data.dataset import Dataset, Split
 from ffds.data.open import open_dataset
 from ffds.errors import InputError
-from ffds.evaluation.measures import Scores
-from ffds.models.build import Classifier, build_model
+from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric, precision_flags
 from ffds.training.checkpoint import Checkpoint, Checkpoints
-from ffds.training.evaluate import Predictions, eval_batches, evaluate
+from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 
 __all__ = ["TrainProbabilities", "evaluate_run", "train_probabilities"]
 
@@ -31,7 +30,7 @@ _REDRAWS = ("data.seed=", "data.test_fraction=", "data.validation=")
 
 @dataclass(frozen=True)
 class TrainProbabilities:
-    """What a trained network says of the label of each training image.
+    """Probability that a trained network gives to the label of each training image.
 
     Attributes:
         probability: p of the label, (N,).
@@ -44,17 +43,16 @@ class TrainProbabilities:
     group_means: NDArray[np.float64]
 
 
-def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> tuple[Scores, Predictions]:
+def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> Evaluated:
     """Scores of a run's newest checkpoint on its test set, or on that of other data.
 
     Args:
         run: a run directory, see `ffds.run_directory.open_run`.
-        overrides: ``data.KEY=value`` and ``trainer.KEY=value`` that differ from the run's recipe; the
-            classes must be the same ones.
+        overrides: of the run's recipe, ``data.KEY=value`` and ``trainer.KEY=value``, with the same classes.
 
     Raises:
-        InputError: the run has no sound checkpoint, an override of what was trained, data with other
-            classes, or a test set that may hold images that were trained on.
+        InputError: the run has no checkpoint that can be read, an override concerns what was trained, the
+            data have other classes, or their test set may contain images that were trained on.
     """
     trained = [text for text in overrides if not text.startswith(("data.", "trainer."))]
     if trained:
@@ -71,9 +69,7 @@ def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> tuple[Scores, Predi
             got=", ".join(redrawn),
             fix="leave it out, or name other images: data.root=DIR",
         )
-    recipe = load_recipe(str(run.path / "recipe.yaml"), overrides).recipe
-    checkpoint, dataset = _newest(run), open_dataset(recipe.data)
-    fabric, network = _network(recipe, checkpoint, dataset)
+    recipe, checkpoint, dataset = _loaded(run, overrides)
     changed = any(text.startswith("data.") for text in overrides)
     if not changed and dataset.train.digest != checkpoint.identity.get("images", dataset.train.digest):
         raise InputError(
@@ -81,79 +77,85 @@ def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> tuple[Scores, Predi
             where=recipe.data.root or recipe.data.name,
             fix="put them back, or name the images to score: data.root=DIR",
         )
-    batches, counts = eval_batches(fabric, dataset.test, recipe.data), checkpoint.identity["class_counts"]
-    with precision_flags(recipe.trainer):
-        return evaluate(fabric, network, batches, counts, recipe.data.cut)
+    return _evaluated(recipe, checkpoint, dataset, dataset.test)
 
 
 def train_probabilities(run: Run, overrides: Sequence[str] = ()) -> TrainProbabilities:
-    """P of the label of every training image, un-augmented, with the group statistics of the run's loss.
+    """The probability of each training image's label, without augmentation, with the loss's group means.
 
     Args:
         run: a run of FFDS or D-FFDS.
-        overrides: ``data.root=DIR`` and the like, where the images lie elsewhere by now.
+        overrides: ``data.root=DIR`` and the like, where the images are elsewhere by now.
 
     Raises:
-        InputError: the run has no sound checkpoint, its loss no group means, or its data other classes.
+        InputError: no checkpoint can be read, the loss has no group means, or the data have other classes.
     """
-    recipe = load_recipe(str(run.path / "recipe.yaml"), overrides).recipe
-    checkpoint = _newest(run)
+    recipe, checkpoint, dataset = _loaded(run, overrides)
     means, class_group = (_loss_buffer(run, checkpoint, name) for name in ("group_means", "class_group"))
-    dataset = open_dataset(recipe.data)
-    fabric, network = _network(recipe, checkpoint, dataset)
-    counts, batches = checkpoint.identity["class_counts"], eval_batches(fabric, dataset.train, recipe.data)
-    with precision_flags(recipe.trainer):
-        _, found = evaluate(fabric, network, batches, counts, recipe.data.cut)
+    _, predictions = _evaluated(recipe, checkpoint, dataset, dataset.train)
     return TrainProbabilities(
-        probability=found.label_probability.astype(np.float64),
-        group=class_group[found.label],
+        probability=predictions.label_probability.astype(np.float64),
+        group=class_group[predictions.label],
         group_means=means.astype(np.float64),
     )
 
 
-def _newest(run: Run) -> Checkpoint:
+def _loaded(run: Run, overrides: Sequence[str]) -> tuple[Recipe, Checkpoint, Dataset]:
+    """The recipe of a run, its newest checkpoint, and data that have the classes it was trained on."""
+    recipe = load_recipe(str(run.path / "recipe.yaml"), overrides).recipe
     checkpoint = Checkpoints(run.checkpoints).latest()
     if checkpoint is None:
         raise InputError("the run has no checkpoint yet", where=run.checkpoints)
-    return checkpoint
+    dataset = open_dataset(recipe.data)
+    where, classes = recipe.data.root or recipe.data.name, len(checkpoint.identity["class_counts"])
+    if dataset.num_classes != classes:
+        raise InputError(
+            "the data have other classes than the run was trained on",
+            where=where,
+            got=f"{dataset.num_classes} classes",
+            allowed=f"{classes} classes",
+        )
+    ours, trained = (
+        list(dataset.class_names),
+        list(checkpoint.identity.get("class_names", dataset.class_names)),
+    )
+    numbers = [str(label) for label in range(classes)]
+    # Parquet files may have no names; numbers stand in their place.
+    if numbers not in (ours, trained) and ours != trained:
+        differing = [(own, other) for own, other in zip(ours, trained, strict=True) if own != other][:10]
+        raise InputError(
+            "the data have other class names than the run was trained on, or in another order",
+            where=where,
+            got=", ".join(own for own, _ in differing),
+            allowed=", ".join(other for _, other in differing),
+        )
+    return recipe, checkpoint, dataset
+
+
+def _evaluated(recipe: Recipe, checkpoint: Checkpoint, dataset: Dataset, split: Split) -> Evaluated:
+    fabric, network = _network(recipe, checkpoint, dataset)
+    counts, batches = checkpoint.identity["class_counts"], eval_batches(fabric, split, recipe.data)
+    with precision_flags(recipe.trainer):
+        return evaluate(fabric, network, batches, counts, recipe.data.cut)
 
 
 def _network(recipe: Recipe, checkpoint: Checkpoint, dataset: Dataset) -> tuple[Fabric, nn.Module]:
     """The trained network, on its device."""
-    classes = len(checkpoint.identity["class_counts"])
-    if dataset.num_classes != classes:
-        raise InputError(
-            "the data have other classes than the run was trained on",
-            where=recipe.data.root or recipe.data.name,
-            got=f"{dataset.num_classes} classes",
-            allowed=f"{classes} classes",
-        )
-    trained = checkpoint.identity.get("class_names", list(dataset.class_names))
-    if list(dataset.class_names) != trained and not _are_numbers(trained, dataset.class_names):
-        differing = [pair for pair in zip(dataset.class_names, trained, strict=True) if pair[0] != pair[1]]
-        raise InputError(
-            "the data have other class names than the run was trained on, or in another order",
-            where=recipe.data.root or recipe.data.name,
-            got=", ".join(own for own, _ in differing[:10]),
-            allowed=", ".join(theirs for _, theirs in differing[:10]),
-        )
     fabric = launch_fabric(recipe.trainer)
     model = build_model(
         recipe.model.model_copy(update={"pretrained": False}),
         head=recipe.head,
-        num_classes=classes,
+        num_classes=dataset.num_classes,
         in_channels=dataset.train.images.shape[-1],
         seed=0,
     )
-    _load(model, checkpoint)
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise InputError("the checkpoint does not fit the network of its recipe", got=error) from error
     if recipe.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
     return fabric, fabric.setup_module(model)
-
-
-def _are_numbers(*names: Sequence[str]) -> bool:
-    """Whether one side has no names of its own, as Parquet files may not."""
-    return any(list(side) == [str(label) for label in range(len(side))] for side in names)
 
 
 def _loss_buffer(run: Run, checkpoint: Checkpoint, name: str) -> NDArray[Any]:
@@ -166,10 +168,3 @@ def _loss_buffer(run: Run, checkpoint: Checkpoint, name: str) -> NDArray[Any]:
         got=checkpoint.identity["recipe"]["method"]["name"],
         allowed="ffds, d-ffds",
     )
-
-
-def _load(model: Classifier, checkpoint: Checkpoint) -> None:
-    try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise InputError("the checkpoint does not fit the network of its recipe", got=error) from error
