@@ -12,6 +12,7 @@ from ffds.jobs import share as sharing
 from ffds.jobs.plan import plan
 from ffds.jobs.several import train_all
 from ffds.methods.registry import METHODS
+from ffds.paper.reference import METHOD_TITLES
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schedule import start_epoch
 from ffds.run_directory import Run
@@ -217,7 +218,7 @@ def test_another_learning_rate_shares_the_epochs_before_it():
 
 def test_table_1a_needs_1610_epochs_instead_of_2200(digits, tmp_path):
     settings = "schedule.epochs=200", "schedule.warmup=5", "schedule.milestones=[[0.8, 0.1], [0.9, 0.01]]"
-    table = [load_recipe("digits", settings, method=method).recipe for method in METHODS]
+    table = [load_recipe("digits", settings, method=method).recipe for method in METHOD_TITLES]
     found = plan(table, tmp_path)
     assert sum(run.recipe.schedule.epochs for run in found.runs) == 2200
     assert sum(run.to_train for run in found.runs) == 1610
