@@ -54,7 +54,7 @@ def open_parquet(data: Data) -> Source:
         train=train,
         test=_labelled(test_files, images, label, stored) if test_files else train.none(),
         cut_test=not test_files,
-        ranks=_integers(train_files, "lt_rank") if ranked else None,
+        ranks=np.concatenate(_integers(train_files, "lt_rank")) if ranked else None,
     )
 
 
@@ -172,15 +172,16 @@ def _encoded(position: int, place: str, image: dict[str, Any] | None) -> Encoded
 def _labelled(files: tuple[Path, ...], images: str, label: str, stored: Stored) -> Labelled:
     for file in files:
         image_column(_schema(file), images, file)
-    starts = np.cumsum([0, *map(_rows, files)])
+    labels = _integers(files, label)
+    starts = np.cumsum([0, *map(len, labels)])
 
     def place(row: int) -> str:
         number = int(np.searchsorted(starts, row, side="right")) - 1
         return f"{files[number]} row {row - starts[number]}, column {label}"
 
-    labelled = Labelled.all_of(ParquetImages(files, images, stored), _integers(files, label), place)
+    labelled = Labelled.all_of(ParquetImages(files, images, stored), np.concatenate(labels), place)
     if label != "index" and all(map(_is_numbered, files)):
-        return replace(labelled, index=_integers(files, "index"))
+        return replace(labelled, index=np.concatenate(_integers(files, "index")))
     return labelled
 
 
@@ -190,7 +191,8 @@ def _is_numbered(file: Path) -> bool:
     return values is not None and bool(pa.types.is_integer(values.type)) and not values.null_count
 
 
-def _integers(files: tuple[Path, ...], column: str) -> NDArray[np.int64]:
+def _integers(files: tuple[Path, ...], column: str) -> list[NDArray[np.int64]]:
+    """A column of each file."""
     parts = []
     for file in files:
         values, where = _values(file, column), f"{file}, column {column}"
@@ -209,7 +211,7 @@ def _integers(files: tuple[Path, ...], column: str) -> NDArray[np.int64]:
                 fix="number the classes, or name another column: data.label_column=NAME",
             )
         parts.append(values.to_numpy().astype(np.int64))
-    return np.concatenate(parts)
+    return parts
 
 
 def _values(file: Path, column: str) -> pa.ChunkedArray | None:
@@ -222,11 +224,6 @@ def _values(file: Path, column: str) -> pa.ChunkedArray | None:
 def _schema(file: Path) -> pa.Schema:
     with _reading(file) as parquet:
         return parquet.schema_arrow
-
-
-def _rows(file: Path) -> int:
-    with _reading(file) as parquet:
-        return int(parquet.metadata.num_rows)
 
 
 @contextmanager

@@ -65,30 +65,20 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
     Raises:
         InputError: none is there, or what is there is broken or another dataset.
     """
-    original = _original_folder(data, published)
+    root = None if data.root is None else root_path(data.root)
+    folders = () if root is None else (root / published.folder, root)
+    original = next((folder for folder in folders if (folder / published.marker).is_file()), None)
     if original is None:
         # Imported here because reading the original files needs no pyarrow.
         from ffds.data.sources.parquet import open_parquet, split_files
 
-        if data.root is not None and split_files(root_path(data.root), "train"):
-            return _checked(open_parquet(_column_of(data, published)), data, published)
+        if root is not None and split_files(root, "train"):
+            # Published images are held at their own size: image_size is what the network sees.
+            column = data.label_column or published.label_column
+            as_stored = {"label_column": column, "image_size": None, "eval_resize": None}
+            return _checked(open_parquet(data.model_copy(update=as_stored)), data, published)
         original = _unpacked(data, published)
     return _checked(read_original(original), data, published)
-
-
-def _original_folder(data: Data, published: Published) -> Path | None:
-    if data.root is None:
-        return None
-    root = root_path(data.root)
-    return next(
-        (place for place in (root / published.folder, root) if (place / published.marker).is_file()), None
-    )
-
-
-def _column_of(data: Data, published: Published) -> Data:
-    # Published images are held at their own size: image_size is what the network sees.
-    column = data.label_column or published.label_column
-    return data.model_copy(update={"label_column": column, "image_size": None, "eval_resize": None})
 
 
 def _checked(source: Source, data: Data, published: Published) -> Source:
@@ -116,11 +106,10 @@ def _unpacked(data: Data, published: Published) -> Path:
     if not (archive.is_file() or data.download):
         raise InputError(f"no {published.title}", where=root, allowed=published.accepted, fix=fix)
     lock = None
-    with suppress(OSError, InputError):  # a place that cannot be locked may still serve
+    with suppress(OSError, InputError):  # without a lock it is tried all the same
         root.mkdir(parents=True, exist_ok=True)
-        lock = lock_or_wait(
-            root / f".{archive.name}.lock", f"waiting for another process that unpacks into {root}"
-        )
+        waiting = f"waiting for another process that unpacks into {root}"
+        lock = lock_or_wait(root / f".{archive.name}.lock", waiting)
     with lock or nullcontext():
         if not folder.is_dir():
             _unpack(published, archive, folder)
