@@ -26,7 +26,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[Finite, Field(gt=0)]
 NonNegative = Annotated[Finite, Field(ge=0)]
 Fraction = Annotated[Finite, Field(gt=0, lt=1)]
-"""A point of the schedule as a part of its epochs, so that it scales with them."""
+"""A point of the run as a fraction of its epochs, so that it scales with their number."""
 
 
 def _rising(milestones: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
@@ -41,7 +41,7 @@ Milestones = Annotated[
     Field(strict=False),
     AfterValidator(_rising),
 ]
-"""Pairs (after this fraction of the epochs, learning rate = base rate times this factor)."""
+"""Pairs (fraction of the epochs, factor): from there on the base learning rate is multiplied by it."""
 
 
 class Section(BaseModel):
@@ -50,7 +50,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
     def disagreements(self) -> Iterator[str]:
-        """What the fields of this section hold against each other, one line each, naming the fields."""
+        """Contradictions between fields of this section, one line each, naming the fields."""
         yield from ()
 
     @model_validator(mode="after")

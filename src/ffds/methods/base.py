@@ -30,7 +30,7 @@ class Stage:
     """One loss of a method, before its epochs are known.
 
     Attributes:
-        name: what a reader calls it, e.g. ``ffds``.
+        name: for people, e.g. ``ffds``; metrics and messages show it.
         loss: (logits, target) → (), or (logits, target, features) → () where `with_features` is set.
         with_features: the loss also needs the input of the last layer.
         observed_for: a later stage's loss whose initial group means come from the last epoch of this stage.

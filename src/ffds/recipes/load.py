@@ -36,11 +36,11 @@ MAX_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe with nothing left open.
+    """A complete recipe and the origin of its values.
 
     Attributes:
         recipe: every setting.
-        origin: where each came from, by dotted key: ``my.yaml:7``, ``command line`` or ``default``.
+        origin: where each setting came from, by dotted key: ``my.yaml:7``, ``command line`` or ``default``.
     """
 
     recipe: Recipe

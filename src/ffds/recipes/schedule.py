@@ -1,4 +1,4 @@
-"""The schedule in epochs: when the learning rate changes and when a deferred method starts."""
+"""The schedule in epochs: when the learning rate changes and when a second phase starts."""
 
 from __future__ import annotations
 
@@ -8,23 +8,16 @@ from itertools import pairwise
 from ffds.methods.base import Deferred, Method
 from ffds.recipes.schema import Recipe, Schedule
 
-__all__ = [
-    "described_schedule",
-    "epoch_at",
-    "lr_factor",
-    "milestone_epochs",
-    "start_epoch",
-    "warmup_epochs",
-]
+__all__ = ["described_schedule", "epoch_at", "lr_factor", "milestone_epochs", "start_epoch", "warmup_epochs"]
 
 
 def epoch_at(fraction: float, epochs: int) -> int:
-    """The epoch, counted from 0, that begins after a part of the run: ⌊fraction · epochs + ½⌋.
+    """The epoch, counted from 0, that begins after a fraction of the run: ⌊fraction · epochs + ½⌋.
 
-    Computed on the decimal number as written, so that no binary rounding moves it.
+    Computed with decimal numbers, so that 0.145 of 100 epochs is 14.5 and rounds up.
 
     Args:
-        fraction: part of the run, in (0, 1).
+        fraction: in (0, 1).
         epochs: length of the run, at least 1.
 
     >>> epoch_at(0.65, 200), epoch_at(0.65, 30), epoch_at(0.145, 100)
@@ -56,11 +49,11 @@ def milestone_epochs(recipe: Recipe) -> tuple[tuple[int, float], ...]:
 def start_epoch(method: Method, epochs: int) -> int:
     """The epoch, counted from 0, in which the method's own loss starts: 0 for a one-phase method.
 
-    Both phases of a deferred method have at least one epoch.
+    Where there are two phases, each has at least one epoch.
 
     Args:
         method: the settings of the method.
-        epochs: length of the run, at least 2 for a deferred method (a `Recipe` sees to that).
+        epochs: length of the run, at least 2 for a method with two phases, as `Recipe` checks.
     """
     if not isinstance(method, Deferred):
         return 0
