@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ffds.errors import InputError, nearest
+from ffds.methods.base import Method
 from ffds.methods.registry import METHODS, SETTINGS
-from ffds.recipes.schema import Recipe
+from ffds.recipes.schema import SECTIONS, Recipe
 from ffds.recipes.yaml_loader import Node, join_key, readable
 from ffds.settings import Section, by_dotted_key
 
@@ -58,14 +59,9 @@ _WHAT = {
 
 
 def section_at(model: type[Section], path: Path) -> tuple[type[Section], Path]:
-    """The innermost section on the way along a path, and the rest of the path within it."""
-    for index, part in enumerate(path):
-        field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, Section)):
-            return model, path[index:]
-        model = inner
-    return model, ()
+    """The section of a recipe that a path leads into, and the rest of the path within it."""
+    inner = SECTIONS.get(str(path[0])) if path and model is Recipe else None
+    return (inner, path[1:]) if inner else (model, path)
 
 
 def allowed(model: type[Section], path: Path) -> str:
@@ -192,11 +188,10 @@ def _disagreement(message: str, section: Node) -> InputError:
 
 def _elsewhere(name: str, section: type[Section]) -> str:
     """Which methods, or which sections, have the setting that this one lacks."""
-    if section in METHODS.values():
+    if issubclass(section, Method):
         owners = [method for method, settings in METHODS.items() if name in settings.model_fields]
         return f"{name} is a setting of {', '.join(owners)}" if owners else ""
-    sections = {part: section_at(Recipe, (part,))[0] for part in Recipe.model_fields}
-    keys = [f"{part}.{name}" for part, at in sections.items() if at is not Recipe and name in at.model_fields]
+    keys = [f"{part}.{name}" for part, section in SECTIONS.items() if name in section.model_fields]
     return f"did you mean {' or '.join(keys)}?" if keys else ""
 
 

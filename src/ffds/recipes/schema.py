@@ -23,7 +23,7 @@ from ffds.settings import (
     json_digest,
 )
 
-__all__ = ["Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer", "keys_with"]
+__all__ = ["SECTIONS", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer", "keys_with"]
 
 Channels = Field(strict=False, min_length=1, max_length=3)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -227,6 +227,12 @@ class Recipe(Section):
         return json_digest(self.identity)
 
 
+SECTIONS: dict[str, type[Section]] = {
+    section.__name__.lower(): section for section in (Data, Model, Optimizer, Schedule, Trainer)
+}
+"""The sections of a recipe but `method`, whose keys depend on its name."""
+
+
 @cache
 def keys_with(*roles: Role) -> frozenset[str]:
     """The dotted keys of a recipe that are marked with any of these roles.
@@ -234,11 +240,10 @@ def keys_with(*roles: Role) -> frozenset[str]:
     >>> sorted(keys_with(Role.COLUMN))
     ['method.name', 'name', 'schedule.epochs', 'trainer.seed']
     """
-    sections: dict[str, type[Section]] = {"": Recipe, "data.": Data, "model.": Model, "method.": Method}
-    sections |= {"optimizer.": Optimizer, "schedule.": Schedule, "trainer.": Trainer}
+    sections: dict[str, type[Section]] = {"": Recipe, "method": Method, **SECTIONS}
     return frozenset(
-        f"{prefix}{name}"
-        for prefix, section in sections.items()
+        f"{part}.{name}" if part else name
+        for part, section in sections.items()
         for name, field in section.model_fields.items()
         if any(role in field.metadata for role in roles)
     )

@@ -152,12 +152,7 @@ class _Reader:
         return Node(value, key, f"{self._source}:{mark.line + 1}", mark.column + 1)
 
     def document(self, key: str) -> Node:
-        """The root.
-
-        Raises:
-            InputError: there is no document of the kind asked for, or it is too large.
-            yaml.YAMLError: it is not valid YAML.
-        """
+        """The root; raises what is wrong where nothing can be read."""
         end = self._checked_end()
         if not self._source and "#" in self._text[end:]:
             raise InputError("# begins a comment", where=COMMAND_LINE, fix="put the value in quotes")
