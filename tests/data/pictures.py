@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +32,14 @@ def write_folder(root: Path, train: dict[str, int], test: dict[str, int]) -> Pat
                 write_picture(root / split / name / f"{k:03d}.{('jpg', 'png')[k % 2]}", seed)
                 seed += 1
     return root
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that claims to have side² pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks

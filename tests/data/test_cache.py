@@ -15,11 +15,7 @@ from ffds.data import decode as decoding
 from ffds.data.cache import cache_directory, clear, entries
 from ffds.data.open import open_dataset
 from ffds.errors import InputError
-from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data
-from ffds.reports import run_records
-from ffds.sweep import identity as sweep
-from ffds.sweep.space import Space
 from tests.data.test_pack import DIGITS, as_pack, same, write_pack
 
 
@@ -116,14 +112,6 @@ def test_images_in_memory_are_not_kept_and_it_can_be_switched_off(root, place, d
     assert len(decoded) == 20
 
 
-def test_the_switch_is_no_part_of_a_run_s_identity():
-    on, off = (load_recipe("digits", [f"data.cache={value}"]).recipe for value in ("true", "false"))
-    assert on.config_hash == off.config_hash
-    assert run_records.identity(on) == run_records.identity(off)
-    dataset, space = open_dataset(on.data), Space.around(on.method, 10)
-    assert sweep.identity(on, dataset, space) == sweep.identity(off, dataset, space)
-
-
 def test_entries_of_another_format_are_ignored_without_a_word(root, monkeypatch, decoded, capsys, place):
     open_dataset(folder(root))
     monkeypatch.setattr(decoding, "CACHE_FORMAT", decoding.CACHE_FORMAT + 1)
@@ -148,16 +136,6 @@ def test_a_changed_byte_is_seen_whatever_the_times_say(root):
     check_as_without(folder(root))
 
 
-def test_images_that_changed_places_are_seen(root):
-    before = open_dataset(folder(root)).train.images
-    first, last = root / "train" / "a" / "0.bmp", root / "train" / "b" / "7.bmp"
-    one, other = first.read_bytes(), last.read_bytes()
-    first.write_bytes(other)
-    last.write_bytes(one)
-    after = check_as_without(folder(root)).train.images
-    np.testing.assert_array_equal(after, before[[11, *range(1, 11), 0]])
-
-
 def test_a_file_that_changes_while_it_is_decoded_is_not_kept(root, place, monkeypatch):
     file, decode = root / "train" / "a" / "0.bmp", decoding.decode
     late = file.read_bytes()
@@ -172,15 +150,6 @@ def test_a_file_that_changes_while_it_is_decoded_is_not_kept(root, place, monkey
     assert len(list(place.glob("*.npz"))) == 1  # the test set's
     file.write_bytes(late)
     check_as_without(folder(root))
-
-
-def test_a_file_that_is_gone_is_named_as_without(root):
-    data = Data(name="parquet", root=str(root))
-    write_pack(DIGITS, root)
-    open_dataset(data)
-    (root / "test-00000-of-00001.parquet").write_bytes(b"")
-    with pytest.raises(InputError, match=r"test-00000-of-00001\.parquet"):
-        open_dataset(data)
 
 
 def test_bad_images_are_left_out_again_and_named_where_they_lie(root, tmp_path, decoded):

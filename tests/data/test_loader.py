@@ -58,11 +58,9 @@ def check_equal(batches, others):
         (10, 5, 1, [5, 5]),
         (12, 5, 1, [5, 5, 2]),
         (11, 5, 1, [5, 6]),
-        (3, 8, 1, [3]),
         (5, 1, 1, [1, 1, 1, 1, 1]),
         (5, 2, 2, [2, 3]),
         (11, 4, 2, [4, 7]),
-        (12, 4, 2, [4, 4, 4]),
         (15, 6, 2, [6, 9]),
         (16, 6, 2, [6, 6, 4]),
         (3, 8, 3, [3]),
@@ -152,7 +150,8 @@ def test_order_and_augmentation_depend_on_seed_epoch_and_step_only():
     again = list(batches.epoch(2))
     assert torch.equal(torch.get_rng_state(), state)
     check_equal(first, again)
-    assert places(batches.epoch(3)) != places(again)
+    for sampler in SAMPLERS:
+        assert places(batches.epoch(3, sampler=sampler)) != places(batches.epoch(4, sampler=sampler))
     assert places(train(40, 8, AUGMENTED, seed=4).epoch(2)) != places(again)
 
 
@@ -172,11 +171,6 @@ def test_resuming_gives_the_rest_of_the_epoch(start_step, sampler):
     rest = list(train(37, 8, AUGMENTED).epoch(6, start_step, sampler))
     assert len(whole) == 5
     check_equal(whole[start_step:], rest)
-
-
-def test_class_balanced_epochs_differ():
-    one, other = (places(train(40, 8).epoch(epoch, sampler="class-balanced")) for epoch in (0, 1))
-    assert one != other
 
 
 # Evaluation

@@ -46,9 +46,9 @@ DEEPER_THAN_A_BYTE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 LIBRARIES = ("pil", "jpg", "libjpeg_turbo", "webp", "zlib", "libtiff")
 MAX_THREADS = 8
 """More threads only wait for the disk and for memory."""
-BATCH = 32
+BATCH = 64
 """Images that a thread decodes at a time: a small one takes less time than handing it over."""
-BATCHES_AHEAD = 16
+BATCHES_AHEAD = 8
 
 
 @dataclass(frozen=True)
