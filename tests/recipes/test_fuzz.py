@@ -1,9 +1,5 @@
 """Whatever is thrown at recipes is either read or refused cleanly; what is dumped is read back equal."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,19 +7,19 @@ from hypothesis import strategies as st
 from ffds.errors import InputError
 from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import Custom
-from ffds.recipes.load import Resolved, dump_recipe, load_recipe, override_texts, parse_overrides, recipe_text
+from ffds.recipes.load import dump_recipe, load_recipe, override_texts, parse_overrides, recipe_text
 from ffds.recipes.schema import Data, Recipe
 from ffds.recipes.yaml_loader import dump_yaml
 
 
 @pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "fuzz.yaml"
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(1e-300, 1e300))
-def test_any_text_and_number_survive_the_dump(scratch: Path, text: str, number: float) -> None:
+def test_any_text_and_number_survive_the_dump(scratch, text, number):
     data = Data(name="folder", root=text, imbalance_factor=max(number, 1.0))
     recipe = Recipe(name="x", data=data, method=Custom(loss=text))
     scratch.write_text(dump_recipe(recipe), encoding="utf-8")
@@ -39,13 +35,13 @@ settings_of_python = st.recursive(
 
 @settings(deadline=None)
 @given(settings_of_python)
-def test_a_value_from_python_is_read_back_equal_with_its_type(value: Any) -> None:
+def test_a_value_from_python_is_read_back_equal_with_its_type(value):
     tree, problems = parse_overrides(override_texts({"data.root": value}))
     assert problems == []
     assert repr(tree.plain()["data"]["root"]) == repr(value)
 
 
-def outcome(path: Path, overrides: Sequence[str] = ()) -> Resolved | InputError:
+def outcome(path, overrides=()):
     """Either a recipe or a clean refusal; any other exception fails the test."""
     try:
         return load_recipe(str(path), overrides)
@@ -60,7 +56,7 @@ def outcome(path: Path, overrides: Sequence[str] = ()) -> Resolved | InputError:
     st.binary(max_size=300),
     st.text(st.sampled_from("abk:{}[]&*<!-#'\"|>%@`,? \n\t1.e~=\\u0\ud83d"), max_size=60),
 )
-def test_fuzz_bytes_and_yaml_like_text(scratch: Path, content: bytes, text: str) -> None:
+def test_fuzz_bytes_and_yaml_like_text(scratch, content, text):
     scratch.write_bytes(content)
     assert isinstance(outcome(scratch), InputError)
     scratch.write_bytes(b"data: {name: digits}\n" + text.encode("utf-8", "surrogatepass"))
@@ -69,7 +65,7 @@ def test_fuzz_bytes_and_yaml_like_text(scratch: Path, content: bytes, text: str)
 
 @settings(deadline=None)
 @given(st.data())
-def test_fuzz_mutated_recipes(scratch: Path, data: st.DataObject) -> None:
+def test_fuzz_mutated_recipes(scratch, data):
     text = recipe_text("cifar100-lt-50").partition("\n\n")[2]
     start = data.draw(st.integers(0, len(text)))
     stop = data.draw(st.integers(start, min(len(text), start + 20)))
@@ -98,10 +94,8 @@ values = st.recursive(
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(paths, values), min_size=1, max_size=4), st.lists(st.text(max_size=12), max_size=1))
-def test_fuzz_values_of_any_type_at_any_key(
-    scratch: Path, given: list[tuple[str, Any]], junk: list[str]
-) -> None:
-    tree: dict[str, Any] = {}
+def test_fuzz_values_of_any_type_at_any_key(scratch, given, junk):
+    tree = {}
     for path, value in given:
         section = tree
         *sections, name = path.split(".")

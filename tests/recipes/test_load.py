@@ -1,12 +1,9 @@
 """How a recipe comes about: which file, which settings win, where each came from, and what is refused."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -45,7 +42,7 @@ methods:
 
 
 @pytest.fixture
-def recipe_file(tmp_path: Path) -> Path:
+def recipe_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(FILE)
     return path
@@ -69,14 +66,12 @@ def recipe_file(tmp_path: Path) -> Path:
         (["methods.d-ffds.start=0.25"], "d-ffds", {"start": 0.25}),
     ],
 )
-def test_defaults_then_methods_then_method_then_command_line(
-    overrides: list[str], method: str | None, expected: dict[str, Any], recipe_file: Path
-) -> None:
+def test_defaults_then_methods_then_method_then_command_line(overrides, method, expected, recipe_file):
     settings = load_recipe(str(recipe_file), overrides, method=method).recipe.method.model_dump()
     assert settings | expected == settings
 
 
-def test_without_a_method_it_is_cross_entropy(tmp_path: Path) -> None:
+def test_without_a_method_it_is_cross_entropy(tmp_path):
     path = tmp_path / "small.yaml"
     path.write_text("data: {name: digits}\n")
     resolved = load_recipe(str(path))
@@ -84,7 +79,7 @@ def test_without_a_method_it_is_cross_entropy(tmp_path: Path) -> None:
     assert resolved.origin["method.name"] == "default"
 
 
-def test_the_origin_of_every_leaf(recipe_file: Path) -> None:
+def test_the_origin_of_every_leaf(recipe_file):
     overrides = ["data.root=../x", "method=d-ffds", "method.gamma_max=4"]
     resolved = load_recipe(str(recipe_file), overrides)
     assert list(resolved.origin) == list(resolved.recipe.by_key)
@@ -103,17 +98,17 @@ def test_the_origin_of_every_leaf(recipe_file: Path) -> None:
         "method.gamma_max": "command line",
     }
     with pytest.raises(TypeError):
-        resolved.origin["name"] = "elsewhere"  # type: ignore[index]
+        resolved.origin["name"] = "elsewhere"
 
 
-def test_the_origin_of_the_files_own_method(recipe_file: Path) -> None:
+def test_the_origin_of_the_files_own_method(recipe_file):
     origin = load_recipe(str(recipe_file)).origin
     found = [origin[f"method.{key}"] for key in ("name", "k", "num_groups", "curve")]
     assert found == [f"{recipe_file}:7", f"{recipe_file}:8", f"{recipe_file}:12", "default"]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_origins_point_at_the_line_that_says_so(name: str) -> None:
+def test_origins_point_at_the_line_that_says_so(name):
     resolved = load_recipe(name)
     lines = recipe_text(name).splitlines()
     written = {key: origin for key, origin in resolved.origin.items() if ":" in origin}
@@ -127,7 +122,7 @@ def test_origins_point_at_the_line_that_says_so(name: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_dumped_recipe_loads_as_an_equal_one(name: str, method: str, tmp_path: Path) -> None:
+def test_a_dumped_recipe_loads_as_an_equal_one(name, method, tmp_path):
     recipe = load_recipe(name, ["trainer.precision=16", "optimizer.weight_decay=1e-6"], method=method).recipe
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     again = load_recipe(str(tmp_path / "recipe.yaml")).recipe
@@ -135,7 +130,7 @@ def test_a_dumped_recipe_loads_as_an_equal_one(name: str, method: str, tmp_path:
     assert (again.name, again.method.name) == (name, method)
 
 
-def test_the_name_is_that_of_the_file_unless_it_says_another(tmp_path: Path) -> None:
+def test_the_name_is_that_of_the_file_unless_it_says_another(tmp_path):
     path = tmp_path / "a b.yaml"
     path.write_text("data: {name: digits}\n")
     with pytest.raises(InputError, match=rf"(?s)unknown value of name\n  where:   {re.escape(str(path))}\n"):
@@ -145,7 +140,7 @@ def test_the_name_is_that_of_the_file_unless_it_says_another(tmp_path: Path) -> 
     assert load_recipe(str(path)).recipe.name == "c.d-e_f"
 
 
-def test_a_broken_recipe_is_refused_without_torch() -> None:
+def test_a_broken_recipe_is_refused_without_torch():
     program = (
         "import sys\nfrom ffds.recipes.load import load_recipe\n"
         "try:\n    load_recipe('digits', ['schedule.epocs=3'])\n"
@@ -159,7 +154,7 @@ def test_a_broken_recipe_is_refused_without_torch() -> None:
 # Which file
 
 
-def test_an_unknown_name_lists_the_shipped_and_the_nearest() -> None:
+def test_an_unknown_name_lists_the_shipped_and_the_nearest():
     with pytest.raises(InputError) as caught:
         load_recipe("cifar100-lt-10O")
     assert "unknown recipe 'cifar100-lt-10O'" in str(caught.value)
@@ -171,26 +166,26 @@ def test_an_unknown_name_lists_the_shipped_and_the_nearest() -> None:
     "name",
     ["missing.yaml", "missing/digits", "digits.yml", "\0.yaml", "x" * 5000 + ".yaml", "directory.yaml"],
 )
-def test_a_file_that_is_not_there(name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there(name, tmp_path):
     (tmp_path / "directory.yaml").mkdir()
     with pytest.raises(InputError, match=r"no such recipe file|cannot be read"):
         load_recipe(str(tmp_path / name))
 
 
-def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbfdata:\r\n  name: digits\r\n")
     resolved = load_recipe(str(tmp_path / "mine.yaml"))
     assert (resolved.recipe.name, resolved.origin["data.name"]) == ("mine", f"{tmp_path}/mine.yaml:2")
 
 
-def test_not_utf8_names_the_line(tmp_path: Path) -> None:
+def test_not_utf8_names_the_line(tmp_path):
     path = tmp_path / "latin1.yaml"
     path.write_bytes("a: 1\nb: größe\n".encode("latin-1"))
     with pytest.raises(InputError, match=rf"not UTF-8 text\n  where:   {re.escape(str(path))}:2\n"):
         load_recipe(str(path))
 
 
-def test_size_is_limited(tmp_path: Path) -> None:
+def test_size_is_limited(tmp_path):
     path = tmp_path / "large.yaml"
     path.write_bytes(b"data: {name: digits}\n".ljust(MAX_BYTES, b"#"))
     assert load_recipe(str(path)).recipe.name == "large"
@@ -202,7 +197,7 @@ def test_size_is_limited(tmp_path: Path) -> None:
 # Overrides
 
 
-def test_values_follow_the_rules_of_the_file() -> None:
+def test_values_follow_the_rules_of_the_file():
     lists = ["data.cut=[3,4,3]", "schedule.milestones=[[0.5,0.1]]"]
     scalars = ["data.root=../x", "optimizer.lr=1e-3", "data.image_size =", "trainer.precision=16"]
     recipe = load_recipe("cifar10-lt-100", [*lists, *scalars]).recipe
@@ -211,20 +206,20 @@ def test_values_follow_the_rules_of_the_file() -> None:
     assert (recipe.data.image_size, recipe.trainer.precision) == (None, "16")
 
 
-def test_every_node_knows_the_command_line_and_its_key() -> None:
+def test_every_node_knows_the_command_line_and_its_key():
     tree, _ = parse_overrides(["method=ffds", "method.k=0.5", "data={name: digits, cut: [1, 2, 3]}"])
     for key, own in (("method.name", "method"), ("method.k", "method.k"), ("data.cut.1", "data.cut")):
         node = tree.nearest(key.split("."))[0]
         assert (node.key, node.where) == (own, "command line")
 
 
-def test_of_two_the_later_counts() -> None:
+def test_of_two_the_later_counts():
     tree, _ = parse_overrides(["method=ce", "trainer.seed=1", "method.name=ffds", "trainer.seed=2"])
     assert tree.plain() == {"method": {"name": "ffds"}, "trainer": {"seed": 2}}
 
 
 @pytest.mark.parametrize("text", ["a#b", "'pics #2'", '"#2"', "😀#", "/x/a=b"])
-def test_a_value_may_hold_an_equals_sign_and_a_hash_that_begins_no_comment(text: str) -> None:
+def test_a_value_may_hold_an_equals_sign_and_a_hash_that_begins_no_comment(text):
     assert parse_overrides([f"data.root={text}"])[0].plain() == {"data": {"root": text.strip("'\"")}}
 
 
@@ -246,7 +241,7 @@ def test_a_value_may_hold_an_equals_sign_and_a_hash_that_begins_no_comment(text:
         ("data={a: 1, a: 2}", "key data.a is given twice"),
     ],
 )
-def test_what_cannot_be_read_is_named_and_the_others_still_count(override: str, what: str) -> None:
+def test_what_cannot_be_read_is_named_and_the_others_still_count(override, what):
     tree, problems = parse_overrides([override, "trainer.seed=3"])
     assert [str(problem).partition("\n")[0] for problem in problems] == [what]
     assert "where:   command line" in str(problems[0])
@@ -256,7 +251,7 @@ def test_what_cannot_be_read_is_named_and_the_others_still_count(override: str, 
 # One run of many
 
 
-def test_a_planned_recipe_is_the_recipe_with_method_and_seed() -> None:
+def test_a_planned_recipe_is_the_recipe_with_method_and_seed():
     found = planned_recipe("digits", ["schedule.epochs=2"], method="ce", seed=3)
     assert found == load_recipe("digits", ["schedule.epochs=2", "trainer.seed=3"], method="ce").recipe
 
@@ -264,7 +259,7 @@ def test_a_planned_recipe_is_the_recipe_with_method_and_seed() -> None:
 @pytest.mark.parametrize(
     "override", ["method=ffds", "method={name: ffds}", "trainer.seed=3", "trainer={seed: 3}"]
 )
-def test_a_plan_decides_method_and_seed(override: str) -> None:
+def test_a_plan_decides_method_and_seed(override):
     words = (
         r"method of.*method\.name=ffds.*--methods"
         if "method" in override
@@ -274,14 +269,14 @@ def test_a_plan_decides_method_and_seed(override: str) -> None:
         planned_recipe("digits", [override], method="ce", seed=0)
 
 
-def test_a_path_is_its_text_and_a_tuple_a_list() -> None:
+def test_a_path_is_its_text_and_a_tuple_a_list():
     overrides = override_texts({"data.root": Path("pics 😀 #2"), "data.cut": (3, 4, 3)})
     data = load_recipe("digits", overrides).recipe.data
     assert (data.root, data.cut) == ("pics 😀 #2", (3, 4, 3))
 
 
 @pytest.mark.parametrize("value", [object(), b"pics", {1, 2}, [Path], 1j])
-def test_what_no_recipe_holds_is_refused_with_its_key(value: object) -> None:
+def test_what_no_recipe_holds_is_refused_with_its_key(value):
     with pytest.raises(InputError, match="cannot have this value") as caught:
         override_texts({"data.root": value})
     assert f"data.root cannot have this value\n  got:     {value!r}\n" in str(caught.value)

@@ -1,7 +1,6 @@
 """What is said about broken recipes: every fault, all at once, each with key, place and remedy."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,26 @@ from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
 from ffds.recipes.messages import allowed, section_at
 from ffds.recipes.schema import Recipe
-from ffds.settings import Section
 
 
-def refusal(path: str | Path, overrides: Sequence[str] = (), method: str | None = None) -> str:
+def refusal(path, overrides=(), method=None):
     with pytest.raises(InputError) as caught:
         load_recipe(str(path), overrides, method=method)
     return str(caught.value)
 
 
-def written(directory: Path, text: str) -> Path:
+def written(directory, text):
     (directory / "r.yaml").write_text(text)
     return directory / "r.yaml"
 
 
-def blocks(message: str) -> list[str]:
+def blocks(message):
     """The errors of a joined message, one string each."""
     return re.split(r"\n(?!  )", message)
 
 
 @pytest.fixture
-def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def broken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text(
         """\
@@ -65,7 +63,7 @@ methods:
     return "bad.yaml"
 
 
-def test_every_fault_is_named_at_once(broken: str) -> None:
+def test_every_fault_is_named_at_once(broken):
     message = refusal(broken, ["trainer.sed=0", "nonsense", "method.gamma=3"])
     assert {block.partition("\n")[0] for block in blocks(message)} == {
         *("unknown value of name", "unknown value of data.name", "unknown method"),
@@ -123,19 +121,19 @@ def test_every_fault_is_named_at_once(broken: str) -> None:
     ],
     ids=lambda block: block.partition("\n")[0],
 )
-def test_each_has_key_place_given_allowed_and_remedy(broken: str, block: str) -> None:
+def test_each_has_key_place_given_allowed_and_remedy(broken, block):
     assert block in blocks(refusal(broken))
 
 
 @pytest.mark.parametrize(
     "name", ["../../etc", "/etc/x", "a/b", "..", ".", "-x", "", "a\\b", "a b", "x" * 101]
 )
-def test_a_hostile_name_is_refused_with_line_and_column(name: str, tmp_path: Path) -> None:
+def test_a_hostile_name_is_refused_with_line_and_column(name, tmp_path):
     path = written(tmp_path, f"data: {{name: digits}}\nname: '{name}'\n")
     assert f"unknown value of name\n  where:   {path}:2:1\n" in refusal(path)
 
 
-def test_a_missing_section_and_a_missing_key(tmp_path: Path) -> None:
+def test_a_missing_section_and_a_missing_key(tmp_path):
     path = written(tmp_path, "method: {k: 1}\n")
     message = refusal(path)
     assert f"missing key data\n  where:   {path}\n  allowed: a section with the keys name, root" in message
@@ -145,19 +143,19 @@ def test_a_missing_section_and_a_missing_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["5", "[1]", "null", "text"])
-def test_a_section_that_is_none(given: str) -> None:
+def test_a_section_that_is_none(given):
     assert "trainer has the wrong type\n  where:   command line" in refusal("digits", [f"trainer={given}"])
 
 
 @pytest.mark.parametrize("given", ["dffds", "[1]", "null", "5", "{name: dffds}"])
-def test_an_unknown_method_on_the_command_line(given: str) -> None:
+def test_an_unknown_method_on_the_command_line(given):
     (block,) = blocks(refusal("digits", [f"method={given}", *["method.k=0.5"] * (given == "dffds")]))
     assert block.startswith("unknown method\n  where:   command line\n")
     assert f"allowed: {', '.join(METHODS)}" in block
     assert ("did you mean d-ffds?" in block) == ("dffds" in given)
 
 
-def test_an_unknown_method_of_the_file_is_named_even_when_another_is_taken(tmp_path: Path) -> None:
+def test_an_unknown_method_of_the_file_is_named_even_when_another_is_taken(tmp_path):
     path = written(tmp_path, "data: {name: digits}\nmethod: cee\nmethods: [1]\n")
     message = refusal(path, method="fll")
     assert f'unknown method\n  where:   {path}:2:1\n  got:     "cee"' in message
@@ -165,7 +163,7 @@ def test_an_unknown_method_of_the_file_is_named_even_when_another_is_taken(tmp_p
     assert f"methods has the wrong type\n  where:   {path}:3:1\n  got:     [1]" in message
 
 
-def test_settings_of_a_method_are_validated_once_whether_it_is_taken_or_not(tmp_path: Path) -> None:
+def test_settings_of_a_method_are_validated_once_whether_it_is_taken_or_not(tmp_path):
     path = written(tmp_path, "data: {name: digits}\nmethod: {name: ffds, k: 7}\nmethods: {ib: {alpha: 0}}\n")
     for method in ("ce", "ffds", "ib"):
         faults = [block.partition("\n")[0] for block in blocks(refusal(path, method=method))]
@@ -173,7 +171,7 @@ def test_settings_of_a_method_are_validated_once_whether_it_is_taken_or_not(tmp_
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_settings_of_other_methods_say_whose_they_are(method: str) -> None:
+def test_settings_of_other_methods_say_whose_they_are(method):
     own = METHODS[method].model_fields
     others = {name for settings in METHODS.values() for name in settings.model_fields} - set(own)
     message = refusal("digits", [f"method.{name}=0.5" for name in others], method=method)
@@ -183,7 +181,7 @@ def test_settings_of_other_methods_say_whose_they_are(method: str) -> None:
         assert f"{name} is a setting of {owners}" in message
 
 
-def test_fields_that_disagree_are_placed_at_those_that_were_written() -> None:
+def test_fields_that_disagree_are_placed_at_those_that_were_written():
     message = refusal("cifar10-lt-10", ["method.gamma_min=5", "data.std=[1]", "model.pretrained=true"])
     assert (
         "method.gamma_min, methods.d-ffds.gamma_max: gamma_min 5.0 is above gamma_max 4.5\n"
@@ -193,33 +191,33 @@ def test_fields_that_disagree_are_placed_at_those_that_were_written() -> None:
     assert "pretrained weights exist for timm/NAME only, not for resnet32" in message
 
 
-def test_all_disagreements_of_one_section_are_named() -> None:
+def test_all_disagreements_of_one_section_are_named():
     overrides = ["data.augment=[pad-crop, resized-crop, pad-crop]", "data.eval_resize=8", "data.std=[1, 1]"]
     assert len(blocks(refusal("digits", overrides))) == 4
 
 
 @pytest.mark.parametrize("method", ["ldam-drw", "ib", "ib-cb", "ib-fl", "d-ffds"])
-def test_a_deferred_method_needs_two_epochs(method: str) -> None:
+def test_a_deferred_method_needs_two_epochs(method):
     message = refusal("digits", ["schedule.epochs=1"], method=method)
     assert f"method {method} has two phases: set schedule.epochs to 2 or more" in message
     assert load_recipe("digits", ["schedule.epochs=2"], method=method).recipe.schedule.epochs == 2
 
 
 @pytest.mark.parametrize("method", ["ldam", "ldam-drw"])
-def test_ldam_on_a_linear_head_is_refused(method: str) -> None:
+def test_ldam_on_a_linear_head_is_refused(method):
     message = refusal("digits", ["model.head=linear"], method=method)
     assert f"method {method} diverges on a linear head: set model.head to auto or cosine" in message
     assert "where:   command line" in message
 
 
-def test_a_syntax_error_does_not_hide_the_command_lines(tmp_path: Path) -> None:
+def test_a_syntax_error_does_not_hide_the_command_lines(tmp_path):
     path = written(tmp_path, "a: 1\nb: [1\n")
     message = refusal(path, ["nonsense"])
     assert "not valid YAML" in message
     assert "nonsense is no override" in message
 
 
-def test_long_values_are_cut_and_control_characters_shown() -> None:
+def test_long_values_are_cut_and_control_characters_shown():
     message = refusal("digits", [f"data.profile={'x' * 5000}", 'data.name="\\e[2J"'])
     assert len(message) < 1500
     assert "\x1b" not in message
@@ -243,14 +241,14 @@ def test_long_values_are_cut_and_control_characters_shown() -> None:
         (("model", "name"), "resnet20, resnet32, resnet44, resnet56 or timm/NAME"),
     ],
 )
-def test_the_words_for_each_kind_of_setting(path: tuple[str | int, ...], words: str) -> None:
+def test_the_words_for_each_kind_of_setting(path, words):
     assert allowed(Recipe, path) == words
 
 
 @pytest.mark.parametrize(
     "section", [*(section_at(Recipe, (name,))[0] for name in Recipe.model_fields), *METHODS.values()]
 )
-def test_every_setting_has_words(section: type[Section]) -> None:
+def test_every_setting_has_words(section):
     for name in section.model_fields:
         if (section, name) != (Recipe, "method"):
             words = allowed(section, (name,))

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,37 +13,37 @@ from ffds.settings import Role, by_dotted_key, json_digest
 
 
 @pytest.mark.parametrize("given", [32, "32", 16, "16", "bf16"])
-def test_precision_needs_no_quotes(given: object) -> None:
+def test_precision_needs_no_quotes(given):
     assert Trainer.model_validate({"precision": given}).precision == str(given)
 
 
 @pytest.mark.parametrize("given", [True, 16.0, 64, None])
-def test_but_nothing_else_is_a_precision(given: object) -> None:
+def test_but_nothing_else_is_a_precision(given):
     with pytest.raises(ValidationError):
         Trainer.model_validate({"precision": given})
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_is_found_by_its_name(name: str) -> None:
+def test_a_method_is_found_by_its_name(name):
     recipe = Recipe.model_validate({"name": "x", "data": {"name": "digits"}, "method": {"name": name}})
     assert type(recipe.method) is METHODS[name]
     assert next(iter(recipe.method.model_dump())) == "name"
 
 
-def test_the_head_is_what_the_method_needs() -> None:
+def test_the_head_is_what_the_method_needs():
     data = Data(name="digits")
     assert Recipe(name="x", data=data, method=LDAM()).head == "cosine"
     assert Recipe(name="x", data=data, method=CrossEntropy()).head == "linear"
     assert Recipe(name="x", data=data, model=Model(head="cosine")).head == "cosine"
 
 
-def test_a_recipe_is_frozen() -> None:
+def test_a_recipe_is_frozen():
     recipe = load_recipe("digits").recipe
     with pytest.raises(ValidationError):
         recipe.name = "other"
 
 
-def test_runs_made_earlier_keep_their_hash() -> None:
+def test_runs_made_earlier_keep_their_hash():
     files = sorted((Path(__file__).parents[2] / "results").rglob("seed*-*/recipe.yaml"))
     assert len(files) >= 52
     for file in files:
@@ -54,7 +52,7 @@ def test_runs_made_earlier_keep_their_hash() -> None:
         assert (f"seed{recipe.trainer.seed}", recipe.config_hash[:8]) == (seed, digest), file
 
 
-def test_roles_say_what_is_left_out_of_the_hash() -> None:
+def test_roles_say_what_is_left_out_of_the_hash():
     neutral = {
         "data.in_memory",
         "data.workers",
@@ -69,7 +67,7 @@ def test_roles_say_what_is_left_out_of_the_hash() -> None:
     assert json_digest({"b": [1, "ü"], "a": None}) == sha256(b'{"a":null,"b":[1,"\\u00fc"]}').hexdigest()
 
 
-def test_any_setting_changes_the_hash() -> None:
+def test_any_setting_changes_the_hash():
     hashes = {load_recipe("digits").recipe.config_hash}
     own = ("trainer.seed=1", "method.k=0.1", "data.root=x", "method=ce", "name=other")
     for override in (*own, "method.sampler=class-balanced"):

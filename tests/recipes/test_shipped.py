@@ -1,7 +1,5 @@
 """The shipped recipes against the settings of the paper and its released code."""
 
-from typing import Any
-
 import pytest
 
 from ffds.methods.registry import METHODS
@@ -13,7 +11,7 @@ NAMES = [
     *("digits", "ictext-lt-100", "ictext-lt-18", "own-folder", "tiny-imagenet-lt-10", "tiny-imagenet-lt-100"),
 ]
 # recipe: gamma_min, gamma_max, num_groups, beta; D-FFDS, FFDS and CE of Table 1a
-PAPER: dict[str, tuple[float, float, int, float, str, str, str]] = {
+PAPER = {
     "cifar10-lt-100": (0.0, 3.0, 3, 0.9999, "79.93", "75.60", "70.47"),
     "cifar10-lt-50": (1.0, 4.5, 1, 0.9999, "82.94", "79.82", "77.21"),
     "cifar10-lt-10": (2.5, 4.5, 2, 0.9999, "88.48", "87.46", "86.40"),
@@ -48,7 +46,7 @@ CIFAR = {
         **{"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)},
     }
 }
-OWN: dict[str, Any] = {
+OWN = {
     "cifar10": CIFAR,
     "cifar100": CIFAR,
     "tiny-imagenet": {
@@ -71,12 +69,12 @@ OWN: dict[str, Any] = {
 }
 
 
-def test_the_shipped_recipes_are_frozen() -> None:
+def test_the_shipped_recipes_are_frozen():
     assert list(shipped_recipes()) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_header_is_a_document_for_people(name: str) -> None:
+def test_every_header_is_a_document_for_people(name):
     header = recipe_text(name).split("\n\n", maxsplit=1)[0].splitlines()
     assert all(line.startswith("#") for line in header)
     title = shipped_recipes()[name]
@@ -88,7 +86,7 @@ def test_every_header_is_a_document_for_people(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_data_network_and_schedule_are_the_papers(name: str) -> None:
+def test_data_network_and_schedule_are_the_papers(name):
     dataset, _, factor = name.rpartition("-lt-")
     dumped = load_recipe(name).recipe.model_dump()
     for section, settings in COMMON.items():
@@ -101,10 +99,10 @@ def test_data_network_and_schedule_are_the_papers(name: str) -> None:
 
 @pytest.mark.parametrize("method", ["ffds", "d-ffds"])
 @pytest.mark.parametrize("name", PAPER)
-def test_the_settings_of_ffds_are_those_of_the_released_code(name: str, method: str) -> None:
+def test_the_settings_of_ffds_are_those_of_the_released_code(name, method):
     gamma_min, gamma_max, num_groups, beta, *_ = PAPER[name]
     settings = load_recipe(name, method=method).recipe.method.model_dump()
-    expected: dict[str, Any] = {
+    expected = {
         "beta": beta,
         "k": K.get(name, 0.9),
         "num_groups": num_groups,
@@ -120,18 +118,18 @@ def test_the_settings_of_ffds_are_those_of_the_released_code(name: str, method: 
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_header_quotes_the_papers_numbers_as_the_papers(name: str) -> None:
+def test_the_header_quotes_the_papers_numbers_as_the_papers(name):
     *_, deferred, plain, baseline = PAPER[name]
     expected = f"the paper's numbers, top-1 in %: D-FFDS {deferred}, FFDS {plain}, CE {baseline}"
     assert expected in recipe_text(name)
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_baselines_have_the_settings_of_their_own_released_code(name: str) -> None:
+def test_baselines_have_the_settings_of_their_own_released_code(name):
     for method, settings in METHODS.items():
         if method not in {"ffds", "d-ffds"}:
             assert load_recipe(name, method=method).recipe.method == settings()
 
 
-def test_deferred_ffds_is_the_default_method() -> None:
+def test_deferred_ffds_is_the_default_method():
     assert {load_recipe(name).recipe.method.name for name in NAMES} == {"d-ffds"}

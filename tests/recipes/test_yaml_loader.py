@@ -3,7 +3,6 @@
 import math
 import random
 import sys
-from typing import Any
 
 import pytest
 import yaml
@@ -14,21 +13,21 @@ from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, MAX_DEPTH, Node, dum
 from ffds.settings import by_dotted_key
 
 
-def root_of(text: str) -> Node:
+def root_of(text):
     root, problems = parse_yaml(text, "my.yaml")
     assert root is not None
     assert problems == []
     return root
 
 
-def value_of(text: str) -> Any:
+def value_of(text):
     root, problems = parse_yaml(text, key="key")
     assert root is not None
     assert problems == []
     return root.plain()
 
 
-def problem_of(text: str) -> str:
+def problem_of(text):
     (problem,) = parse_yaml(text, "my.yaml")[1]
     return str(problem)
 
@@ -42,7 +41,7 @@ def problem_of(text: str) -> str:
         *((".inf", math.inf), ("-.inf", -math.inf)),
     ],
 )
-def test_unquoted_scalars_that_are_not_text(text: str, expected: object) -> None:
+def test_unquoted_scalars_that_are_not_text(text, expected):
     value = value_of(text)
     assert value == expected
     assert type(value) is type(expected)
@@ -56,15 +55,15 @@ def test_unquoted_scalars_that_are_not_text(text: str, expected: object) -> None
         *("2024-01-01", "2024-01-01 10:00:00", "inf", "nan", "1e", "e5", "1.2.3", "--1", "=", "1e5x"),
     ],
 )
-def test_everything_else_is_text(text: str) -> None:
+def test_everything_else_is_text(text):
     assert value_of(text) == text
 
 
-def test_quotes_make_text() -> None:
+def test_quotes_make_text():
     assert value_of("""['1', "true", 'null', '1e-3']""") == ["1", "true", "null", "1e-3"]
 
 
-def test_nan_is_read_so_that_it_can_be_refused_as_a_number() -> None:
+def test_nan_is_read_so_that_it_can_be_refused_as_a_number():
     assert math.isnan(value_of(".nan"))
 
 
@@ -86,7 +85,7 @@ def test_every_value_knows_its_key_and_place(path, key, where, beyond):
     assert (node.key, node.where, len(rest)) == (key, where, beyond)
 
 
-def test_a_key_given_twice_is_an_error_with_both_places_and_the_rest_is_still_read() -> None:
+def test_a_key_given_twice_is_an_error_with_both_places_and_the_rest_is_still_read():
     root, problems = parse_yaml("a: {x: 1, y: 2, x: 3}\nb: 1\na: 4\n", "my.yaml")
     text = "\n".join(map(str, problems))
     assert "key a.x is given twice\n  where:   my.yaml:1:5 and my.yaml:1:17" in text
@@ -107,7 +106,7 @@ def test_a_key_given_twice_is_an_error_with_both_places_and_the_rest_is_still_re
         ("? !x a\n: 1", "my.yaml:1:3"),
     ],
 )
-def test_tags_are_refused_with_line_and_column(text: str, where: str) -> None:
+def test_tags_are_refused_with_line_and_column(text, where):
     message = problem_of(text)
     assert message.startswith("tag !")
     assert f"is refused\n  where:   {where}\n" in message
@@ -141,11 +140,11 @@ NESTED = "more than 10000 values or 16 levels, aliases counted in full\n  where:
         ("<<: {a: 1}\n<<: {b: 1}", "key << is given twice"),
     ],
 )
-def test_unreadable_documents_say_what_and_where(text: str, what: str) -> None:
+def test_unreadable_documents_say_what_and_where(text, what):
     assert problem_of(text).startswith(what)
 
 
-def test_anchors_and_merges() -> None:
+def test_anchors_and_merges():
     text = "base: &b {x: 1, y: 2}\nmore: &m {y: 3, z: 4}\none: {<<: *b, y: 9}\ntwo:\n  <<: [*b, *m]\n  w: 0\n"
     root = root_of(text)
     assert root.plain()["one"] == {"x": 1, "y": 9}
@@ -157,7 +156,7 @@ def test_anchors_and_merges() -> None:
 
 
 @pytest.mark.parametrize("item", ["[{}]", "{{<<: [{}]}}"])
-def test_an_alias_bomb_is_refused_before_it_expands(item: str) -> None:
+def test_an_alias_bomb_is_refused_before_it_expands(item):
     lines = ["a0: &a0 {k: x}"]
     lines += [f"a{i}: &a{i} {item.format(', '.join([f'*a{i - 1}'] * 10))}" for i in range(1, 30)]
     root, problems = parse_yaml("\n".join(lines), "my.yaml")
@@ -167,17 +166,17 @@ def test_an_alias_bomb_is_refused_before_it_expands(item: str) -> None:
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
-def test_deep_nesting_is_refused_at_any_depth(opening: str) -> None:
+def test_deep_nesting_is_refused_at_any_depth(opening):
     for depth in (MAX_DEPTH + 2, sys.getrecursionlimit() * 50):
         assert parse_yaml(f"a:\n  {opening * depth}", "my.yaml")[0] is None
 
 
-def test_nesting_within_the_limit_is_read() -> None:
+def test_nesting_within_the_limit_is_read():
     text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert value_of(text) == yaml.safe_load(text)
 
 
-def test_control_characters_of_a_hostile_file_are_not_sent_to_the_terminal() -> None:
+def test_control_characters_of_a_hostile_file_are_not_sent_to_the_terminal():
     message = problem_of('"\\e[2J": 1\n"\\e[2J": 2')
     assert message.isascii()
     assert "\x1b" not in message
@@ -188,13 +187,13 @@ trees = st.recursive(st.integers(0, 9), lambda inner: st.dictionaries(names, inn
 mappings = st.dictionaries(names, trees, max_size=3)
 
 
-def node(value: Any, place: str = DEFAULT) -> Node:
+def node(value, place=DEFAULT):
     if isinstance(value, dict):
         value = {name: node(inner, place) for name, inner in value.items()}
     return Node(value, "", place)
 
 
-def laid_over(base: Any, over: Any) -> Any:
+def laid_over(base, over):
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     return {
@@ -205,7 +204,7 @@ def laid_over(base: Any, over: Any) -> Any:
 
 @settings(deadline=None)
 @given(mappings, mappings)
-def test_merge_against_a_twin_on_plain_dicts(base: dict[str, Any], over: dict[str, Any]) -> None:
+def test_merge_against_a_twin_on_plain_dicts(base, over):
     assert merge(node(base), node(over)).plain() == laid_over(base, over)
     for one, other in ((base, {}), ({}, base), (base, base)):
         assert merge(node(one), node(other)).plain() == base
@@ -213,9 +212,7 @@ def test_merge_against_a_twin_on_plain_dicts(base: dict[str, Any], over: dict[st
 
 @settings(deadline=None)
 @given(mappings, mappings)
-def test_every_leaf_of_a_merge_keeps_the_place_it_came_from(
-    base: dict[str, Any], over: dict[str, Any]
-) -> None:
+def test_every_leaf_of_a_merge_keeps_the_place_it_came_from(base, over):
     merged = merge(node(base), node(over, COMMAND_LINE))
     for key in by_dotted_key(merged.plain()):
         leaf, _ = merged.nearest(key.split("."))
@@ -240,11 +237,11 @@ values = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(keys, values, max_size=4))
-def test_what_is_dumped_is_read_back_equal_with_its_types(value: dict[str, Any]) -> None:
+def test_what_is_dumped_is_read_back_equal_with_its_types(value):
     assert repr(root_of(dump_yaml(value)).plain()) == repr(value)
 
 
-def test_the_order_of_keys_is_kept() -> None:
+def test_the_order_of_keys_is_kept():
     shuffled = [f"k{i}" for i in range(50)]
     random.Random(0).shuffle(shuffled)
     assert list(root_of(dump_yaml(dict.fromkeys(shuffled, 1))).entries) == shuffled
