@@ -65,26 +65,27 @@ methods:
 
 def test_every_fault_is_named_at_once(broken):
     message = refusal(broken, ["trainer.sed=0", "nonsense", "method.gamma=3"])
-    assert {block.partition("\n")[0] for block in blocks(message)} == {
-        *("unknown value of name", "unknown value of data.name", "unknown method"),
-        *(
-            f"unknown key {key}"
-            for key in ("data.rot", "schedule.epocs", "trainer.lr", "trainer.sed", "extra")
-        ),
-        *("unknown key method.k", "unknown key method.gamma"),
-        *(
-            f"{key} has the wrong type"
-            for key in ("data.root", "data.std[2]", "trainer.seed", "schedule.epochs")
-        ),
-        "methods.ib has the wrong type",
-        *("data.imbalance_factor is not a finite number", "data.cut has the wrong length"),
-        *("data.std[1] is out of range", "optimizer.momentum is out of range"),
-        *("key optimizer.lr is given twice", "tag !!python/object/apply:os.system is refused"),
-        "schedule.milestones: milestones must rise, got [0.8, 0.5]",
-        "methods.ffds.gamma_min, methods.ffds.gamma_max: gamma_min 5.0 is above gamma_max 3.0",
-        "nonsense is no override",
+    what = [block.partition("\n")[0] for block in blocks(message)]
+    kinds = {
+        "unknown key {}": "data.rot schedule.epocs trainer.lr trainer.sed extra method.k method.gamma",
+        "unknown value of {}": "name data.name",
+        "{} has the wrong type": "data.root data.std[2] trainer.seed schedule.epochs methods.ib",
+        "{} is out of range": "data.std[1] optimizer.momentum",
+        "{} has the wrong length": "data.cut",
+        "{} is not a finite number": "data.imbalance_factor",
+        "key {} is given twice": "optimizer.lr",
+        "tag {} is refused": "!!python/object/apply:os.system",
     }
-    assert len(blocks(message)) == 24
+    expected = [kind.format(key) for kind, keys in kinds.items() for key in keys.split()]
+    assert sorted(what) == sorted(
+        [
+            *expected,
+            "schedule.milestones: milestones must rise, got [0.8, 0.5]",
+            "methods.ffds.gamma_min, methods.ffds.gamma_max: gamma_min 5.0 is above gamma_max 3.0",
+            "unknown method",
+            "nonsense is no override",
+        ]
+    )
     assert "http" not in message
     assert not Path("canary").exists()
 

@@ -38,13 +38,11 @@ def problem_of(text):
         *(("1e-3", 0.001), ("1E3", 1000.0), ("2e-4", 2e-4), ("5.", 5.0), (".5", 0.5), ("-0.5e+2", -50.0)),
         *(("12", 12), ("+12", 12), ("-7", -7), ("0", 0)),
         *(("true", True), ("false", False), ("null", None), ("~", None), ("", None)),
-        *((".inf", math.inf), ("-.inf", -math.inf)),
+        *((".inf", math.inf), ("-.inf", -math.inf), (".nan", math.nan)),
     ],
 )
 def test_unquoted_scalars_that_are_not_text(text, expected):
-    value = value_of(text)
-    assert value == expected
-    assert type(value) is type(expected)
+    assert repr(value_of(text)) == repr(expected)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +59,6 @@ def test_everything_else_is_text(text):
 
 def test_quotes_make_text():
     assert value_of("""['1', "true", 'null', '1e-3']""") == ["1", "true", "null", "1e-3"]
-
-
-def test_nan_is_read_so_that_it_can_be_refused_as_a_number():
-    assert math.isnan(value_of(".nan"))
 
 
 @pytest.mark.parametrize(
