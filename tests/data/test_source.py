@@ -19,6 +19,17 @@ def test_a_root_that_no_path_can_name(name, download, root, words):
     assert repr(root) in str(error.value)
 
 
+@pytest.mark.parametrize("name", READ_FROM_A_ROOT)
+def test_a_root_is_needed(name, tmp_path):
+    with pytest.raises(InputError, match=rf"{name} needs data\.root\n.*null(\n.*)+data\.root=DIR"):
+        open_source(Data(name=name))
+    if name != "ictext-sample":  # which would be made there
+        with pytest.raises(
+            InputError, match=r"not a directory that can be read\n.*gone(\n.*)+root=DIR"
+        ):
+            open_source(Data(name=name, root=str(tmp_path / "gone")))
+
+
 def test_a_root_below_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert root_path("~/data") == tmp_path / "data"
