@@ -24,9 +24,7 @@ def test_a_root_is_needed(name, tmp_path):
     with pytest.raises(InputError, match=rf"{name} needs data\.root\n.*null(\n.*)+data\.root=DIR"):
         open_source(Data(name=name))
     if name != "ictext-sample":  # which would be made there
-        with pytest.raises(
-            InputError, match=r"not a directory that can be read\n.*gone(\n.*)+root=DIR"
-        ):
+        with pytest.raises(InputError, match=r"not a directory that can be read\n.*gone(\n.*)+root=DIR"):
             open_source(Data(name=name, root=str(tmp_path / "gone")))
 
 
