@@ -1,8 +1,10 @@
-"""The floors of the house: a file imports only from floors below its own, or from its own room."""
+"""The house: a file imports only from rooms below its own, never in a circle; rooms and files stay small."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,17 +42,26 @@ def room(path: Path) -> str:
     return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms of this package that a file imports, at any depth of its code."""
+def imports(path: Path) -> set[str]:
+    """What a file imports of this package, at any depth of its code, e.g. ``ffds.files.write_text``."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            module = node.module or ""
-            names |= {f"{module}.{alias.name}" for alias in node.names} if module == "ffds" else {module}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("ffds.")}
+    return {name for name in names if name.startswith("ffds.")}
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms of this package that a file imports."""
+    return {name.split(".")[1] for name in imports(path)}
+
+
+def module(path: Path) -> str:
+    parts = ("ffds", *path.relative_to(SOURCE).with_suffix("").parts)
+    return ".".join(parts).removesuffix(".__init__")
 
 
 def test_every_room_has_a_floor() -> None:
@@ -65,6 +76,22 @@ def test_imports_come_from_below(path: Path) -> None:
     own = room(path)
     above = {other for other in imported(path) if other != own and FLOORS[other] >= FLOORS[own]}
     assert not above, f"{path.relative_to(SOURCE)} imports {above}, not below floor {FLOORS[own]}"
+
+
+def test_no_circle() -> None:
+    files = {module(path): path for path in MODULES if path != SOURCE / "__init__.py"}
+    graph = {
+        name: {one if one in files else one.rpartition(".")[0] for one in imports(path)} - {name}
+        for name, path in files.items()
+    }
+    assert set().union(*graph.values()) <= set(graph)
+    TopologicalSorter(graph).prepare()  # a circle is a CycleError that names it
+
+
+def test_sizes() -> None:
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in MODULES}
+    assert {path.name: count for path, count in lines.items() if count > 350} == {}
+    assert {room.name: n for room, n in Counter(path.parent for path in MODULES).items() if n > 16} == {}
 
 
 def test_the_rule_sees_a_violation(tmp_path: Path) -> None:

@@ -1,30 +1,55 @@
+"""Progress: a bar on a terminal, plain lines elsewhere, silence where it is asked for."""
+
 import sys
 from io import StringIO
 
 import pytest
 
-from ffds.progress import track
+from ffds.progress import Progress, track
 
 
-def test_elsewhere_every_tenth_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_elsewhere_every_tenth_and_the_end_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track(range(2000), "chips")) == list(range(2000))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"chips: {k:,} of 2,000" for k in range(200, 2001, 200)]
-
-
-def test_the_end_is_always_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track("abc", "letters")) == ["a", "b", "c"]
     assert capsys.readouterr().err.splitlines()[-1] == "letters: 3 of 3"
     assert list(track([], "letters")) == []
 
 
 def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(StringIO):
-        def isatty(self) -> bool:
-            return True
-
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert list(track([4, 5], "chips")) == [4, 5]
     assert "chips" in terminal.getvalue()
     assert "100%" in terminal.getvalue()
+
+
+def work(*, shown: bool) -> None:
+    with Progress("title", 100, "images", shown=shown) as progress:
+        progress.say("begin")
+        progress.start_at(50)
+        for _ in range(5):
+            progress.advance(10)
+        progress.report("epoch 1")
+
+
+def test_results_are_lines_with_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    work(shown=False)
+    assert capsys.readouterr().err == ""
+    work(shown=True)
+    assert capsys.readouterr().err == "begin\nepoch 1, 0:00:00 left\n"
+
+
+def test_results_stand_beside_the_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    work(shown=True)
+    assert "begin" in terminal.getvalue()
+    assert "title, epoch 1" in terminal.getvalue()
+    assert "images/s" in terminal.getvalue()

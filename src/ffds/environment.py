@@ -36,25 +36,19 @@ def environment(accelerator: str | None = None) -> dict[str, object]:
     Args:
         accelerator: the accelerator's name where one is used, e.g. ``NVIDIA H100``.
     """
-    return {
-        "hardware": hardware(accelerator),
-        "versions": versions(),
-        "commit": commit(),
-        "command": _command(),
-    }
+    where = {"hardware": hardware(accelerator), "versions": versions()}
+    return {**where, "commit": commit(), "command": _command()}
 
 
 def hardware(accelerator: str | None = None) -> str:
     """Processor, usable cores and accelerator in one line."""
-    cores = f"{usable_cores()} cores of {_processor()}"
-    return f"{accelerator}; {cores}" if accelerator else cores
+    return (f"{accelerator}; " if accelerator else "") + f"{usable_cores()} cores of {_processor()}"
 
 
 def versions() -> dict[str, str]:
     """Version of Python and of each package that decides a result, read without importing it."""
-    installed = {package: _version(package) for package in _PACKAGES}
-    known = {package: version for package, version in installed.items() if version is not None}
-    return {"python": platform.python_version()} | known
+    installed = {package: version for package in _PACKAGES if (version := _version(package))}
+    return {"python": platform.python_version()} | installed
 
 
 def commit() -> str | None:
@@ -87,13 +81,11 @@ def _version(package: str) -> str | None:
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(directory), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(directory), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def usable_cores() -> int:

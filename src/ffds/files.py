@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -93,20 +93,13 @@ def make_directory(directory: Path, what: str) -> Path:
 
     Args:
         directory: for files and their locks.
-        what: its name in the message.
-
-    Raises:
-        InputError: it cannot be made.
+        what: its name in the message of the InputError that is raised where it cannot be made.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"cannot write {what}",
-            where=directory,
-            got=error.strerror,
-            fix="choose another directory with --out DIR",
-        ) from error
+        fix = "choose another directory with --out DIR"
+        raise InputError(f"cannot write {what}", where=directory, got=error.strerror, fix=fix) from error
     return directory
 
 
@@ -144,22 +137,16 @@ def is_locked(path: Path) -> bool:
 
 def _locked(path: Path, how: int) -> IO[str]:
     try:
-        file = path.open("a", encoding="utf-8")
-        try:
+        with ExitStack() as opened:
+            file = opened.enter_context(path.open("a", encoding="utf-8"))
             fcntl.flock(file, how)
-        except OSError:
-            file.close()
-            raise
+            opened.pop_all()
+            return file
     except BlockingIOError:
         raise
     except OSError as error:
-        raise InputError(
-            "cannot lock the file",
-            where=path,
-            got=error.strerror,
-            fix="choose a directory that can be written, on a file system that has locks, with --out DIR",
-        ) from error
-    return file
+        fix = "choose a directory that can be written, on a file system that has locks, with --out DIR"
+        raise InputError("cannot lock the file", where=path, got=error.strerror, fix=fix) from error
 
 
 @contextmanager
@@ -209,8 +196,8 @@ def check_file(file: str | Path, option: str) -> None:
     check_directory(Path(file).parent, option)
 
 
-def _unwritable(place: str | Path, got: str, option: str) -> InputError:
-    return InputError("cannot write there", where=place, got=got, fix=f"choose another place with {option}")
+def _unwritable(path: str | Path, got: str, option: str) -> InputError:
+    return InputError("cannot write there", where=path, got=got, fix=f"choose another place with {option}")
 
 
 def waited(path: Path) -> IO[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rich import progress as rich
@@ -45,9 +44,7 @@ class Progress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def say(self, message: str) -> None:
@@ -84,11 +81,7 @@ class _Speed(rich.ProgressColumn):
 
 
 def track(items: Sequence[Item], name: str) -> Iterator[Item]:
-    """The items, one by one; elsewhere than on a terminal, every tenth part of them is a line.
-
-    Args:
-        items: what is worked through.
-        name: what they are, in the plural.
+    """The items, one by one, with their progress; `name` says what they are, in the plural.
 
     >>> list(track([3, 1], "numbers"))
     [3, 1]

@@ -1,4 +1,4 @@
-"""The run directory: everything one training left, readable without torch."""
+"""The run directory: everything one training writes, readable without torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ffds.recipes.schema import Recipe
 
 __all__ = ["Run", "open_run"]
 
-_PLACE = ("hardware", "versions", "commit")
-"""What can decide the last digits of a result, of all that an environment tells."""
+_DECIDING = ("hardware", "versions", "commit")
+"""Environment fields that may change results."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether training came to its end."""
+        """Whether training is finished."""
         return (self.path / "summary.json").is_file()
 
     @property
@@ -61,9 +61,8 @@ class Run:
             InputError: the run is not done, or the file is damaged.
         """
         if not self.done:
-            raise InputError(
-                "run is not done", where=self.path, fix="start the same training again: it goes on"
-            )
+            fix = "start the same training again: it goes on"
+            raise InputError("run is not done", where=self.path, fix=fix)
         return self._read("summary.json")
 
     @property
@@ -98,16 +97,16 @@ class Run:
             raise _damaged(file, error) from error
 
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> list[str]:
-        """Write the recipe and the environment; where another one began, that is kept under ``earlier``.
+        """Write the recipe and the environment; one that differs from before is kept under ``earlier``.
 
         Returns:
             What differs from the session before, one text each: ``commit: OLD → NEW``.
         """
         before: dict[str, Any] = {}
-        with suppress(InputError):  # not there, or not to be read
+        with suppress(InputError):  # missing or damaged
             before = self.environment
         earlier = before.pop("earlier", [])
-        changed = [key for key in _PLACE if before and before.get(key) != environment.get(key)]
+        changed = [key for key in _DECIDING if before and before.get(key) != environment.get(key)]
         if changed:
             earlier.append(before)
         self._write("recipe.yaml", dump_recipe(recipe))
@@ -115,28 +114,26 @@ class Run:
         return [f"{key}: {_text(before.get(key))} → {_text(environment.get(key))}" for key in changed]
 
     def keep_epochs(self, epochs: int) -> None:
-        """Drop the metrics of epochs that will be trained again.
+        """Delete the metrics of epochs that will be trained again.
 
         Raises:
-            InputError: those of earlier epochs are not all there.
+            InputError: metrics of earlier epochs are missing.
         """
         kept = [line for line in self.metrics if line["epoch"] <= epochs]
         if len(kept) < epochs:
-            file = self.path / "metrics.jsonl"
-            raise _damaged(file, f"metrics of {len(kept)} epochs, and a checkpoint after {epochs}")
+            got = f"metrics of {len(kept)} epochs, and a checkpoint after {epochs}"
+            raise _damaged(self.path / "metrics.jsonl", got)
         self.take_epochs(kept)
 
     def take_epochs(self, metrics: Iterable[Mapping[str, Any]]) -> None:
-        """Put the metrics of epochs in place of all there are."""
+        """Replace all metrics."""
         self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
 
     def add_epoch(self, entry: dict[str, Any]) -> None:
         """Append the metrics of one epoch."""
         line = json.dumps(entry, allow_nan=False) + "\n"
-        with (
-            saving("the metrics", self.path, len(line)),
-            (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file,
-        ):
+        path = self.path / "metrics.jsonl"
+        with saving("the metrics", self.path, len(line)), path.open("a", encoding="utf-8") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -152,14 +149,14 @@ class Run:
     def _read(self, name: str) -> dict[str, Any]:
         file = self.path / name
         try:
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise _damaged(file, error) from error
-        return found
+        return content
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and hold it for this process; the lock ends with the process.
+        """Create the directory and lock it for this process; the lock is released when the process exits.
 
         Raises:
             InputError: another process holds it, or the directory cannot be written or locked.
