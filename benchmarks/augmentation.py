@@ -1,4 +1,4 @@
-"""Augmentation alone, on one thread: whole batches beside one image after the other."""
+"""Measures augmentation alone, on one thread: whole batches beside one image after the other."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BATCH_SIZE = 128
 
 
 def augmentation(setting: Setting) -> list[Result]:
-    """Crop, flip and normalise a batch; both sides take the stored images at the same random places."""
+    """Crop, flip and normalise a batch; both sides take the same randomly chosen images."""
     data, split = setting.recipe(epochs=1).data, setting.dataset().train
     places = torch.randint(len(split), (BATCH_SIZE,), generator=torch.Generator().manual_seed(0))
     stored, transform = torch.from_numpy(split.images), TrainTransform(data)
     pictures = PictureDataset(split, train_transform(data, split.images.shape[1]))
     with _one_thread():
-        found = alternate(
+        times = alternate(
             timed(lambda: transform(stored.index_select(0, places), seed=0), times=20),
             timed(lambda: [pictures[place] for place in places.tolist()], times=2),
             setting.sizes.pairs,
@@ -34,7 +34,7 @@ def augmentation(setting: Setting) -> list[Result]:
     return [
         Result.of(
             name,
-            found.scaled(1e6 / BATCH_SIZE),
+            times.scaled(1e6 / BATCH_SIZE),
             against="torchvision on PIL images",
             unit="µs",
             better="higher",

@@ -1,4 +1,4 @@
-"""The conventional loop: one image after the other through PIL in loader workers, an eager network."""
+"""The conventional training loop: images one by one through PIL in loader workers, an eager network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class PictureDataset(Dataset[tuple[Tensor, int]]):
-    """An array of images handed out as pictures, as ``torchvision.datasets.CIFAR10`` does it.
+    """An array of images that gives transformed PIL images, like ``torchvision.datasets.CIFAR10``.
 
     Args:
         split: the images.

@@ -1,4 +1,4 @@
-"""Opening a pack of lossless images the first and the second time, and how soon the program is there."""
+"""Measures the first and second opening of a pack of lossless images, and the start of the program."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["one_by_one", "opening"]
 
 SECOND_OPENING = 1.0
 STARTS = {"import ffds": 0.1, "ffds --help": 0.3, "ffds show cifar100-lt-100": 0.5}
-"""Seconds that each may take, the interpreter's own start counted."""
+"""Seconds that each may take, with the start of the interpreter."""
 
 
 def opening(setting: Setting, pairs: int) -> list[Result]:
-    """The pack of CIFAR-100 where it lies beside that of CIFAR-10, else one of the digits.
+    """Open the pack of CIFAR-100 if it lies beside that of CIFAR-10, else one of the digits.
 
     Args:
         setting: where to look for it.
@@ -90,18 +90,14 @@ def _second_start(arguments: list[str], pairs: int) -> Result:
 
 
 def _starts(pairs: int) -> list[Result]:
-    return [
-        _within(name, _process("-m", *name.split()), limit, pairs)
-        if name.startswith("ffds")
-        else _within(name, _process("-c", name), limit, pairs)
-        for name, limit in STARTS.items()
-    ]
+    commands = {name: ["-m", *name.split()] if name.startswith("ffds") else ["-c", name] for name in STARTS}
+    return [_within(name, _process(*commands[name]), limit, pairs) for name, limit in STARTS.items()]
 
 
 def _within(name: str, measure: Callable[[], float], limit: float, pairs: int) -> Result:
-    """A time beside the one that it may take."""
-    found = alternate(measure, lambda: limit, pairs)
-    return Result.of(name, found, against="what it may take", unit="s", better="lower", target=1)
+    """A time beside its limit."""
+    times = alternate(measure, lambda: limit, pairs)
+    return Result.of(name, times, against="what it may take", unit="s", better="lower", target=1)
 
 
 def _process(*arguments: str) -> Callable[[], float]:

@@ -1,4 +1,4 @@
-"""Generated pictures that cost a decoder what photographs cost, written once into a folder of classes."""
+"""Generates JPEGs that take as long to decode as photographs, once, in a folder of classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCENES = 4
 QUALITY = 90
 TEST_IMAGES = 10
 FORMAT = 1
-"""Rises when the same numbers give other pictures."""
+"""Raise it when the same seeds give other pictures."""
 
 
 def photo_folder(count: int) -> Path:
@@ -68,7 +68,7 @@ def _window(
 
 
 def _scene(seed: int) -> NDArray[np.float32]:
-    """Noise with the spectrum of natural images: its amplitude falls as 1 / frequency."""
+    """Noise with the spectrum of natural images, amplitude ∝ 1 / frequency, from 0 to 255."""
     chance = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(SCENE)[:, None], np.fft.rfftfreq(SCENE))
     frequency[0, 0] = np.inf
