@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,6 @@ from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
 __all__ = [
-    "Draws",
     "EvalTransform",
     "TrainTransform",
     "by_products",
@@ -64,28 +62,35 @@ class TrainTransform:
             InputError: `mean` and `std` do not fit the number of channels.
         """
         data, (height, width) = self.data, images.shape[1:3]
-        draws = self.draw(seed, global_size or len(images), height, width).on(images.device, rows)
+        # One copy, for which the host does not wait.
+        draws = self.draw(seed, global_size or len(images), height, width)[rows]
+        draws = draws.to(images.device, non_blocking=True)
+        boxes = draws[:, 2:]
         if "hflip" in data.augment:
-            images = _flipped(images, draws.hflip, dim=2)
+            images = _flipped(images, draws[:, 0], dim=2)
         if "vflip" in data.augment:
-            images = _flipped(images, draws.vflip, dim=1)
+            images = _flipped(images, draws[:, 1], dim=1)
         if "pad-crop" in data.augment:
-            images = _pad_cropped(images, draws.boxes, data.padding)
+            images = _pad_cropped(images, boxes, data.padding)
         size = (data.image_size or height, data.image_size or width)
         if "resized-crop" in data.augment:
-            images = resample_boxes(images, draws.boxes, size)
+            images = resample_boxes(images, boxes, size)
         elif size != (height, width):
             images = resample(images, size)
         return _normalised(images, data)
 
-    def draw(self, seed: int, size: int, height: int, width: int) -> Draws:
-        """The random draws of one global batch, on the CPU, from a generator of their own.
+    def draw(self, seed: int, size: int, height: int, width: int) -> Tensor:
+        """The random draws for each image of a global batch, from a generator of their own.
 
         Args:
             seed: of the batch.
             size: images in the global batch.
             height: of the stored images.
             width: of the stored images.
+
+        Returns:
+            int64 (B, 6) on the CPU: 1 to mirror left and right, 1 to mirror top and bottom, then top, left,
+            height and width of the crop (of a pad-crop in the padded image).
         """
         generator = torch.Generator().manual_seed(seed)
         flips = torch.randint(2, (size, 2), generator=generator)
@@ -94,37 +99,7 @@ class TrainTransform:
         else:
             offsets = torch.randint(2 * self.data.padding + 1, (size, 2), generator=generator)
             boxes = torch.cat([offsets, torch.tensor([height, width]).expand(size, 2)], dim=1)
-        return Draws(torch.cat([flips, boxes], dim=1))
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The random draws for each image of a batch.
-
-    Args:
-        table: int64 (B, 6), the columns of the properties below in one tensor: one copy to a device.
-    """
-
-    table: Tensor
-
-    @property
-    def hflip(self) -> Tensor:
-        """1 to mirror left and right, else 0; (B,)."""
-        return self.table[:, 0]
-
-    @property
-    def vflip(self) -> Tensor:
-        """1 to mirror top and bottom, else 0; (B,)."""
-        return self.table[:, 1]
-
-    @property
-    def boxes(self) -> Tensor:
-        """Top, left, height and width of each crop, of a pad-crop in the padded image; (B, 4)."""
-        return self.table[:, 2:]
-
-    def on(self, device: torch.device, rows: slice) -> Draws:
-        """Some rows of them on a device; the host does not wait for the copy."""
-        return Draws(self.table[rows].to(device, non_blocking=True))
+        return torch.cat([flips, boxes], dim=1)
 
 
 class EvalTransform:
