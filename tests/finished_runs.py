@@ -74,7 +74,7 @@ def train_by_hand(patch: pytest.MonkeyPatch, **failing: FfdsError) -> list[tuple
             Run.of(one, out).path: failing[one.method.name] for one in recipes if one.method.name in failing
         }
 
-    patch.setattr("ffds.jobs.several.train_all", train_all)
+    patch.setattr("ffds.jobs.engine.train_all", train_all)
     return asked
 
 

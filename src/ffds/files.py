@@ -22,15 +22,12 @@ __all__ = [
     "check_file",
     "csv_text",
     "flush_directory",
-    "held",
     "is_locked",
     "json_text",
     "lock_or_wait",
-    "made_directory",
     "make_directory",
     "saving",
     "try_lock",
-    "waited",
     "write_bytes",
     "write_json",
     "write_text",
@@ -198,16 +195,3 @@ def check_file(file: str | Path, option: str) -> None:
 
 def _unwritable(path: str | Path, got: str, option: str) -> InputError:
     return InputError("cannot write there", where=path, got=got, fix=f"choose another place with {option}")
-
-
-def waited(path: Path) -> IO[str]:
-    """Lock a file, as soon as no other process does."""
-    return _locked(path, fcntl.LOCK_EX)
-
-
-def held(path: Path, *, make: bool = True) -> IO[str] | None:
-    """As `try_lock`; None also where there is no file and none is to be made."""
-    return try_lock(path) if make or path.exists() else None
-
-
-made_directory = make_directory

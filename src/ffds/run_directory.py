@@ -39,6 +39,11 @@ class Run:
         return cls(Path(out) / recipe.name / recipe.method.name / leaf)
 
     @property
+    def name(self) -> str:
+        """Where it is below the directory of all runs: ``<recipe>/<method>/seed<k>-<hash8>``."""
+        return "/".join(self.path.parts[-3:])
+
+    @property
     def checkpoints(self) -> Path:
         """Directory of the checkpoints."""
         return self.path / "checkpoints"

@@ -1,9 +1,12 @@
-"""--jobs and --devices, as a user types them."""
+"""--jobs, --devices and --scheduler, as a user types them."""
+
+import subprocess
+import sys
 
 import pytest
 
 from ffds.cli import main
-from ffds.jobs.jobs import Jobs
+from ffds.jobs.options import Jobs
 
 SHORT = "schedule.epochs=2"
 VERBS = {
@@ -25,7 +28,7 @@ def asked(monkeypatch, tmp_path):
     def ask(recipes, **how):
         raise Asked(how["jobs"])
 
-    for place in ("ffds.reports.comparison.train_all", "ffds.jobs.several.train_all"):
+    for place in ("ffds.reports.comparison.train_all", "ffds.jobs.engine.train_all"):
         monkeypatch.setattr(place, ask)
     monkeypatch.setattr("ffds.sweep.search.sweep", lambda *given, **how: ask(given, **how))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
@@ -45,6 +48,7 @@ def test_every_verb_that_trains_several_runs_has_jobs(verb, asked):
     assert asked(*command, "--jobs", "3") == Jobs(3)
     assert asked(*command, "--devices", "0,2") == Jobs(2, (0, 2))
     assert asked(*command, "--jobs", "4", "--devices", "1,0") == Jobs(4, (1, 0))
+    assert asked(*command, "--scheduler", "tcp://host:8786") == Jobs(scheduler="tcp://host:8786")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -53,6 +57,7 @@ def test_every_verb_that_trains_several_runs_has_jobs(verb, asked):
     [
         (["--jobs", "0"], ["--jobs", "1 or more"]),
         (["--jobs", "1", "--devices", "0,1"], ["more devices than processes", "--jobs 2"]),
+        (["--jobs", "2", "--scheduler", "tcp://host:8786"], ["leave out --jobs and --devices"]),
     ],
 )
 def test_what_cannot_be_is_refused(verb, arguments, words, tmp_path, capsys):
@@ -76,7 +81,7 @@ def test_a_machine_without_a_gpu_has_no_device(tmp_path, monkeypatch, capsys):
 def test_jobs_under_torchrun_are_refused(verb, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "0")
     assert main([*VERBS[verb], "--jobs", "2", "--out", str(tmp_path)]) == 2
-    assert "leave out --jobs and --devices under torchrun" in capsys.readouterr().err
+    assert "leave out --jobs, --devices and --scheduler under torchrun" in capsys.readouterr().err
 
 
 def test_devices_are_numbers(capsys):
@@ -93,3 +98,14 @@ def test_help_tells_what_it_means(verb, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "--jobs N" in text
     assert "number of threads decides the last digits" in text
+
+
+def test_without_dask_its_extra_is_named_and_one_run_after_the_other_trains(tmp_path):
+    code = (
+        "import sys; sys.modules['distributed'] = None\n"
+        f"from ffds.cli import main; command = {[*VERBS['compare'], '--out', str(tmp_path)]!r}\n"
+        "print(main([*command, '--jobs', '2']), main([*command, '--scheduler', 'tcp://h:1']), main(command))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "2 2 0"
+    assert "error: distributed is not installed: pip install 'ffds[jobs]'\n" in done.stderr

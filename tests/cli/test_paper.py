@@ -87,7 +87,7 @@ def test_a_table_is_saved(out, tmp_path, capsys):
     [["table", "1a", "--columns", "digits"], ["table", "runs"], ["figure", "5a"], ["figure", "2a"]],
 )
 def test_what_cannot_be_saved_is_told_before_training(arguments, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("ffds.jobs.several.train_all", lambda *_, **__: pytest.fail("trains"))
+    monkeypatch.setattr("ffds.jobs.engine.train_all", lambda *_, **__: pytest.fail("trains"))
     (tmp_path / "file").touch()
     assert main([*arguments, "--out", str(tmp_path), "--save", str(tmp_path / "file")]) == 2
     message = capsys.readouterr().err

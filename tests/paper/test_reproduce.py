@@ -3,7 +3,7 @@
 import pytest
 
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
-from ffds.jobs.jobs import ALONE, Jobs
+from ffds.jobs.options import ALONE, Jobs
 from ffds.paper.reproduce import find_run, reproduced, train_missing
 from ffds.paper.table_plan import planned_table
 from ffds.reports.run_records import records, runs_csv
@@ -53,7 +53,7 @@ def test_a_run_that_two_cells_need_is_trained_once(trained, tmp_path):
 
 def test_jobs_are_passed_on(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("ffds.jobs.several.train_all", lambda recipes, out, jobs: asked.append(jobs) or {})
+    monkeypatch.setattr("ffds.jobs.engine.train_all", lambda recipes, out, jobs: asked.append(jobs) or {})
     reproduced(plan("ce"), out=tmp_path)
     reproduced(plan("ce"), out=tmp_path, jobs=Jobs(2, (0,)))
     assert asked == [ALONE, Jobs(2, (0,))]
@@ -70,7 +70,7 @@ def test_an_interruption_ends_it(monkeypatch, tmp_path):
     def train_all(recipes, **_):
         raise Interrupted("stopped")
 
-    monkeypatch.setattr("ffds.jobs.several.train_all", train_all)
+    monkeypatch.setattr("ffds.jobs.engine.train_all", train_all)
     with pytest.raises(Interrupted):
         reproduced(plan("ce"), out=tmp_path)
 

@@ -10,7 +10,7 @@ import pytest
 
 import ffds
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
-from ffds.jobs.jobs import Jobs
+from ffds.jobs.options import Jobs
 from ffds.losses import FocalLoss
 from ffds.recipes.load import load_recipe
 from ffds.reports.comparison import COLUMNS, SHORT, Comparison, compare, compare_recipes

@@ -12,7 +12,7 @@ import pytest
 from ffds.errors import Interrupted, NonFiniteLossError
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.sweep.found import Found
+from ffds.sweep.results import SweepResult
 from tests.training import tiny
 
 SETTINGS = ("schedule.epochs=8", "method.start=0.5", "model.name=resnet20")
@@ -28,7 +28,7 @@ def score(recipe: Recipe, epoch: int) -> float:
 
 
 class Trainer:
-    """In place of `train_recipe`.
+    """In place of `train_stretch`.
 
     Args:
         interrupt: raises `Interrupted` after this many epochs, all runs together; the epoch counts.
@@ -48,20 +48,19 @@ class Trainer:
     def __call__(
         self,
         recipe: Recipe,
-        *,
         out: Path,
+        *,
         after_epoch: Callable[[Mapping[str, Any]], None],
         **_: Any,
-    ) -> Run:
+    ) -> None:
         run = Run.of(recipe, out)
         if run.done:
-            return run
+            return
         with run.locked():
             run.start(recipe, {})
             for epoch in range(len(run.metrics) + 1, recipe.schedule.epochs + 1):
                 self._epoch(recipe, run, epoch, after_epoch)
             run.finish({})
-        return run
 
     def _epoch(
         self, recipe: Recipe, run: Run, epoch: int, after_epoch: Callable[[Mapping[str, Any]], None]
@@ -82,8 +81,7 @@ def use(patch: pytest.MonkeyPatch, trainer: Trainer | None = None) -> Trainer:
     """Have sweeps train by formula, on tiny images."""
     trainer = trainer or Trainer()
     images(patch)
-    patch.setattr("ffds.sweep.objective.train_recipe", trainer)
-    patch.setattr("ffds.sweep.search._SECONDS", 0.01)
+    patch.setattr("ffds.sweep.search.train_stretch", trainer)
     return trainer
 
 
@@ -93,6 +91,6 @@ def images(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("ffds.sweep.search.open_dataset", lambda data: opened)
 
 
-def outcome(found: Found) -> list[tuple[Any, ...]]:
+def outcome(result: SweepResult) -> list[tuple[Any, ...]]:
     """All that must be equal between two sweeps that are the same; numbers count interruptions too."""
-    return [(one.result, one.score, one.epoch, one.settings, one.cause) for one in found.trials]
+    return [(one.result, one.score, one.epoch, one.settings, one.cause) for one in result.trials]

@@ -13,7 +13,7 @@ TRIALS = 7
 KILLS = {
     "before the first trial is there": ("optuna", "Study.enqueue_trial", 1, "before"),
     "before the study has its identity": ("optuna", "Study.set_user_attr", 1, "before"),
-    "before a trial has its worker": ("optuna", "Trial.set_user_attr", 2, "before"),
+    "before a trial has its directory": ("optuna", "Trial.set_user_attr", 2, "before"),
     "between two draws of a trial": ("optuna", "Trial.suggest_float", 5, "before"),
     "after the last draw": ("optuna", "Trial.suggest_categorical", 6, "after"),
     "before an epoch is recorded": ("ffds.run_directory", "Run.add_epoch", 13, "before"),

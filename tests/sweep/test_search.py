@@ -1,20 +1,19 @@
 """A sweep from its plan to its end, interrupted anywhere; runs train by formula."""
 
 import contextlib
+import re
 import signal
-import threading
+from pathlib import Path
 
 import optuna
 import pytest
 
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.files import try_lock
 from ffds.run_directory import Run
 from ffds.sweep import search
-from ffds.sweep.claims import claim
 from ffds.sweep.recipe import searched_recipe, with_validation
-from ffds.sweep.search import sweep
-from ffds.sweep.space import Space
-from tests.said import heard
+from ffds.sweep.search import Objective, balanced_accuracy, sweep
 from tests.sweep import made
 
 
@@ -179,46 +178,16 @@ def test_a_signal_between_trials(whole, tmp_path, monkeypatch):
     assert made.outcome(swept(tmp_path)) == made.outcome(whole)
 
 
-def test_a_living_process_takes_the_trial_of_a_dead_one(tmp_path, monkeypatch):
-    abandoned = []
-
-    def dies(epoch):
-        if not abandoned:
-            other = search.Search.prepared(searched_recipe("digits", made.SETTINGS), None, None, tmp_path)
-            (other.directory / "worker-dead.lock").touch()
-            abandoned.append(claim(other.study, other.space, 0, 9, "worker-dead.lock"))
-
-    made.use(monkeypatch, made.Trainer(test=dies))
-    found = swept(tmp_path)
-    (trial,) = abandoned
-    assert trial.number == 1
-    assert [one.number for one in found.trials] == [0, *range(2, 10)]
-    assert found.trials[1].settings == Space.settings(trial.params), "before any new one"
-    assert {one.result for one in found.trials} == {"finished", "stopped early"}
-
-
-# The epochs in common
-
-
-def test_a_second_process_waits_for_the_common_epochs(tmp_path, monkeypatch):
+def test_a_second_command_on_the_same_study_is_refused(whole, tmp_path, monkeypatch):
     made.use(monkeypatch)
-    prepared = search.Search.prepared(searched_recipe("digits", made.SETTINGS), None, None, tmp_path)
-    other = prepared._shared_epochs(None)
-    assert other is not None
-    waiting = "waiting for another process to train the first 4 epochs"
-    thread = threading.Thread(target=prepared.work, args=[1])
-    with heard() as said:
-        thread.start()
-        said.wait_for(waiting, thread.is_alive)
-        assert prepared.found().having("waiting"), "it has not begun a trial"
-        other.close()
-        thread.join(60)
-    assert not thread.is_alive()
-    assert prepared.found().best is not None
-    assert said.getvalue().count(waiting) == 1
+    found = swept(tmp_path, trials=1)
+    lock = try_lock(found.directory / f"{found.study}.lock")
+    with lock, pytest.raises(InputError, match="another command works on this study"):
+        swept(tmp_path)
+    assert made.outcome(swept(tmp_path)) == made.outcome(whole)
 
 
-def test_with_one_phase_nothing_is_waited_for(tmp_path, monkeypatch, capsys):
+def test_with_one_phase_nothing_is_shared(tmp_path, monkeypatch, capsys):
     made.use(monkeypatch)
     found = sweep("digits", ["schedule.epochs=8", "method=ffds"], trials=2, out=tmp_path)
     assert [one.epoch for one in found.trials] == [8, 8]
@@ -289,3 +258,87 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "digits").touch()
     with pytest.raises(InputError, match="cannot write the directory"):
         swept(tmp_path)
+
+
+# One trial
+
+
+class Told:
+    """In place of a trial: remembers what it is told, asks to stop after one epoch."""
+
+    def __init__(self, stop=None):
+        self.stop, self.told = stop, {}
+
+    def report(self, value, step):
+        assert step not in self.told, "told once"
+        self.told[step] = value
+
+    def should_prune(self):
+        return max(self.told) == self.stop
+
+
+def reported(trial, recipe, out):
+    """Train a run and report each epoch."""
+    objective = Objective(trial, recipe, out)
+    made.Trainer()(recipe, out, after_epoch=lambda entry: objective.report())
+    return objective
+
+
+def test_balanced_accuracy_is_the_mean_over_classes_with_images():
+    assert balanced_accuracy({"per_class": [50.0, None, 100.0], "accuracy": 99.0}) == 75
+    assert balanced_accuracy({"per_class": [0.0]}) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [(made.SETTINGS, [5, 6, 7, 8]), (["schedule.epochs=3", "method=ffds"], [1, 2, 3])],
+)
+def test_each_epoch_of_the_last_phase_is_reported_once(settings, epochs, tmp_path):
+    recipe, trial = searched_recipe("digits", settings), Told()
+    objective = reported(trial, recipe, tmp_path)
+    objective.report()
+    assert trial.told == pytest.approx({epoch: made.score(recipe, epoch) for epoch in epochs})
+    assert objective.score == trial.told[epochs[-1]]
+    again = Told()
+    Objective(again, recipe, tmp_path).report()
+    assert again.told == trial.told, "what is on disk is reported to another session"
+
+
+@pytest.mark.parametrize("stop", [5, 6, 7])
+def test_it_stops_after_the_epoch_it_is_asked_to(stop, tmp_path):
+    recipe, trial, again = searched_recipe("digits", made.SETTINGS), Told(stop), Told(stop)
+    with pytest.raises(optuna.TrialPruned):
+        reported(trial, recipe, tmp_path)
+    assert max(trial.told) == stop
+    assert not Run.of(recipe, tmp_path).done
+    with pytest.raises(optuna.TrialPruned):
+        Objective(again, recipe, tmp_path).report()
+    assert again.told == trial.told, "what is on disk decides"
+
+
+def test_after_the_last_epoch_there_is_nothing_to_stop(tmp_path):
+    assert reported(Told(made.EPOCHS), searched_recipe("digits", made.SETTINGS), tmp_path).run.done
+
+
+def test_only_the_validation_entry_of_an_epoch_is_read(tmp_path, monkeypatch):
+    original = Run.metrics.fget
+
+    class Sealed(dict):
+        def __getitem__(self, key):
+            assert key in ("epoch", "validation"), f"reads {key}"
+            return super().__getitem__(key)
+
+        get = __getitem__
+
+    recipe = searched_recipe("digits", made.SETTINGS)
+    reported(Told(), recipe, tmp_path)
+    monkeypatch.setattr(Run, "metrics", property(lambda run: [Sealed(entry) for entry in original(run)]))
+    trial = Told()
+    Objective(trial, recipe, tmp_path).report()
+    assert trial.told
+
+
+def test_no_source_of_a_sweep_names_the_test_set():
+    for file in Path(search.__file__).parent.glob("*.py"):
+        names = re.findall(r"""\.test\b|["']test["']|best_on_test""", file.read_text(encoding="utf-8"))
+        assert not names, f"{file.name}: {names}"

@@ -1,19 +1,23 @@
-"""The study: who may go on with it, which trials count, who begins which."""
+"""The study: what makes two sweeps one, who may go on with it, which trials count, which begins next."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import TrialState
 
+from ffds.data.dataset import Split
 from ffds.errors import InputError
-from ffds.files import held
 from ffds.methods.ffds import DFFDS
-from ffds.sweep.claims import claim, give_back, left, revive, worker
+from ffds.sweep.recipe import searched_recipe, with_validation
 from ffds.sweep.space import Space
-from ffds.sweep.study import checked_name, counted, open_study
+from ffds.sweep.study import checked_name, counted, identity, next_trial, open_study, study_name
+from tests.training import tiny
 
 METHOD = DFFDS(num_groups=3)
 SPACE = Space.around(METHOD, 10)
@@ -24,8 +28,8 @@ def opened(directory, identity=None, storage=None, name="mine"):
     return open_study(name, storage, directory, identity or {"key": 1}, FIRST)
 
 
-def begun(study, trials=100, name="worker", seed=0):
-    return claim(study, SPACE, seed, trials, name)
+def begun(study, directory, trials=100, seed=0):
+    return next_trial(study, SPACE, seed, trials, directory)
 
 
 def killing(*_, **__):
@@ -37,6 +41,82 @@ def storage(request, tmp_path):
     return None if request.param == "journal" else f"sqlite:///{tmp_path}/study.db"
 
 
+# Identity
+
+
+def of(*overrides, images=None):
+    recipe = with_validation(searched_recipe("digits", overrides))
+    return identity(recipe, images or tiny.dataset(validation=True), Space.around(recipe.method, 10))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("data.root=elsewhere", "data.workers=3", "trainer.checkpoint_every=2"),
+        *("method.k=0.1", "method.gamma_max=5", "method.num_groups=10"),
+    ],
+)
+def test_places_speed_and_searched_settings_are_no_part_of_the_identity(change):
+    assert of(change) == of()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("schedule.epochs=7", "schedule.epochs"),
+        ("trainer.seed=1", "trainer.seed"),
+        ("data.validation=0.2", "data.validation"),
+        ("method.label_smoothing=0", "method.label_smoothing"),
+        ("method.start=0.5", "method.start"),
+        ("method=ffds", "method.name"),
+        ("method.num_groups=2", "searched num_groups"),
+        ("method.gamma_max=6", "searched gamma_min <= gamma_max"),
+    ],
+)
+def test_every_other_setting_is(change, key, tmp_path):
+    ours, theirs = of(change), of()
+    assert ours[key] != theirs[key]
+    opened(tmp_path, theirs)
+    with pytest.raises(InputError) as error:
+        opened(tmp_path, ours)
+    message = str(error.value)
+    assert "study mine is another search" in message
+    assert f"{key}: {json.dumps(ours[key])}" in message
+    assert f"{key}: {json.dumps(theirs[key])}" in message
+    assert "trainer.batch_size" not in message, "only what differs"
+    opened(tmp_path, ours, name="other")
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_the_images_are_part_of_it_but_not_those_of_the_test(labels):
+    images = tiny.dataset(validation=True)
+
+    def changed(split):
+        if labels:
+            return Split(split.images, np.roll(split.labels, 1))
+        return Split(255 - split.images, split.labels)
+
+    assert of(images=replace(images, test=changed(images.test))) == of()
+    for part in ("train", "validation"):
+        other = of(images=replace(images, **{part: changed(getattr(images, part))}))
+        assert {key for key in other if other[key] != of()[key]} == {"images"}
+
+
+def test_it_survives_json_and_names_the_study(tmp_path):
+    same, recipe = of(), searched_recipe("digits")
+    assert json.loads(json.dumps(same)) == same
+    assert study_name(recipe, same) == study_name(recipe, dict(reversed(same.items())))
+    assert study_name(recipe, same).startswith("d-ffds-seed0-")
+    assert study_name(recipe, same) != study_name(recipe, of("schedule.epochs=7"))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "a b", "x" * 101])
+def test_a_name_that_is_no_file(name):
+    with pytest.raises(InputError, match="name of a study"):
+        checked_name(name)
+    assert checked_name("d-ffds.2026_1") == "d-ffds.2026_1"
+
+
 # Opening
 
 
@@ -44,8 +124,7 @@ def test_own_settings_are_the_first_trial_once(storage, tmp_path):
     for _ in range(3):
         study = opened(tmp_path, storage=storage)
     assert [trial.state for trial in counted(study)] == [TrialState.WAITING]
-    assert begun(study).params == FIRST
-    assert [trial.state for trial in counted(opened(tmp_path, storage=storage))] == [TrialState.RUNNING]
+    assert begun(study, tmp_path).params == FIRST
 
 
 def test_killed_while_it_was_made(tmp_path, monkeypatch):
@@ -69,29 +148,17 @@ def test_a_lock_left_in_a_relative_directory_leads_to_the_study(tmp_path, monkey
     assert lock.resolve() == tmp_path / "runs" / "mine.log"
 
 
-def test_the_study_of_another_search_is_refused(storage, tmp_path):
-    opened(tmp_path, {"schedule.epochs": 200, "same": 1}, storage)
-    with pytest.raises(InputError) as error:
-        opened(tmp_path, {"schedule.epochs": 100, "same": 1}, storage)
-    message = str(error.value)
-    assert "study mine is another search" in message
-    assert "schedule.epochs: 100" in message
-    assert "schedule.epochs: 200" in message
-    assert "same" not in message.replace("the same", "")
-    opened(tmp_path, {"schedule.epochs": 100}, storage, name="other")
-
-
 @pytest.mark.parametrize(
-    ("storage", "words"),
+    "storage",
     [
-        ("nonsense", "cannot be opened"),
-        ("sqlite:////nowhere/at/all/x.db", "cannot be opened"),
-        ("nodialect://me:secret@host/db", "cannot be opened"),
-        ("redis://me:secret@host/db", "cannot be opened"),
+        "nonsense",
+        "sqlite:////nowhere/at/all/x.db",
+        "nodialect://me:secret@host/db",
+        "redis://me:secret@host/db",
     ],
 )
-def test_a_storage_that_cannot_be_opened(storage, words, tmp_path):
-    with pytest.raises(InputError, match=words) as error:
+def test_a_storage_that_cannot_be_opened(storage, tmp_path):
+    with pytest.raises(InputError, match="cannot be opened") as error:
         opened(tmp_path, storage=storage)
     assert "postgresql+psycopg://" in str(error.value)
     assert "secret" not in str(error.value)
@@ -104,135 +171,71 @@ def test_a_database_without_its_driver(tmp_path, monkeypatch):
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "a b", "x" * 101])
-def test_a_name_that_is_no_file(name):
-    with pytest.raises(InputError, match="name of a study"):
-        checked_name(name)
-
-
-def test_a_name_that_is_one():
-    assert checked_name("d-ffds.2026_1") == "d-ffds.2026_1"
-
-
-# Who begins which trial
+# The next trial
 
 
 def test_no_more_trials_than_asked_for(storage, tmp_path):
     study = opened(tmp_path, storage=storage)
-    assert [begun(study, 3) is not None for _ in range(5)] == [True, True, True, False, False]
+    assert [begun(study, tmp_path, 3) is not None for _ in range(5)] == [True, True, True, False, False]
     assert len(study.trials) == 3
-    assert not left(study, 3)
-    assert left(study, 4)
+    assert begun(study, tmp_path, 4) is not None
 
 
-def test_draws_depend_on_the_place_not_on_the_worker(tmp_path):
-    alone, many = (opened(tmp_path, name=name) for name in ("alone", "many"))
-    ours = [begun(alone).params for _ in range(6)]
-    theirs = [begun(opened(tmp_path, name="many"), name=f"worker {n}").params for n in range(6)]
-    assert ours == theirs
+def test_draws_depend_on_the_seed_and_on_the_place_among_the_trials(tmp_path):
+    first, again, other = (opened(tmp_path, name=name) for name in ("first", "again", "other"))
+    ours = [begun(first, tmp_path).params for _ in range(6)]
+    assert ours == [begun(again, tmp_path).params for _ in range(6)]
     assert len({tuple(params.items()) for params in ours}) == 6
-    assert [begun(opened(tmp_path, name="other"), seed=1).params for _ in range(2)][1] != ours[1]
-    assert many.trials[3].params == ours[3]
+    theirs = [begun(other, tmp_path, seed=1).params for _ in range(2)]
+    assert theirs[0] == ours[0] == FIRST
+    assert theirs[1] != ours[1]
 
 
-def test_what_is_given_back_is_tried_first_and_in_its_own_place(storage, tmp_path):
-    study, whole = opened(tmp_path, storage=storage), opened(tmp_path, name="whole")
-    expected = [begun(whole).params for _ in range(5)]
-    trials = [begun(study) for _ in range(3)]
-    for trial in trials[1:]:
-        give_back(study, trial.number)
-    assert [trial.number for trial in counted(study)] == [0, 3, 4]
-    again = [begun(study) for _ in range(4)]
+def test_unfinished_trials_come_first_and_in_their_own_places(storage, tmp_path):
+    whole = opened(tmp_path, name="whole")
+    expected = [begun(whole, tmp_path).params for _ in range(5)]
+    study = opened(tmp_path, storage=storage)
+    trials = [begun(study, tmp_path) for _ in range(3)]
+    study.tell(trials[0], 1.0)
+    for _ in range(2):
+        study = opened(tmp_path, storage=storage)
+        assert [trial.number for trial in counted(study)] == [0, 3, 4]
+    again = [begun(study, tmp_path) for _ in range(4)]
     assert [trial.number for trial in again] == [3, 4, 5, 6]
-    assert [trial.params for trial in (trials[0], *again)][:3] == expected[:3]
+    assert [trials[0].params, again[0].params, again[1].params] == expected[:3]
     assert len(counted(study)) == 5
 
 
-def test_a_trial_given_back_before_it_chose_gets_its_point(tmp_path):
-    study = opened(tmp_path)
-    trial = study.ask()
-    give_back(study, trial.number)
-    assert begun(study).params == FIRST
-
-
-def test_one_given_back_counts_once(tmp_path):
-    study = opened(tmp_path)
+def test_an_unfinished_trial_counts_once(tmp_path):
     for _ in range(3):
-        give_back(study, begun(study, 1).number)
-        assert left(study, 1)
-    assert begun(study, 1) is not None
-    assert begun(study, 1) is None
-    assert len(counted(study)) == 1
+        assert begun(opened(tmp_path), tmp_path, 1) is not None
+        assert len(counted(opened(tmp_path))) == 1
 
 
-def test_a_faster_process_of_another_machine(tmp_path, monkeypatch):
-    study = opened(tmp_path)
-    begun(study, 2)
-    ask = optuna.Study.ask
-
-    def late(self):
-        monkeypatch.setattr(optuna.Study, "ask", ask)
-        assert begun(study, 2) is not None
-        return ask(self)
-
-    monkeypatch.setattr(optuna.Study, "ask", late)
-    assert begun(study, 2) is None
-    assert len(counted(study)) == 2
-    assert len(study.trials) == 3
+@pytest.mark.parametrize("draws", [0, 1, 2])
+def test_a_trial_killed_while_it_chose_is_drawn_again_as_a_whole(draws, tmp_path):
+    trial = opened(tmp_path).ask()
+    if draws > 0:
+        trial.suggest_categorical("beta", SPACE.betas)
+    if draws > 1:
+        trial.suggest_float("k", 0.0, 1.0)
+    assert begun(opened(tmp_path), tmp_path).params == FIRST
 
 
-# The dead
-
-
-def killed(directory):
-    """The name of a worker that is no more."""
-    with worker(directory) as name:
-        pass
-    (directory / name).touch()
-    return name
-
-
-def test_the_trial_of_a_dead_worker_is_tried_again(storage, tmp_path):
+def test_in_a_database_the_trial_of_another_directory_is_left_alone(tmp_path):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    begun(opened(tmp_path, storage=storage), tmp_path / "elsewhere")
     study = opened(tmp_path, storage=storage)
-    params = begun(study, name=killed(tmp_path)).params
-    revive(study, tmp_path, alone=False)
-    assert [trial.state for trial in counted(study)] == [TrialState.WAITING]
-    assert not list(tmp_path.glob("worker-*"))
-    revive(study, tmp_path, alone=False)
-    assert begun(study).params == params
-
-
-def test_the_trial_of_a_living_one_is_left_alone(tmp_path):
-    study = opened(tmp_path)
-    with worker(tmp_path) as name:
-        begun(study, name=name)
-        revive(study, tmp_path, alone=True)
-        assert [trial.state for trial in counted(study)] == [TrialState.RUNNING]
-        assert held(tmp_path / name) is None
-    assert not (tmp_path / name).exists()
-
-
-def test_of_another_machine_nothing_is_known(tmp_path):
-    study = opened(tmp_path)
-    begun(study, name="worker-elsewhere.lock")
-    revive(study, tmp_path, alone=False)
     assert [trial.state for trial in counted(study)] == [TrialState.RUNNING]
+    study.ask()  # killed before it left its directory
+    states = [trial.state for trial in counted(opened(tmp_path, storage=storage))]
+    assert states == [TrialState.RUNNING] * 2
 
 
-@pytest.mark.parametrize(("alone", "state"), [(True, TrialState.WAITING), (False, TrialState.RUNNING)])
-def test_killed_before_it_left_its_name(alone, state, tmp_path):
-    study = opened(tmp_path)
-    study.ask()
-    revive(study, tmp_path, alone=alone)
-    assert [trial.state for trial in counted(study)] == [state]
-
-
-def test_killed_while_it_gave_back(tmp_path, monkeypatch):
-    study = opened(tmp_path)
-    begun(study, name=killed(tmp_path))
+def test_killed_while_a_trial_was_to_wait_again(tmp_path, monkeypatch):
+    begun(opened(tmp_path), tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(optuna.Study, "tell", killing)
         with pytest.raises(KeyboardInterrupt):
-            revive(study, tmp_path, alone=True)
-    revive(study, tmp_path, alone=True)
-    assert [trial.state for trial in counted(study)] == [TrialState.WAITING]
+            opened(tmp_path)
+    assert [trial.state for trial in counted(opened(tmp_path))] == [TrialState.WAITING]

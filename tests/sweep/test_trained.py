@@ -10,9 +10,10 @@ import pytest
 
 from ffds.cli import main
 from ffds.data.dataset import Split
+from ffds.errors import InputError, NonFiniteLossError
+from ffds.jobs.options import Jobs
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
-from ffds.sweep.best import write_best
 from ffds.sweep.search import sweep
 from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
@@ -89,7 +90,7 @@ def test_the_test_set_has_no_influence(whole, tmp_path, monkeypatch):
 
 def test_the_best_recipe_trains(whole, tmp_path, monkeypatch):
     found, _ = whole
-    assert write_best(found)
+    assert found.write_best()
     tiny.use(monkeypatch)
     run = train_recipe(load_recipe(str(found.best_path)).recipe, out=tmp_path, shown=False)
     assert run.summary["epochs"] == EPOCHS
@@ -105,27 +106,42 @@ def work(out, trials=TRIALS):
         swept(out, trials=trials)
 
 
-def test_two_workers_share_a_study(tmp_path):
-    workers = [processes.forked(work, tmp_path, log=tmp_path / f"log{number}") for number in range(2)]
-    for worker in workers:
-        assert processes.exit_code(worker) == 0, "".join(log.read_text() for log in tmp_path.glob("log*"))
-    with pytest.MonkeyPatch.context() as patch:
-        made.images(patch)
-        patch.setattr("ffds.sweep.objective.train_recipe", lambda *_, **__: pytest.fail("trains"))
-        found = swept(tmp_path)
-    assert len(found.trials) == TRIALS
-    assert [one.number for one in found.trials] == list(range(TRIALS))
-    assert {one.result for one in found.trials} <= {"finished", "stopped early"}
-    assert len({one.run for one in found.trials}) == TRIALS
-    begun = {tuple(map(json.dumps, Run(one.run).metrics[:START])) for one in found.trials}
+def command(out, *options):
+    """The command on real digits, in a process of its own."""
+    images = ("data.imbalance_factor=50", "trainer.batch_size=128")
+    return main(["sweep", "digits", *SETTINGS, *images, "--trials", "3", "--out", str(out), *options])
+
+
+def test_two_jobs_share_the_common_epochs_and_one_goes_on_after_a_signal(tmp_path):
+    process = processes.forked(command, tmp_path, "--jobs", "2", log=tmp_path / "log")
+    processes.wait_for(lambda: list(tmp_path.glob("digits/d-ffds/*/checkpoints/epoch-0004")), process)
+    os.kill(process.pid, signal.SIGTERM)
+    assert processes.exit_code(process) == 75, (tmp_path / "log").read_text()
+    assert command(tmp_path) == 0
+    runs = [Run(path) for path in tmp_path.glob("digits/d-ffds/*")]
+    assert len(runs) == 3
+    assert all(run.done for run in runs)
+    begun = {tuple(map(json.dumps, run.metrics[:START])) for run in runs}
     assert len(begun) == 1, "the times of the common epochs too are those of the one training"
-    assert not list(tmp_path.glob("digits/sweep/worker-*"))
+
+
+def test_a_failure_of_the_common_epochs_ends_it(tmp_path, capfd):
+    with pytest.raises(NonFiniteLossError, match="not finite in epoch 1"):
+        sweep("digits", [*SETTINGS, "optimizer.lr=1e30"], trials=2, out=tmp_path, jobs=Jobs(2))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_jobs_that_cannot_be_had_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match="no such GPU"):
+        sweep("digits", SETTINGS, trials=2, out=tmp_path, jobs=Jobs(1, (0,)))
+    assert list(tmp_path.iterdir()) == []
 
 
 SECOND = (EPOCHS + 1) * STEPS + 2
 KILLS = {
     "in a common epoch": ("ffds.training.step", "TrainStep.__call__", 9, "before"),
-    "before the common epochs are left": ("ffds.training.trajectory", "Trajectory.leave", 1, "before"),
+    "before the common epochs are left": ("ffds.training.trajectory", "Trajectory.save_shared", 1, "before"),
     "in an epoch of the second trial": (
         "ffds.training.step",
         "TrainStep.__call__",

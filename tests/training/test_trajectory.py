@@ -8,9 +8,8 @@ import torch
 
 from ffds.data.dataset import Split
 from ffds.errors import Interrupted, NonFiniteLossError
-from ffds.jobs import share as sharing
+from ffds.jobs.engine import train_all
 from ffds.jobs.plan import plan
-from ffds.jobs.several import train_all
 from ffds.methods.registry import METHODS
 from ffds.paper.reference import METHOD_TITLES
 from ffds.recipes.load import load_recipe
@@ -252,7 +251,7 @@ def test_a_plan_knows_what_is_done(digits, tmp_path):
 
 
 def test_the_plan_is_printed_before_anything_is_trained(digits, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sharing, "train_recipe", lambda *_, **__: print("trains"))
+    monkeypatch.setattr("ffds.jobs.engine.train_recipe", lambda *_, **__: print("trains"))
     train_all([one("ce"), one("d-ffds")], out=tmp_path)
     found = capsys.readouterr()
     assert found.out == "trains\n" * 2

@@ -17,7 +17,7 @@ from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
 
 __all__ = ["main", "parsed", "parser"]
 
-_EXTRAS = {"optuna": "sweep"}
+_EXTRAS = {"optuna": "sweep", "distributed": "jobs"}
 """Packages that the extra `train` does not bring."""
 
 _STDOUT = 1

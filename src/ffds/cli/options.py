@@ -61,7 +61,7 @@ def add_out(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """--jobs N and --devices A,B,…."""
+    """--jobs N, --devices A,B,… and --scheduler ADDRESS."""
     parser.add_argument(
         "--jobs",
         type=int,
@@ -75,6 +75,11 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="A,B,…",
         help="GPU numbers, given out to the jobs in turn (default: each job takes what its recipe asks for)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask cluster that trains the runs, e.g. tcp://HOST:8786; its workers see --out DIR",
     )
 
 
@@ -92,10 +97,10 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def wanted_jobs(options: argparse.Namespace) -> Any:
-    """The `ffds.jobs.jobs.Jobs` that the arguments ask for."""
-    from ffds.jobs.jobs import Jobs
+    """The `ffds.jobs.options.Jobs` that the arguments ask for."""
+    from ffds.jobs.options import Jobs
 
-    return Jobs.asked(options.jobs, options.devices)
+    return Jobs.asked(options.jobs, options.devices, options.scheduler)
 
 
 def resolved_recipe(options: argparse.Namespace) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ffds.cli.options import add_jobs, add_out, add_recipe, add_verb, print_json, print_table, wanted_jobs
 
 if TYPE_CHECKING:
-    from ffds.sweep.found import Found
+    from ffds.sweep.results import SweepResult
 
 __all__ = ["add_verbs", "sweep"]
 
@@ -25,7 +25,7 @@ def sweep(options: argparse.Namespace) -> None:
     from ffds.errors import NonFiniteLossError
     from ffds.sweep.search import sweep as search
 
-    found = search(
+    result = search(
         options.recipe,
         options.overrides,
         trials=options.trials,
@@ -34,14 +34,14 @@ def sweep(options: argparse.Namespace) -> None:
         out=options.out,
         jobs=jobs,
     )
-    written = _written(found)
+    written = _written(result)
     if options.json:
-        print_json(found.records() | {"files": list(map(str, written))})
+        print_json(result.records() | {"files": list(map(str, written))})
     else:
-        title = f"{found.recipe.name}, balanced accuracy on validation images, percent"
-        print_table(title, found.table())
-        print(*_remarks(found), *_places(written), sep="\n")
-    if found.best is None and (failed := found.having("failed")):
+        title = f"{result.recipe.name}, balanced accuracy on validation images, percent"
+        print_table(title, result.table())
+        print(*_remarks(result), *_places(written), sep="\n")
+    if result.best is None and (failed := result.having("failed")):
         raise NonFiniteLossError(f"no trial finished, {len(failed)} failed: {failed[-1].cause}")
 
 
@@ -63,26 +63,24 @@ def add_verbs(verbs: Any) -> None:
     add_recipe(parser)
 
 
-def _written(found: Found) -> list[Path]:
+def _written(result: SweepResult) -> list[Path]:
     """Write the best recipe and the plots, beside the study."""
-    from ffds.sweep.best import write_best
-
-    if not write_best(found):
+    if not result.write_best():
         return []
     from ffds.plotting import save_figure, style
     from ffds.sweep.plots import plots
 
-    files = [found.best_path]
+    files = [result.best_path]
     with style():
-        for plot in plots(found):
-            files += save_figure(plot.figure, plot.rows, found.directory, plot.name, plot.description)
+        for plot in plots(result):
+            files += save_figure(plot.figure, plot.rows, result.directory, plot.name, plot.description)
     return files
 
 
-def _remarks(found: Found) -> list[str]:
+def _remarks(result: SweepResult) -> list[str]:
     """What became of the trials that are not in the table."""
-    failed = [f"failed: trial {one.number}: {one.cause}" for one in found.having("failed")]
-    return [textwrap.fill(f"{len(found.trials)} trials: {found.tally}; the test set was not used"), *failed]
+    failed = [f"failed: trial {one.number}: {one.cause}" for one in result.having("failed")]
+    return [textwrap.fill(f"{len(result.trials)} trials: {result.tally}; the test set was not used"), *failed]
 
 
 def _places(files: list[Path]) -> list[str]:
@@ -90,4 +88,4 @@ def _places(files: list[Path]) -> list[str]:
     endings: dict[Path, list[str]] = {}
     for path in files:
         endings.setdefault(path.with_suffix(""), []).append(path.suffix)
-    return [f"written: {stem}{', '.join(found)}" for stem, found in endings.items()]
+    return [f"written: {stem}{', '.join(suffixes)}" for stem, suffixes in endings.items()]

@@ -1,9 +1,9 @@
-"""Several runs, planned so that every stretch of training they share is trained once."""
+"""The tree of stretches: which run trains which epochs, so that those shared by several are trained once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,26 @@ from ffds.training.phases import phases
 from ffds.training.train import refuse_other_images
 from ffds.training.trajectory import Trajectory
 
-__all__ = ["OpenData", "Plan", "Planned", "plan"]
+__all__ = ["OpenData", "Plan", "Planned", "Stretch", "plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Consecutive epochs of one run, trained by one process.
+
+    Attributes:
+        recipe: of the run.
+        run: its directory.
+        until: its last epoch.
+        branches: epochs of the run after which it leaves a checkpoint for other runs.
+        after: the stretch whose checkpoint it goes on from; None: from what is on disk, or from the start.
+    """
+
+    recipe: Recipe
+    run: Run
+    until: int
+    branches: frozenset[int] = frozenset()
+    after: Stretch | None = None
 
 
 @dataclass
@@ -29,8 +48,7 @@ class Planned:
         run: where.
         done: epochs trained in earlier sessions.
         shared: epochs after those that another run trains, or has left a checkpoint of.
-        branches: epochs after which it parts from another unfinished run. They do not depend on how far a run
-            is: all processes that share the work agree on them, whenever they plan.
+        branches: epochs after which it parts from another unfinished run, however far it is itself.
         trajectory: its history, None for a run that is done.
     """
 
@@ -46,15 +64,6 @@ class Planned:
         """Epochs that this run trains itself."""
         return self.recipe.schedule.epochs - self.done - self.shared
 
-    @property
-    def place(self) -> str:
-        """Its directory below that of all runs."""
-        return str(Path(*self.run.path.parts[-3:]))
-
-    def newest_epoch(self) -> int:
-        """Epochs done at its own newest checkpoint."""
-        return Checkpoints(self.run.checkpoints).newest_epoch()
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -63,6 +72,7 @@ class Plan:
     Attributes:
         runs: in the order they train.
         failures: run directory → why that run cannot be planned, e.g. because its data cannot be opened.
+        stretches: what is left to train, each behind the one that it goes on from.
 
     >>> print(Plan(()))
     plan: 0 runs, 0 epochs: 0 done, 0 shared, 0 to train
@@ -70,6 +80,7 @@ class Plan:
 
     runs: tuple[Planned, ...]
     failures: Mapping[Path, FfdsError] = field(default_factory=dict)
+    stretches: tuple[Stretch, ...] = ()
 
     def __str__(self) -> str:
         total = sum(one.recipe.schedule.epochs for one in self.runs)
@@ -80,7 +91,7 @@ class Plan:
             f"plan: {len(self.runs)} runs, {total} epochs: {done} done, {shared} shared, {to_train} to train"
         ]
         for one in self.runs:
-            lines.append(f"  {one.place}: {one.done} done, {one.shared} shared, {one.to_train} to train")
+            lines.append(f"  {one.run.name}: {one.done} done, {one.shared} shared, {one.to_train} to train")
         return "\n".join(lines)
 
 
@@ -107,7 +118,7 @@ def plan(recipes: Sequence[Recipe], out: str | Path = "runs", data: OpenData | N
     Args:
         recipes: resolved, each once; they train in this order.
         out: directory of all runs.
-        data: where datasets are opened; None: they are let go of when the plan is made.
+        data: where datasets are opened; None: they are closed when the plan is made.
     """
     data = data or OpenData()
     runs: list[Planned] = []
@@ -115,7 +126,7 @@ def plan(recipes: Sequence[Recipe], out: str | Path = "runs", data: OpenData | N
     for recipe in recipes:
         run = Run.of(recipe, out)
         try:
-            runs.append(_alone(recipe, run, out, data))
+            runs.append(_unshared(recipe, run, out, data))
         except FfdsError as error:
             failures[run.path] = error
     for one in list(runs):
@@ -125,32 +136,38 @@ def plan(recipes: Sequence[Recipe], out: str | Path = "runs", data: OpenData | N
         except InputError as error:
             failures[one.run.path] = error
             runs.remove(one)
-    _share(runs)
-    return Plan(tuple(runs), failures)
+    return Plan(tuple(runs), failures, tuple(_shared(runs)))
 
 
-def _alone(recipe: Recipe, run: Run, out: str | Path, data: OpenData) -> Planned:
+def _unshared(recipe: Recipe, run: Run, out: str | Path, data: OpenData) -> Planned:
     """A run without the others."""
     if run.done:
         return Planned(recipe, run, done=recipe.schedule.epochs)
     dataset = data.open(recipe.data)
     trajectory = Trajectory.of(recipe, dataset, phases(recipe, dataset.class_counts), out)
-    planned = Planned(recipe, run, 0, trajectory=trajectory)
-    planned.done = planned.newest_epoch()
-    return planned
+    done = Checkpoints(run.checkpoints).newest_epoch()
+    return Planned(recipe, run, done, trajectory=trajectory)
 
 
-def _share(runs: Sequence[Planned]) -> None:
-    """Note what each run takes from those before it, and where it parts from any other."""
-    to_come = [(one, one.trajectory) for one in runs if one.trajectory is not None]
-    through = Counter(history for _, trajectory in to_come for history in trajectory.histories)
+def _shared(runs: Sequence[Planned]) -> Iterator[Stretch]:
+    """Note what each run takes from those before it and where it parts from any other; give its stretches."""
+    unfinished = [(one, one.trajectory) for one in runs if one.trajectory is not None]
+    through = Counter(history for _, trajectory in unfinished for history in trajectory.histories)
     trained: set[str] = set()
-    for one, trajectory in to_come:
+    ends: dict[str, Stretch] = {}
+    for one, trajectory in unfinished:
         history, epochs = trajectory.histories, range(one.done + 1, trajectory.epochs + 1)
+        on_disk = max(one.done, trajectory.newest())
         promised = max((epoch for epoch in epochs if history[epoch] in trained), default=0)
-        one.shared = max(promised - one.done, trajectory.newest() - one.done, 0)
-        trained.update(history[epoch] for epoch in epochs if epoch > one.done + one.shared)
-        # Behind the last epoch nobody goes on.
+        begin = max(on_disk, promised)
+        one.shared = begin - one.done
+        trained.update(history[begin + 1 :])
+        # No run goes on from its last epoch.
         going_on = [*(through[following] for following in history[1:]), 0]
         parting = (e for e in range(1, trajectory.epochs + 1) if through[history[e]] > max(1, going_on[e]))
         one.branches = frozenset(parting)
+        stretch = ends[history[begin]] if promised > on_disk else None
+        for until in sorted({epoch for epoch in one.branches if epoch > begin} | {trajectory.epochs}):
+            stretch = Stretch(one.recipe, one.run, until, one.branches, stretch)
+            ends.setdefault(history[until], stretch)
+            yield stretch

@@ -14,7 +14,7 @@ from ffds.data.dataset import Split
 from ffds.data.sources.ictext.layout import RENDERED
 from ffds.data.sources.registry import SOURCES, titled
 from ffds.errors import InputError
-from ffds.jobs.jobs import ALONE, Jobs
+from ffds.jobs.options import ALONE, Jobs
 from ffds.methods.ffds import FFDS
 from ffds.paper import figure_data, panels
 from ffds.paper.reference import COLUMN_TITLES

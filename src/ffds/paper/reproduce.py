@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ffds.errors import InputError
-from ffds.jobs.jobs import ALONE, Jobs
+from ffds.jobs.options import ALONE, Jobs
 from ffds.paper.table_plan import PlannedTable
 from ffds.paper.tables import Failure, FilledTable, filled_table
 from ffds.recipes.schema import Recipe
@@ -70,7 +70,7 @@ def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Job
     if not missing:
         return []
     # It imports torch, which tables and figures of finished runs do without.
-    from ffds.jobs.several import train_all
+    from ffds.jobs.engine import train_all
 
     failures = train_all(list(missing.values()), out=out, jobs=jobs)
     return [Failure(path, identity(missing[path]), error) for path, error in failures.items()]

@@ -11,8 +11,8 @@ from ffds.data.sources.registry import titled
 from ffds.errors import FfdsError, InputError
 from ffds.evaluation.measures import flat_summary, measures_in
 from ffds.files import check_directory, csv_text, make_directory, write_text
-from ffds.jobs.jobs import ALONE, Jobs
-from ffds.jobs.several import train_all
+from ffds.jobs.engine import train_all
+from ffds.jobs.options import ALONE, Jobs
 from ffds.recipes.load import override_texts, planned_recipe
 from ffds.reports.formatting import Spread, markdown_table, provenance
 from ffds.run_directory import Run

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ffds.plotting import ABOVE, COLUMN, INK, ORANGE, TEAL
-from ffds.sweep.found import Found
+from ffds.sweep.results import SweepResult
 
 __all__ = ["Importance", "Plot", "Score", "against_groups", "against_k", "importances", "plots"]
 
@@ -40,14 +40,14 @@ class Plot(NamedTuple):
     description: str
 
 
-def plots(found: Found) -> Iterator[Plot]:
+def plots(result: SweepResult) -> Iterator[Plot]:
     """The plots that a study has enough trials for, to be drawn in the style of the caller."""
     scores = [
         Score(one.number, one.settings["k"], one.settings["num_groups"], one.score)
-        for one in found.having("finished")
+        for one in result.having("finished")
         if one.score is not None
     ]
-    weights = [Importance(setting, weight) for setting, weight in found.importance.items()]
+    weights = [Importance(setting, weight) for setting, weight in result.importance.items()]
     panels: dict[str, tuple[Any, Sequence[NamedTuple]]] = {
         "importance": (importances, weights),
         "k": (against_k, scores),
@@ -57,8 +57,8 @@ def plots(found: Found) -> Iterator[Plot]:
         if rows:
             figure = Figure(figsize=(COLUMN, 2.3))
             draw(rows, figure.subplots())
-            description = f"study {found.study}, {len(scores)} finished trials, validation images only"
-            yield Plot(figure, rows, f"{found.study}-{name}", description)
+            description = f"study {result.study}, {len(scores)} finished trials, validation images only"
+            yield Plot(figure, rows, f"{result.study}-{name}", description)
 
 
 def importances(rows: Sequence[Importance], ax: Axes) -> None:

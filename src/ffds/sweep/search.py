@@ -1,43 +1,37 @@
-"""Trial after trial, in any number of processes, until the study has as many as it is to have."""
+"""The sweep: Optuna is asked for trials and told their scores here; they train here or on a Dask cluster."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, Any
+from statistics import fmean
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
-from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
-from ffds.files import made_directory, waited
-from ffds.jobs.jobs import ALONE, Jobs
-from ffds.jobs.journal import Journal
-from ffds.jobs.workers import Workers, how_it_ended
+from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.files import make_directory, try_lock
+from ffds.jobs.cluster import Cluster, Ended
+from ffds.jobs.engine import train_stretch
+from ffds.jobs.options import ALONE, Jobs
+from ffds.jobs.plan import Stretch
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
-from ffds.sweep.claims import claim, give_back, left, revive, worker
-from ffds.sweep.found import Found, Tried, found, tried
-from ffds.sweep.identity import identity, study_name
-from ffds.sweep.objective import Objective
-from ffds.sweep.progress import SweepProgress
+from ffds.run_directory import Run
 from ffds.sweep.recipe import searched_method, searched_recipe, with_settings, with_validation
+from ffds.sweep.results import SweepResult, sweep_result, trials_of
 from ffds.sweep.space import Space
-from ffds.sweep.study import checked_name, open_study
+from ffds.sweep.study import checked_name, identity, next_trial, open_study, study_name
 from ffds.training.phases import phases
 from ffds.training.signals import StopSignals
 from ffds.training.trajectory import Trajectory
 
-__all__ = ["Search", "sweep"]
-
-_SECONDS = 0.5
-"""Between two looks at what another process is doing."""
+__all__ = ["Objective", "balanced_accuracy", "sweep"]
 
 
 def sweep(
@@ -50,12 +44,12 @@ def sweep(
     out: str | Path = "runs",
     jobs: Jobs = ALONE,
     shown: bool = True,
-) -> Found:
+) -> SweepResult:
     """Search the settings of FFDS over the paper's space, on validation images held out of the training set.
 
     The score of a trial is its balanced accuracy on the validation images after the last epoch. The first
     trial has the recipe's own settings, the others are chosen by TPE. The epochs before the trials part are
-    trained once. The same call goes on where it stopped; any number of processes may make it at once.
+    trained once. The same call goes on where it stopped.
 
     Args:
         recipe: name of a shipped recipe, or path of a file.
@@ -71,7 +65,8 @@ def sweep(
         All trials, and the best settings.
 
     Raises:
-        InputError: recipe, data, storage or jobs cannot be used, or the study is another search.
+        InputError: recipe, data, storage or jobs cannot be used, the study is another search, or another
+            command works on it.
         Interrupted: SIGTERM or SIGINT; the same call goes on.
         NonFiniteLossError: training fails in the epochs that all trials have in common.
     """
@@ -79,19 +74,85 @@ def sweep(
         raise InputError("a sweep needs a trial", where="--trials", got=trials, allowed="1 or more")
     own = searched_recipe(recipe, overrides)
     jobs.check([own])
-    search = Search.prepared(own, study, storage, out, shown=shown)
-    search.progress.plan(search.found(), search.space, trials)
-    if jobs.in_own_processes:
-        order = {"recipe": recipe, "overrides": list(overrides), "study": study, "storage": storage}
-        search.have_worked(order | {"shown": shown}, trials, jobs)
-    else:
-        search.work(trials)
-    return search.found()
+    held_out = with_validation(own)
+    dataset = open_dataset(held_out.data)
+    phases(held_out, dataset.class_counts)  # it refuses settings that do not fit the classes
+    method = searched_method(held_out)
+    space = Space.around(method, dataset.num_classes)
+    same = identity(held_out, dataset, space)
+    name = study_name(held_out, same) if study is None else checked_name(study)
+    directory = make_directory(Path(out) / own.name / "sweep", "the directory of the sweep")
+    lock = try_lock(directory / f"{name}.lock")
+    if lock is None:
+        raise InputError(
+            "another command works on this study",
+            where=directory / name,
+            fix="wait for it or stop it; --jobs N and --scheduler train several trials at a time",
+        )
+    with lock:
+        opened = open_study(name, storage, directory, same, space.point(method))
+        search = _Search(own, held_out, dataset, space, opened, Path(out), trials, shown)
+        search.say(search.plan())
+        if jobs.on_dask:
+            search.train_on_dask(jobs)
+        else:
+            search.train_here()
+        return search.result()
+
+
+def balanced_accuracy(validation: Mapping[str, Any]) -> float:
+    """Mean of the accuracy of each class, in percent, over the classes that have validation images.
+
+    >>> balanced_accuracy({"accuracy": 90.0, "per_class": [100.0, 50.0, None]})
+    75.0
+    """
+    return fmean(accuracy for accuracy in validation["per_class"] if accuracy is not None)
+
+
+class Objective:
+    """The run of a trial, whose score is reported epoch by epoch.
+
+    All that it reads of an epoch is its validation entry.
+
+    Args:
+        trial: told the score of each epoch; may ask to stop.
+        recipe: with the trial's settings.
+        out: directory of all runs.
+    """
+
+    def __init__(self, trial: optuna.Trial, recipe: Recipe, out: str | Path) -> None:
+        self.trial, self.recipe, self.run = trial, recipe, Run.of(recipe, out)
+        self._start = start_epoch(recipe.method, recipe.schedule.epochs)
+        self._scores: dict[int, float] = {}
+
+    def report(self) -> None:
+        """Tell the trial the scores that are new in the run directory.
+
+        Raises:
+            TrialPruned: the trial need not go on.
+        """
+        for entry in self.run.metrics:
+            epoch = entry["epoch"]
+            if epoch > self._start and epoch not in self._scores and entry["validation"] is not None:
+                self._scores[epoch] = balanced_accuracy(entry["validation"])
+                self.trial.report(self._scores[epoch], epoch)
+                if epoch < self.recipe.schedule.epochs and self.trial.should_prune():
+                    raise optuna.TrialPruned
+
+    @property
+    def score(self) -> float:
+        """The score after the last epoch."""
+        return self._scores[self.recipe.schedule.epochs]
+
+    @property
+    def in_common(self) -> bool:
+        """Whether the run has not left the epochs that all trials have in common."""
+        return len(self.run.metrics) < self._start
 
 
 @dataclass(frozen=True)
-class Search:
-    """One process of a sweep.
+class _Search:
+    """One sweep.
 
     Attributes:
         own: the recipe as it was asked for.
@@ -100,8 +161,8 @@ class Search:
         space: where settings are searched.
         study: the trials.
         out: directory of all runs.
-        alone: whether every process of the study writes to this directory.
-        progress: what a person sees.
+        trials: how many the study is to have.
+        shown: whether to report progress on standard error.
     """
 
     own: Recipe
@@ -110,142 +171,148 @@ class Search:
     space: Space
     study: optuna.Study
     out: Path
-    alone: bool
-    progress: SweepProgress
+    trials: int
+    shown: bool
 
-    @classmethod
-    def prepared(
-        cls, own: Recipe, study: str | None, storage: str | None, out: str | Path, *, shown: bool = True
-    ) -> Search:
-        """Open the data and the study."""
-        recipe = with_validation(own)
-        dataset = open_dataset(recipe.data)
-        # It refuses settings that do not fit the classes.
-        phases(recipe, dataset.class_counts)
-        method = searched_method(recipe)
-        space = Space.around(method, dataset.num_classes)
-        same = identity(recipe, dataset, space)
-        name = study_name(recipe, same) if study is None else checked_name(study)
-        directory = made_directory(Path(out) / recipe.name / "sweep", "the directory of the sweep")
-        with waited(directory / f"{name}.lock"):
-            opened = open_study(name, storage, directory, same, space.point(method))
-        progress = SweepProgress(shown=shown)
-        return cls(own, recipe, dataset, space, opened, Path(out), storage is None, progress)
+    def train_here(self) -> None:
+        """Train one trial after the other in this process."""
+        with StopSignals() as signals:
+            while (objective := self._next()) is not None:
+                self._train(objective)
+                if signals.requested is not None:
+                    raise Interrupted(f"{signals.requested.name}: the same command goes on with the sweep")
+
+    def train_on_dask(self, jobs: Jobs) -> None:
+        """Train as many trials at a time as the cluster has room for; the epochs in common come first."""
+        with StopSignals() as signals, Cluster(jobs, signals, shown=self.shown) as cluster:
+            common: Stretch | None = None
+            training: dict[Stretch, Objective | None] = {}
+
+            def fill() -> None:
+                nonlocal common
+                while len(training) < cluster.slots and (objective := self._next()) is not None:
+                    if not self._goes_on(objective):  # an earlier session of its run decides
+                        continue
+                    epochs = objective.recipe.schedule.epochs
+                    if common is None and not self._has_common_epochs():
+                        self.say(f"training the first {self.start} epochs, which all trials share")
+                        common = Stretch(objective.recipe, objective.run, self.start, self._branches)
+                        cluster.submit(common)
+                    stretch = Stretch(objective.recipe, objective.run, epochs, self._branches, common)
+                    cluster.submit(stretch)
+                    training[stretch] = objective
+
+            fill()
+            for stretch, message in cluster.messages():
+                objective = training.get(stretch)
+                if objective is not None and not self._goes_on(objective):
+                    cluster.stop(stretch)
+                    training[stretch] = objective = None
+                if isinstance(message, Ended):
+                    self._end(objective, message)
+                    training.pop(stretch, None)
+                    if signals.requested is None:
+                        fill()
+
+    def result(self) -> SweepResult:
+        """What the study has found so far."""
+        return sweep_result(self.study, self.own, self.recipe, self.dataset, self.out)
+
+    def say(self, message: str) -> None:
+        """Print on standard error."""
+        if self.shown:
+            print(message, file=sys.stderr, flush=True)
+
+    def plan(self) -> str:
+        """What is going to happen, in words."""
+        result, epochs = self.result(), self.recipe.schedule.epochs
+        begun = [one for one in result.trials if one.result != "waiting"]
+        to_train = max(self.trials - len(begun), 0)
+        share = f", the first {self.start} trained once for all" if self.start else ""
+        lines = [
+            f"sweep of {self.recipe.name} {self.recipe.method.name}: "
+            f"{to_train} of {self.trials} trials to train",
+            f"study:    {result.study}",
+            f"so far:   {result.tally if begun else 'nothing'}",
+            f"a trial:  {epochs} epochs{share}; then at most {to_train * (epochs - self.start)} to train",
+            f"score:    balanced accuracy after the last epoch on {result.images} validation images of "
+            f"{result.classes[0]} of {result.classes[1]} classes, held out of training",
+            f"searched: {self.space}",
+            "test set: not used",
+        ]
+        return "\n  ".join(lines)
 
     @property
-    def directory(self) -> Path:
-        """Where the study, its best recipe and its plots lie."""
-        return self.out / self.recipe.name / "sweep"
+    def start(self) -> int:
+        """Epochs that all trials have in common."""
+        return start_epoch(self.recipe.method, self.recipe.schedule.epochs)
 
-    def work(self, trials: int) -> None:
-        """Train trials until the study has had as many."""
-        with worker(self.directory) as name, StopSignals() as interruption:
-            while self._left(trials):
-                with self._shared_epochs(interruption) or nullcontext() as right:
-                    with self._study_alone():
-                        trial = claim(self.study, self.space, self.recipe.trainer.seed, trials, name)
-                    if trial is not None:
-                        self._train(trial, right)
-                _stop_if_asked(interruption)
+    @property
+    def _branches(self) -> frozenset[int]:
+        return frozenset({self.start} - {0})
 
-    def have_worked(self, order: Mapping[str, Any], trials: int, jobs: Jobs) -> None:
-        """Have other processes train trials until the study has had as many.
+    def _has_common_epochs(self) -> bool:
+        """Whether there are none to train."""
+        plan = phases(self.recipe, self.dataset.class_counts)
+        return not self.start or Trajectory.of(self.recipe, self.dataset, plan, self.out).has(self.start)
 
-        Args:
-            order: of each process, but for what is known here.
-            trials: of the study as a whole.
-            jobs: how many processes, where.
-        """
-        with TemporaryDirectory(prefix="ffds-") as directory:
-            file = Path(directory) / "journal.jsonl"
-            order = {**order, "out": str(self.out), "trials": trials, "journal": str(file)}
-            environments = jobs.environments(min(jobs.count, trials))
-            orders = [order] * len(environments)
-            with (
-                StopSignals() as interruption,
-                Workers("ffds.sweep.worker", orders, environments, Path(directory)) as workers,
-            ):
-                codes = [code for _, code in workers.ended(interruption)]
-            if self._left(trials):
-                _stop_if_asked(interruption)
-                raise _why_unfinished(codes, Journal(file))
+    def _next(self) -> Objective | None:
+        """Begin a trial, if one is left."""
+        directory = self.out / self.recipe.name / "sweep"
+        trial = next_trial(self.study, self.space, self.recipe.trainer.seed, self.trials, directory)
+        if trial is None:
+            return None
+        return Objective(trial, with_settings(self.recipe, self.space.settings(trial.params)), self.out)
 
-    def found(self) -> Found:
-        """What the study has found so far."""
-        return found(self.study, self.own, self.recipe, self.dataset, self.out)
-
-    def _one(self, number: int) -> Tried:
-        return next(one for one in tried(self.study, self.recipe, self.out) if one.number == number)
-
-    def _left(self, trials: int) -> bool:
-        with self._study_alone():
-            return left(self.study, trials)
-
-    @contextmanager
-    def _study_alone(self) -> Iterator[None]:
-        """Hold the study, so far as this directory goes, without trials of the dead."""
-        with waited(self.directory / f"{self.study.study_name}.lock"):
-            revive(self.study, self.directory, alone=self.alone)
-            yield
-
-    def _train(self, trial: optuna.Trial, right: IO[str] | None) -> None:
-        recipe = with_settings(self.recipe, self.space.settings(trial.params))
-        epochs = recipe.schedule.epochs
-        start = start_epoch(recipe.method, epochs)
-
-        def seen(epoch: int, score: float | None) -> None:
-            if right is not None and epoch >= start:
-                right.close()
-            self.progress.epoch(trial.number, epoch, epochs, score)
-
-        objective = Objective(trial, recipe, self.dataset, self.out, seen)
+    def _train(self, objective: Objective) -> None:
+        """Train a trial here."""
         try:
-            with self.progress:
-                self.study.tell(trial, objective())
+            objective.report()  # what an earlier session of this run showed decides as it would have then
+            train_stretch(
+                objective.recipe,
+                self.out,
+                branches=self._branches,
+                shown=self.shown and sys.stderr.isatty(),
+                dataset=self.dataset,
+                after_epoch=lambda entry: objective.report(),
+            )
+            objective.report()
         except optuna.TrialPruned:
-            self.study.tell(trial, state=TrialState.PRUNED)
+            self._tell(objective, TrialState.PRUNED)
         except NonFiniteLossError as error:
             if objective.in_common:
-                give_back(self.study, trial.number)
                 raise
-            trial.set_user_attr("cause", str(error).partition("\n")[0])
-            self.study.tell(trial, state=TrialState.FAIL)
-        except BaseException:
-            give_back(self.study, trial.number)
-            raise
-        self.progress.trial(self._one(trial.number))
+            self._tell(objective, TrialState.FAIL, str(error))
+        else:
+            self._tell(objective, TrialState.COMPLETE)
 
-    def _shared_epochs(self, interruption: StopSignals) -> IO[str] | None:
-        """Wait until the epochs that all trials share are there, or hold the right to train them."""
-        start = start_epoch(self.recipe.method, self.recipe.schedule.epochs)
-        trajectory = Trajectory.of(
-            self.recipe, self.dataset, phases(self.recipe, self.dataset.class_counts), self.out
+    def _goes_on(self, objective: Objective) -> bool:
+        """Report what is new of a trial, and tell that it is stopped early if it is."""
+        try:
+            objective.report()
+        except optuna.TrialPruned:
+            self._tell(objective, TrialState.PRUNED)
+            return False
+        return True
+
+    def _end(self, objective: Objective | None, ended: Ended) -> None:
+        """Tell how the process of a trial ended; None: that of the epochs in common, or of a pruned trial."""
+        if ended.code == NonFiniteLossError.exit_code and objective is not None:
+            self._tell(objective, TrialState.FAIL, ended.message)
+        elif ended.code not in (0, Interrupted.exit_code):
+            raise ended.error
+        elif ended.code == 0 and objective is not None:
+            self._tell(objective, TrialState.COMPLETE)
+
+    def _tell(self, objective: Objective, state: TrialState, cause: str = "") -> None:
+        trial = objective.trial
+        if cause:
+            trial.set_user_attr("cause", cause.partition("\n")[0])
+        self.study.tell(trial, objective.score if state is TrialState.COMPLETE else None, state)
+        self.say(
+            str(
+                next(
+                    one for one in trials_of(self.study, self.recipe, self.out) if one.number == trial.number
+                )
+            )
         )
-        waiting = False
-        while not trajectory.has(start):
-            right = trajectory.lock(start)
-            if right is not None and not trajectory.has(start):
-                self.progress.say(f"training the first {start} epochs, which all trials share")
-                return right
-            if right is not None:
-                right.close()
-            elif not waiting:
-                self.progress.say(f"waiting for another process to train the first {start} epochs")
-                waiting = True
-            _stop_if_asked(interruption)
-            time.sleep(_SECONDS)
-        return None
-
-
-def _stop_if_asked(interruption: StopSignals) -> None:
-    if interruption.requested is not None:
-        raise Interrupted(f"{interruption.requested.name}: the same command goes on with the sweep")
-
-
-def _why_unfinished(codes: Sequence[int], journal: Journal) -> FfdsError:
-    if journal.failures:
-        return next(iter(journal.failures.values()))
-    if Interrupted.exit_code in codes:
-        return Interrupted("a process was interrupted: the same command goes on with the sweep")
-    ends = ", ".join(how_it_ended(code) for code in codes)
-    return FfdsError(f"no process is left to go on, one {ends}: the same command goes on with the sweep")

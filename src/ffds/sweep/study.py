@@ -1,7 +1,8 @@
-"""The study on disk or in a database, opened by any number of processes."""
+"""The Optuna study of a sweep: its name and identity, how it is opened, and which trial is next."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,23 +10,61 @@ from typing import Any
 
 import optuna
 from optuna.pruners import MedianPruner
+from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from ffds.data.dataset import Dataset
 from ffds.errors import InputError
-from ffds.sweep.identity import refuse_other
+from ffds.recipes.schema import Recipe, keys_with
+from ffds.seeding import derived_seed
+from ffds.settings import Role, json_digest
+from ffds.sweep.space import SEARCHED, Space
 
-__all__ = ["checked_name", "counted", "open_study"]
+__all__ = ["checked_name", "counted", "identity", "next_trial", "open_study", "study_name"]
 
 _IDENTITY = "identity"
+
+
+def identity(recipe: Recipe, dataset: Dataset, space: Space) -> dict[str, Any]:
+    """All that the trials of a study have in common, ready for JSON; the test images are no part of it.
+
+    Args:
+        recipe: with its validation set.
+        dataset: its images.
+        space: where the settings are searched.
+    """
+    elsewhere = keys_with(Role.PLACE, Role.LOADING, Role.NEUTRAL)
+    left_out = {*elsewhere, *(f"method.{key}" for key in SEARCHED)}
+    settings = {key: value for key, value in recipe.by_key.items() if key not in left_out}
+    bounds = {f"searched {key}": allowed for key, allowed in space.described().items()}
+    images = [split.digest for split in (dataset.train, dataset.validation) if split is not None]
+    return settings | bounds | {"images": " ".join(images)}
+
+
+def study_name(recipe: Recipe, identity: Mapping[str, Any]) -> str:
+    """A name of its own for every identity, e.g. ``d-ffds-seed0-1a2b3c4d``."""
+    return f"{recipe.method.name}-seed{recipe.trainer.seed}-{json_digest(identity)[:8]}"
+
+
+def checked_name(name: str) -> str:
+    """A name that can be a file.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}", name):
+        allowed = "at most 100 of A-Z a-z 0-9 . _ -, the first a letter or digit"
+        raise InputError("this cannot be the name of a study", where="--study", got=name, allowed=allowed)
+    return name
 
 
 def open_study(
     name: str, storage: str | None, directory: Path, identity: Mapping[str, Any], first: Mapping[str, Any]
 ) -> optuna.Study:
-    """Make a study, or go on with it; one process at a time.
+    """Make a study, or go on with it: trials that a command left running in this directory wait again.
 
     A trial is stopped where its best score so far is below the median of what finished trials had after the
     same epoch. The learning rate drops late, and the order of trials still changes then: successive halving
@@ -35,7 +74,7 @@ def open_study(
         name: of the study.
         storage: an Optuna URL, e.g. ``postgresql+psycopg://HOST/DATABASE``; None: a journal file in
             `directory`.
-        directory: of the sweep.
+        directory: of the sweep, in which no other command works on this study.
         identity: what all trials have in common.
         first: the point of the first trial.
 
@@ -51,31 +90,75 @@ def open_study(
         load_if_exists=True,
     )
     if _IDENTITY in study.user_attrs:
-        refuse_other(name, identity, study.user_attrs[_IDENTITY])
+        _refuse_other(name, identity, study.user_attrs[_IDENTITY])
     else:
         # In this order, so that a study that is known is never without its first trial.
         study.enqueue_trial(dict(first), skip_if_exists=True)
         study.set_user_attr(_IDENTITY, dict(identity))
+    for trial in counted(study):
+        # A trial without a directory belongs to a command that was killed before it could set one.
+        own = trial.user_attrs.get("directory", None if storage else str(directory.resolve()))
+        if trial.state is TrialState.RUNNING and own == str(directory.resolve()):
+            _try_again(study, trial)
     return study
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count, in order: a trial that is tried again, or was one too many, does not."""
+    """The trials that count, in order: one that is tried again under a new number does not."""
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs["again"] for trial in trials if "again" in trial.user_attrs}
-    return [trial for trial in trials if trial.number not in again and "one_too_many" not in trial.user_attrs]
+    return [trial for trial in trials if trial.number not in again]
 
 
-def checked_name(name: str) -> str:
-    """A name that can be a file.
+def next_trial(
+    study: optuna.Study, space: Space, seed: int, trials: int, directory: Path
+) -> optuna.Trial | None:
+    """Begin a trial: one that waits to be tried again, else a new one.
 
-    Raises:
-        InputError: it cannot.
+    Its draws depend on the seed, on its place among the trials and on their results, not on who draws.
+
+    Args:
+        study: the study.
+        space: where the trial chooses its point.
+        seed: of the sweep.
+        trials: how many the study is to have.
+        directory: of the sweep.
+
+    Returns:
+        The trial, or None if all have begun.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}", name):
-        allowed = "at most 100 of A-Z a-z 0-9 . _ -, the first a letter or digit"
-        raise InputError("this cannot be the name of a study", where="--study", got=name, allowed=allowed)
-    return name
+    known = counted(study)
+    waiting = [place for place, trial in enumerate(known) if trial.state is TrialState.WAITING]
+    if min([*waiting, len(known)]) >= trials:
+        return None
+    trial = study.ask()
+    trial.set_user_attr("directory", str(directory.resolve()))
+    place = sum(other.number < trial.number for other in counted(study))
+    study.sampler = TPESampler(seed=derived_seed(seed, "sweep", place) % 2**32)
+    space.suggest(trial)
+    return trial
+
+
+def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Have the point of an unfinished trial tried again, before any new one."""
+    # A point of which only a part was drawn is drawn again as a whole, and so comes out the same.
+    point = trial.params if Space.is_point(trial.params) else trial.system_attrs.get("fixed_params", {})
+    # From this line on the old trial does not count, whatever becomes of its state.
+    study.enqueue_trial(point, user_attrs={"again": trial.number})
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _refuse_other(name: str, own: Mapping[str, Any], study: Mapping[str, Any]) -> None:
+    differing = [key for key in {**own, **study} if own.get(key) != study.get(key)]
+    if differing:
+        ours, theirs = (
+            "\n           ".join(
+                f"{key}: {json.dumps(one.get(key), ensure_ascii=False)}" for key in differing
+            )
+            for one in (own, study)
+        )
+        fix = "go on with the settings of the study, or give this search a name of its own: --study NAME"
+        raise InputError(f"study {name} is another search", got=ours, allowed=theirs, fix=fix)
 
 
 def _opened(storage: str | None, journal: Path) -> BaseStorage:

@@ -12,13 +12,12 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from torch import nn
 
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
-from ffds.files import make_directory, try_lock
 from ffds.recipes.schema import Recipe
 from ffds.settings import json_digest
 from ffds.training.checkpoint import Checkpoint, Checkpoints
@@ -66,19 +65,6 @@ class Trajectory:
     def has(self, epoch: int) -> bool:
         """Whether there is a checkpoint after an epoch, whole but not verified."""
         return self._checkpoints(epoch).newest_epoch() == epoch
-
-    def lock(self, epoch: int) -> IO[str] | None:
-        """Lock the training of this history up to an epoch, whichever run it is for.
-
-        Returns:
-            An open file; the lock is released when it is closed or its process exits. None while another
-            process holds the lock.
-
-        Raises:
-            InputError: the directory cannot be written, or its file system has no locks.
-        """
-        make_directory(self.directory, "the directory of shared epochs")
-        return try_lock(self._path(epoch).with_suffix(".lock"))
 
     def latest_shared(self, after: int) -> tuple[int, Checkpoint] | None:
         """The newest checkpoint of this history later than an epoch that verifies, with its epoch."""

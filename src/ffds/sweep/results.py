@@ -1,10 +1,9 @@
-"""What a study has found: every trial, which is the best, and how much each setting matters."""
+"""What a sweep has found: every trial, which is the best, and how much each setting matters."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,17 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from ffds.data.dataset import Dataset
+from ffds.files import write_text
+from ffds.recipes.load import dump_recipe
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.sweep.recipe import with_settings
 from ffds.sweep.space import Space
 from ffds.sweep.study import counted
 
-__all__ = ["ENOUGH", "Found", "Tried", "found", "tried"]
+__all__ = ["MIN_TRIALS_FOR_IMPORTANCE", "SweepResult", "Trial", "sweep_result", "trials_of"]
 
-ENOUGH = 10
+MIN_TRIALS_FOR_IMPORTANCE = 10
 """Finished trials from which the importance of a setting is worth a number."""
 
 _RESULTS = {
@@ -34,7 +35,7 @@ _RESULTS = {
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """One trial.
 
     Attributes:
@@ -45,6 +46,9 @@ class Tried:
         settings: of FFDS; empty where none were chosen yet.
         run: its run directory, None without settings.
         cause: why it failed.
+
+    >>> print(Trial(3, "stopped early", 40.0, 140, {"k": 0.5, "num_groups": 5}, None))
+    trial 3: k=0.5 num_groups=5: 40.00 after epoch 140, stopped early
     """
 
     number: int
@@ -55,9 +59,19 @@ class Tried:
     run: Path | None
     cause: str = ""
 
+    def __str__(self) -> str:
+        settings = " ".join(f"{key}={value}" for key, value in self.settings.items())
+        score = "" if self.score is None else f"{self.score:.2f} after epoch {self.epoch}, "
+        cause = f": {self.cause}" if self.cause else ""
+        return f"trial {self.number}: {settings}: {score}{self.result}{cause}"
+
+    def record(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self) | {"run": None if self.run is None else str(self.run)}
+
 
 @dataclass(frozen=True)
-class Found:
+class SweepResult:
     """All trials of a study.
 
     Attributes:
@@ -69,7 +83,7 @@ class Found:
         classes: classes that have any, of how many.
         trials: those that count, in order.
         importance: setting → part of the variance of the score that it explains (functional ANOVA); empty
-            for fewer than `ENOUGH` finished trials, and where all have the same score.
+            for fewer than `MIN_TRIALS_FOR_IMPORTANCE` finished trials, and where all have the same score.
     """
 
     study: str
@@ -78,20 +92,20 @@ class Found:
     validation: float
     images: int
     classes: tuple[int, int]
-    trials: tuple[Tried, ...]
+    trials: tuple[Trial, ...]
     importance: dict[str, float]
 
     @property
-    def ranked(self) -> list[Tried]:
+    def ranked(self) -> list[Trial]:
         """The finished trials, best first; of two with the same score the earlier one."""
         return sorted(self.having("finished"), key=lambda one: -(one.score or 0.0))
 
     @property
-    def best(self) -> Tried | None:
+    def best(self) -> Trial | None:
         """The finished trial with the highest score, None without any."""
         return next(iter(self.ranked), None)
 
-    def having(self, result: str) -> list[Tried]:
+    def having(self, result: str) -> list[Trial]:
         """The trials with one result."""
         return [one for one in self.trials if one.result == result]
 
@@ -107,7 +121,7 @@ class Found:
         return [
             header,
             *(
-                [str(one.number), f"{one.score:.2f}", *(_plain(value) for value in one.settings.values())]
+                [str(one.number), f"{one.score:.2f}", *map(_plain, one.settings.values())]
                 for one in self.ranked[:rows]
             ),
         ]
@@ -117,6 +131,28 @@ class Found:
         """Where the best settings stand as a recipe."""
         return self.directory / f"{self.study}-best.yaml"
 
+    def write_best(self) -> bool:
+        """Write the best settings as a recipe, without the sweep's validation set; whether there are any."""
+        best = self.best
+        if best is None:
+            return False
+        recipe, (with_images, classes) = with_settings(self.recipe, best.settings), self.classes
+        header = [
+            f"# {recipe.name}, {recipe.method.name}: the best settings of a sweep",
+            "#",
+            f"# Found by  ffds sweep, study {self.study}: trial {best.number} of {len(self.trials)}",
+            f"#           ({self.tally})",
+            f"# Score     {best.score:.2f} percent: balanced accuracy after epoch {best.epoch} on "
+            f"{self.images}",
+            f"#           images of {with_images} of {classes} classes, held out of the training set",
+            f"#           (data.validation={self.validation:g}). The highest of many scores is a lucky one.",
+            f"# Seeds     trainer.seed {recipe.trainer.seed}, data.seed {recipe.data.seed}",
+            "# Test set  not used",
+            f"# Command   ffds train {self.best_path.name}",
+        ]
+        write_text(self.best_path, "\n".join(header) + "\n\n" + dump_recipe(recipe))
+        return True
+
     def records(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         best = self.best
@@ -125,13 +161,15 @@ class Found:
             "recipe": self.recipe.name,
             "method": self.recipe.method.name,
             "validation_images": self.images,
-            "best": None if best is None else _record(best) | {"recipe": str(self.best_path)},
+            "best": None if best is None else best.record() | {"recipe": str(self.best_path)},
             "importance": self.importance,
-            "trials": [_record(one) for one in self.trials],
+            "trials": [one.record() for one in self.trials],
         }
 
 
-def found(study: optuna.Study, own: Recipe, recipe: Recipe, dataset: Dataset, out: Path) -> Found:
+def sweep_result(
+    study: optuna.Study, own: Recipe, recipe: Recipe, dataset: Dataset, out: Path
+) -> SweepResult:
     """What a study has found so far.
 
     Args:
@@ -142,27 +180,27 @@ def found(study: optuna.Study, own: Recipe, recipe: Recipe, dataset: Dataset, ou
         out: directory of all runs.
     """
     labels = [] if dataset.validation is None else dataset.validation.labels.tolist()
-    return Found(
+    return SweepResult(
         study=study.study_name,
         directory=out / recipe.name / "sweep",
         recipe=own,
         validation=recipe.data.validation,
         images=len(labels),
         classes=(len(set(labels)), dataset.num_classes),
-        trials=tuple(tried(study, recipe, out)),
+        trials=tuple(trials_of(study, recipe, out)),
         importance=_importance(study),
     )
 
 
-def tried(study: optuna.Study, recipe: Recipe, out: Path) -> Sequence[Tried]:
+def trials_of(study: optuna.Study, recipe: Recipe, out: Path) -> list[Trial]:
     """The trials of a study that count, in order."""
-    return [_tried(trial, recipe, out) for trial in counted(study)]
+    return [_trial(trial, recipe, out) for trial in counted(study)]
 
 
-def _tried(trial: FrozenTrial, recipe: Recipe, out: Path) -> Tried:
+def _trial(trial: FrozenTrial, recipe: Recipe, out: Path) -> Trial:
     settings = Space.settings(trial.params) if Space.is_point(trial.params) else {}
     epoch = trial.last_step
-    return Tried(
+    return Trial(
         number=trial.number,
         result=_RESULTS[trial.state],
         score=None if epoch is None else trial.intermediate_values[epoch],
@@ -173,24 +211,12 @@ def _tried(trial: FrozenTrial, recipe: Recipe, out: Path) -> Tried:
     )
 
 
-def _importance(study: optuna.Study) -> dict[str, float]:
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(finished) < ENOUGH or len({trial.value for trial in finished}) == 1:
-        return {}
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-
-
-def _record(one: Tried) -> dict[str, Any]:
-    return {
-        "number": one.number,
-        "result": one.result,
-        "score": one.score,
-        "epoch": one.epoch,
-        "settings": one.settings,
-        "run": None if one.run is None else str(one.run),
-        "cause": one.cause,
-    }
-
-
 def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _importance(study: optuna.Study) -> dict[str, float]:
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(finished) < MIN_TRIALS_FOR_IMPORTANCE or len({trial.value for trial in finished}) == 1:
+        return {}
+    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))

@@ -1,0 +1,162 @@
+"""Many runs, each stretch of training once: one after the other here, or as tasks of a Dask cluster."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffds.data.dataset import Dataset
+from ffds.environment import is_first_rank, is_rank
+from ffds.errors import FfdsError, Interrupted
+from ffds.files import is_locked
+from ffds.jobs.cluster import Cluster, Ended
+from ffds.jobs.options import ALONE, Jobs
+from ffds.jobs.plan import OpenData, Plan, Planned, plan
+from ffds.recipes.schema import Recipe
+from ffds.run_directory import Run
+from ffds.training.signals import StopSignals
+from ffds.training.train import train_recipe
+
+__all__ = ["train_all", "train_stretch"]
+
+_POLL_SECONDS = 0.2
+_GOES_ON = "the same command goes on from what is saved"
+
+
+def train_all(
+    recipes: Sequence[Recipe], *, out: str | Path = "runs", shown: bool = True, jobs: Jobs = ALONE
+) -> Mapping[Path, FfdsError]:
+    """Train several runs, sharing the epochs that they have in common; finished ones are not trained again.
+
+    Args:
+        recipes: resolved; they train in this order, each once.
+        out: directory of all runs.
+        shown: whether to report the plan and the progress on standard error.
+        jobs: how many at a time and where.
+
+    Returns:
+        Run directory → why that run failed; the others are done.
+
+    Raises:
+        InputError: the jobs cannot be had.
+        Interrupted: SIGTERM or SIGINT; the same call goes on.
+    """
+    wanted = list({recipe.config_hash: recipe for recipe in recipes}.values())
+    jobs.check(wanted)
+    if jobs.on_dask:
+        return _train_on_dask(wanted, out, jobs, shown=shown)
+    return _train_here(wanted, out, shown=shown)
+
+
+def train_stretch(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    until: int | None = None,
+    branches: Collection[int] = (),
+    shown: bool = True,
+    dataset: Dataset | None = None,
+    after_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+) -> None:
+    """Train a run up to an epoch in this process, as soon as no other process trains it.
+
+    Args:
+        recipe: resolved.
+        out: directory of all runs.
+        until: epochs of the run after which to stop; None: all.
+        branches: epochs after which to leave a checkpoint for other runs.
+        shown: whether to report progress on standard error.
+        dataset: the recipe's data, if they are open already.
+        after_epoch: called with the metrics of each epoch; may raise to stop.
+    """
+    with StopSignals() as signals:
+        # Ranks that train one run together have to do the same at the same time: none waits by itself.
+        if not is_rank() and recipe.trainer.devices * recipe.trainer.num_nodes == 1:
+            _wait_until_free(Run.of(recipe, out), signals, shown=shown)
+        train_recipe(
+            recipe,
+            out=out,
+            shown=shown,
+            dataset=dataset,
+            branches=branches,
+            until=until,
+            after_epoch=after_epoch,
+        )
+
+
+def _wait_until_free(run: Run, signals: StopSignals, *, shown: bool) -> None:
+    """Wait while another process, such as `ffds train`, trains a run."""
+    told = False
+    while not signals.requested and is_locked(run.path / "lock"):
+        if shown and not told:
+            print(f"waiting for the process that trains {run.name}", file=sys.stderr, flush=True)
+        told = True
+        time.sleep(_POLL_SECONDS)
+    if signals.requested:
+        raise Interrupted(f"{signals.requested.name}: {_GOES_ON}")
+
+
+def _train_here(recipes: Sequence[Recipe], out: str | Path, *, shown: bool) -> dict[Path, FfdsError]:
+    """One run after the other, each to its end."""
+    data = OpenData()
+    if is_first_rank():
+        planned = _printed_plan(recipes, out, data, shown=shown)
+    else:  # the first rank plans, and a training tells its branches to the others
+        planned = Plan(tuple(Planned(recipe, Run.of(recipe, out), done=0) for recipe in recipes))
+    failures = _reported(planned.failures)
+    with StopSignals() as signals:
+        for one in planned.runs:
+            # Ranks are asked by the training itself, all at the same step.
+            if signals.requested and not is_rank():
+                raise Interrupted(f"{signals.requested.name}: {_GOES_ON}")
+            try:
+                if not one.run.done:
+                    dataset = data.open(one.recipe.data) if is_first_rank() else None
+                    train_stretch(one.recipe, out, branches=one.branches, shown=shown, dataset=dataset)
+            except Interrupted:
+                raise
+            except FfdsError as error:
+                failures |= _reported({one.run.path: error})
+    return failures
+
+
+def _train_on_dask(
+    recipes: Sequence[Recipe], out: str | Path, jobs: Jobs, *, shown: bool
+) -> dict[Path, FfdsError]:
+    """Stretches as tasks; where a run failed, another one trains the epochs that others go on from."""
+    planned = _printed_plan(recipes, out, None, shown=shown)
+    failures = _reported(planned.failures)
+    with StopSignals() as signals:
+        while planned.stretches:
+            with Cluster(jobs, signals, shown=shown) as cluster:
+                for stretch in planned.stretches:
+                    cluster.submit(stretch)
+                for stretch, message in cluster.messages():
+                    if isinstance(message, Ended) and message.code not in (0, Interrupted.exit_code):
+                        failures |= _reported({stretch.run.path: message.error})
+                    elif shown and (text := message.message if isinstance(message, Ended) else message):
+                        print(f"{stretch.run.name}: {text}", file=sys.stderr, flush=True)
+            left = [recipe for recipe in recipes if Run.of(recipe, out).path not in failures]
+            planned = plan(left, out)
+            failures |= _reported(planned.failures)
+    return failures
+
+
+def _printed_plan(recipes: Sequence[Recipe], out: str | Path, data: OpenData | None, *, shown: bool) -> Plan:
+    planned = plan(recipes, out, data)
+    if shown:
+        print(planned, file=sys.stderr, flush=True)
+    return planned
+
+
+def _reported(failures: Mapping[Path, FfdsError]) -> dict[Path, FfdsError]:
+    """The failures, printed on standard error, each different reason once."""
+    reasons: dict[str, list[Path]] = {}
+    for path, error in failures.items():
+        reasons.setdefault(str(error), []).append(path)
+    for reason, paths in reasons.items() if is_first_rank() else ():
+        print(f"failed: {', '.join(map(str, paths))}: {reason}", file=sys.stderr, flush=True)
+    return dict(failures)

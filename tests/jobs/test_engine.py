@@ -1,0 +1,209 @@
+"""Many runs, each epoch once: here, in processes of a local cluster, and on workers that are killed."""
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.jobs.engine import train_all, train_stretch
+from ffds.jobs.options import Jobs
+from ffds.recipes.schedule import start_epoch
+from ffds.run_directory import Run
+from tests.said import heard
+from tests.training import processes, tiny
+
+EPOCHS = 8
+SETTINGS = (f"schedule.epochs={EPOCHS}", "data.imbalance_factor=100", "trainer.batch_size=128")
+TWO = Jobs(2)
+
+
+def recipe(*overrides, method):
+    return tiny.recipe(*SETTINGS, *overrides, method=method)
+
+
+CE, DEFERRED = recipe(method="ce"), recipe(method="d-ffds")
+START = start_epoch(DEFERRED.method, EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The runs, one after the other in this process."""
+    out = tmp_path_factory.mktemp("alone")
+    assert train_all([CE, DEFERRED], out=out, shown=False) == {}
+    return traces(out)
+
+
+def traces(out):
+    return [tiny.trace(Run.of(one, out)) for one in (CE, DEFERRED)]
+
+
+def epochs_trained(out):
+    """How many epochs have a time of their own: a run that goes on from another one has its metrics."""
+    return len({json.dumps(line) for one in (CE, DEFERRED) for line in Run.of(one, out).metrics})
+
+
+def work(out, jobs=TWO):
+    """The command, in a process of its own."""
+    try:
+        return 1 if train_all([CE, DEFERRED], out=out, jobs=jobs) else 0
+    except Interrupted as error:
+        print(error, flush=True)
+        return error.exit_code
+
+
+def begun(run):
+    return (run.checkpoints / "epoch-0001").exists
+
+
+def holder(run):
+    """The process that trains a run."""
+    return int(re.match(r"pid (\d+) on", (run.path / "lock").read_text())[1])
+
+
+# Here
+
+
+def test_a_stretch_ends_with_its_state_saved(tmp_path, alone):
+    """Also after an epoch that the recipe leaves unsaved; the second time there is nothing left to train."""
+    one = recipe("trainer.checkpoint_every=3", method="ce")
+    seen = []
+    for until in (4, 4, 5):
+        train_stretch(
+            one, tmp_path, until=until, shown=False, after_epoch=lambda entry: seen.append(entry["epoch"])
+        )
+        run = Run.of(one, tmp_path)
+        assert not run.done
+        assert (run.checkpoints / f"epoch-{until:04d}").exists()
+    train_stretch(one, tmp_path, until=EPOCHS, shown=False)
+    assert seen == [1, 2, 3, 4, 5]
+    assert tiny.trace(run) == alone[0]
+
+
+def test_a_run_that_another_process_trains_is_waited_for(tmp_path, alone):
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(train_all([CE], out=tmp_path)))
+    run = Run.of(CE, tmp_path)
+    with heard() as said, run.locked():
+        thread.start()
+        said.wait_for(f"waiting for the process that trains {run.name}", thread.is_alive)
+        assert not (run.path / "metrics.jsonl").exists()
+    thread.join(processes.LIMIT)
+    assert ended == [{}]
+    assert tiny.trace(run) == alone[0]
+
+
+def test_a_signal_while_it_waits_ends_it(tmp_path):
+    def send():
+        try:
+            said.wait_for("waiting for the process")
+        finally:  # nothing else ends the waiting
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with heard() as said, Run.of(CE, tmp_path).locked():
+        threading.Thread(target=send).start()
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            train_all([CE], out=tmp_path)
+    assert said.getvalue().count("waiting for") == 1
+
+
+def test_a_signal_too_late_for_one_run_ends_the_work(tmp_path, monkeypatch):
+    finish = Run.finish
+
+    def signalled(run, summary):
+        signal.raise_signal(signal.SIGTERM)
+        finish(run, summary)
+
+    monkeypatch.setattr(Run, "finish", signalled)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train_all([CE, DEFERRED], out=tmp_path, shown=False)
+    assert [Run.of(one, tmp_path).done for one in (CE, DEFERRED)] == [True, False]
+
+
+# A cluster inside the command
+
+
+def test_two_jobs_give_the_same_bits_and_train_each_epoch_once(tmp_path, alone, capfd):
+    assert train_all([CE, DEFERRED], out=tmp_path, jobs=TWO) == {}
+    assert traces(tmp_path) == alone
+    assert epochs_trained(tmp_path) == EPOCHS + EPOCHS - START
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0] == f"plan: 2 runs, 16 epochs: 0 done, {START} shared, {16 - START} to train"
+    ce, deferred = (Run.of(one, tmp_path).name for one in (CE, DEFERRED))
+    assert len([line for line in lines if line.startswith(f"{ce}: epoch ")]) == EPOCHS
+    assert len([line for line in lines if line.startswith(f"{deferred}: epoch ")]) == EPOCHS - START
+    assert sum("sharing the history of another run" in line for line in lines) == 1
+    assert all(line.startswith(("plan: ", f"{ce}: ", f"{deferred}: ", "  digits/")) for line in lines)
+    # What is done starts no process.
+    assert train_all([CE, DEFERRED], out=tmp_path, jobs=TWO, shown=False) == {}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_signal_to_the_command_saves_everything_and_the_same_call_goes_on(tmp_path, alone):
+    ce = Run.of(CE, tmp_path)
+    command = processes.forked(work, tmp_path, log=tmp_path / "log")
+    processes.wait_for(begun(ce), command)
+    process = holder(ce)
+    os.kill(command.pid, signal.SIGINT)
+    assert processes.exit_code(command) == 75, (tmp_path / "log").read_text()
+    assert f"{ce.name}: SIGTERM: state saved after epoch" in (tmp_path / "log").read_text()
+    assert not Path(f"/proc/{process}").exists()
+    assert train_all([CE, DEFERRED], out=tmp_path, shown=False) == {}
+    assert traces(tmp_path) == alone
+
+
+def test_failures_are_listed_and_the_others_finish(tmp_path, alone, capfd):
+    """D-FFDS trains the epochs itself that it was to share with the run that failed."""
+    diverging = recipe("optimizer.lr=1e30", method="fl")
+    nowhere = recipe("data.name=folder", f"data.root={tmp_path / 'none'}", method="fl")
+    ce = Run.of(CE, tmp_path)
+    ce.path.parent.mkdir(parents=True)
+    ce.path.touch()
+    failures = train_all([CE, diverging, nowhere, DEFERRED], out=tmp_path, jobs=TWO, shown=False)
+    assert {path: type(error) for path, error in failures.items()} == {
+        ce.path: InputError,
+        Run.of(diverging, tmp_path).path: NonFiniteLossError,
+        Run.of(nowhere, tmp_path).path: InputError,
+    }
+    assert tiny.trace(Run.of(DEFERRED, tmp_path)) == alone[1]
+    err = capfd.readouterr().err
+    assert err.count("loss or gradient is not finite") == 1
+    assert err.count("failed: ") == 3
+    assert "epoch 1/" not in err, "nothing else is to be shown"
+
+
+# Another cluster
+
+
+def test_a_worker_is_killed_and_its_stretch_goes_on_elsewhere(tmp_path, alone):
+    file, log, out = tmp_path / "scheduler.json", tmp_path / "log", tmp_path / "runs"
+    here = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file))
+    processes.started(sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *here, log=log)
+    one = ("--nthreads", "1", "--no-nanny", *here)
+    workers = [
+        processes.started(sys.executable, "-m", "distributed.cli.dask_worker", *one, log=log)
+        for _ in range(2)
+    ]
+    processes.wait_for(lambda: file.exists() and file.read_text().endswith("}"), workers[0])
+    jobs = Jobs(scheduler=json.loads(file.read_text())["address"])
+    command = processes.forked(work, out, jobs, log=tmp_path / "command")
+    ce = Run.of(CE, out)
+    processes.wait_for(begun(ce), command)
+    process = holder(ce)
+    supervisor = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    (worker,) = [one for one in workers if one.pid == supervisor]
+    worker.kill()
+    assert processes.exit_code(command) == 0, (tmp_path / "command").read_text() + log.read_text()
+    assert traces(out) == alone
+    assert epochs_trained(out) == EPOCHS + EPOCHS - START
+    text = (tmp_path / "command").read_text()
+    trained = re.findall(rf"{ce.name}: epoch (\d+)/", text)
+    assert trained == sorted(set(trained), key=int), "no epoch twice"
+    assert len(re.findall(r"going on after epoch", text)) >= 2
