@@ -15,54 +15,34 @@ from ffds.losses.ffds import dynamic_smoothing, focusing_parameters
 from ffds.paper import figure_data
 from ffds.paper.figure_data import EpochAccuracy
 from ffds.paper.reference import FIGURE_1
-from ffds.run_directory import Run
 from tests.finished_runs import recipe, write_run
 
 SHORT = "schedule.epochs=4"
 
 
-def logits(p):
-    """Two logits whose softmax gives the first class this probability."""
-    return torch.stack([torch.log(p), torch.log1p(-p)], dim=1)
-
-
-def points(name, parameter):
-    rows = [row for row in figure_data.loss_curves(0.9) if row.loss == name and row.parameter == parameter]
-    p, values = (torch.tensor([getattr(row, key) for row in rows]) for key in ("probability", "value"))
-    inside = p < 1
-    return p[inside].double(), values[inside].double(), values[~inside]
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
-def test_focal_curves_are_the_focal_loss(gamma):
-    p, values, at_one = points("FL", gamma)
-    expected = FocalLoss(gamma, reduction="none")(logits(p), torch.zeros(len(p), dtype=torch.int64))
-    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
-    assert at_one.tolist() == [0.0]
-
-
-@pytest.mark.parametrize("mean", [0.3, 0.5, 0.7, 0.9])
-def test_ffds_curves_are_the_ffds_loss(mean):
-    p, values, at_one = points("D-FFDS", mean)
+def ffds(mean):
     loss = FFDSLoss([1, 1], beta=0.0, k=0.9, gamma_min=1.0, label_smoothing=0.0, reduction="none")
     loss.group_means.fill_(mean)
-    expected = loss(logits(p), torch.zeros(len(p), dtype=torch.int64))
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "loss"),
+    [
+        *(("FL", gamma, FocalLoss(gamma, reduction="none")) for gamma in (0.0, 0.5, 1.0)),
+        *(("D-FFDS", mean, ffds(mean)) for mean in (0.3, 0.5, 0.7, 0.9)),
+    ],
+)
+def test_loss_curves_are_those_of_the_losses(name, parameter, loss):
+    all_rows = figure_data.loss_curves(0.9)
+    assert len({(row.loss, row.parameter) for row in all_rows}) == 7
+    *rows, last = (row for row in all_rows if (row.loss, row.parameter) == (name, parameter))
+    assert (rows[0].probability, last.probability, last.value) == (pytest.approx(0.001), 1.0, 0.0)
+    p = torch.tensor([row.probability for row in rows], dtype=torch.float64)
+    logits = torch.stack([torch.log(p), torch.log1p(-p)], dim=1)
+    expected = loss(logits, torch.zeros(len(p), dtype=torch.int64))
+    values = torch.tensor([row.value for row in rows], dtype=torch.float64)
     torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
-    assert at_one.tolist() == [0.0]
-
-
-def test_loss_curves_cover_the_papers_axis():
-    rows = figure_data.loss_curves()
-    assert (rows[0].probability, rows[-1].probability) == (pytest.approx(0.001), 1.0)
-    assert len({(row.loss, row.parameter) for row in rows}) == 7
-
-
-def test_smoothed_is_dynamic_smoothing():
-    random = np.random.default_rng(0)
-    p, mean = random.random(200), random.random(200)
-    for k in (0.0, 0.4, 1.0):
-        expected = dynamic_smoothing(torch.from_numpy(p), torch.from_numpy(mean), k)
-        np.testing.assert_allclose(figure_data.smoothed(p, mean, k), expected.numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("fewest", "most"), [(5, 500), (50, 5000), (1, 3)])
@@ -77,17 +57,22 @@ def test_focusing_curves_are_those_of_the_loss(fewest, most):
         np.testing.assert_allclose([row.gamma for row in own], expected.numpy(), rtol=1e-6)
 
 
+def test_probabilities_are_smoothed_with_the_mean_of_their_own_group():
+    random = np.random.default_rng(0)
+    p, group, means = random.random(200), random.integers(0, 2, 200), np.array([0.2, 0.6])
+    for k in (0.0, 0.4, 1.0):
+        rows = figure_data.smoothed_probabilities(p, group, means, k)
+        smoothed = dynamic_smoothing(torch.from_numpy(p), torch.from_numpy(means[group]), k)
+        assert rows == list(zip(group, p, smoothed.tolist(), means[group], strict=True))
+
+
 def test_area_is_the_sum_of_the_gaps_as_fractions():
     rows = [EpochAccuracy("ce", "tail", e, 100 * (1 - 0.5**e), 10.0 * e) for e in range(1, 8)]
-    expected = sum((1 - 0.5**e) - 0.1 * e for e in range(1, 8))
-    assert figure_data.area(rows) == pytest.approx(expected)
-
-
-def test_an_epoch_stands_for_those_before_it_that_were_not_scored():
+    assert figure_data.area(rows) == pytest.approx(sum((1 - 0.5**e) - 0.1 * e for e in range(1, 8)))
     every = [EpochAccuracy("ce", "tail", e, 70.0, 20.0) for e in range(1, 201)]
     fifth = [row for row in every if row.epoch % 5 == 0]
     assert figure_data.area(every) == pytest.approx(100.0)
-    assert figure_data.area(fifth) == pytest.approx(100.0)
+    assert figure_data.area(fifth) == pytest.approx(100.0), "an epoch stands for those since the last one"
 
 
 def test_the_papers_areas_are_possible_gaps_under_this_reading_alone():
@@ -97,38 +82,22 @@ def test_the_papers_areas_are_possible_gaps_under_this_reading_alone():
     assert max(areas) > 100
 
 
-def test_accuracies_by_epoch_leave_out_what_was_not_scored(tmp_path):
+def test_epochs_that_were_not_evaluated_are_left_out(tmp_path):
     run = write_run(tmp_path, recipe(SHORT, method="cb-fl"), checkpoint=False)
-    lines = run.metrics
-    lines[1]["test"] = None
-    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.take_epochs([line | ({"test": None} if line["epoch"] == 2 else {}) for line in run.metrics])
     rows = figure_data.accuracies_by_epoch([run])
     assert [(row.group, row.epoch) for row in rows] == [
         (group, epoch) for group in ("head", "middle", "tail") for epoch in (1, 3, 4)
     ]
-    last = lines[-1]
+    last = run.metrics[-1]
     assert rows[-1] == ("cb-fl", "tail", 4, last["train"]["tail"], last["test"]["tail"])
 
 
-def test_probabilities_take_the_mean_of_their_own_group():
-    p, group = np.array([0.9, 0.1, 0.4]), np.array([1, 0, 1])
-    rows = figure_data.smoothed_probabilities(p, group, np.array([0.2, 0.6]), k=1.0)
-    for row, before, mean in zip(rows, p, (0.6, 0.2, 0.6), strict=True):
-        fraction = (math.sqrt(before) - math.sqrt(mean)) ** 2
-        assert row == (row.group, before, pytest.approx(before - fraction * (before - mean)), mean)
-    assert [row.group for row in rows] == [1, 0, 1]
-
-
-def with_counts(tmp_path, counts, name="cifar100-lt-100"):
-    run = write_run(tmp_path, recipe(SHORT, "data.cut=null", name=name), classes=len(counts))
+def with_counts(tmp_path, counts, *settings):
+    run = write_run(tmp_path, recipe(SHORT, *settings), classes=len(counts))
     manifest = run.checkpoints / "epoch-0004" / "manifest.json"
     manifest.write_text(json.dumps({"identity": {"class_counts": counts}}))
     return run
-
-
-def test_classes_come_by_falling_count(tmp_path):
-    run = with_counts(tmp_path, [5, 50, 7, 50, 500, 7, 1])
-    assert figure_data.class_order(run) == [4, 1, 3, 2, 5, 0, 6]
 
 
 def test_without_a_checkpoint_only_published_sets_have_an_order(tmp_path):
@@ -144,16 +113,12 @@ def test_without_a_checkpoint_only_published_sets_have_an_order(tmp_path):
 def test_gains(classes, cut, tmp_path):
     counts = np.random.default_rng(classes).permutation(np.arange(1, classes + 1)).tolist()
     given = None if cut is None else [1, classes - 2, 1]
-    settings = [SHORT, f"data.cut={json.dumps(given)}"]
-    ce = write_run(tmp_path, recipe(*settings, method="ce"), classes=classes)
-    ours = write_run(tmp_path, recipe(*settings), classes=classes)
-    (ours.checkpoints / "epoch-0004" / "manifest.json").write_text(
-        json.dumps({"identity": {"class_counts": counts}})
-    )
+    setting = f"data.cut={json.dumps(given)}"
+    ce = write_run(tmp_path, recipe(SHORT, setting, method="ce"), classes=classes)
+    ours = with_counts(tmp_path, counts, setting)
     rows = figure_data.gains(ce, ours)
     groups = class_groups(counts, given)
     before, after = (run.metrics[-1]["test"]["per_class"] for run in (ce, ours))
-    assert sorted(row.label for row in rows) == list(range(classes))
     assert [counts[row.label] for row in rows] == sorted(counts, reverse=True)
     for rank, row in enumerate(rows):
         assert row.rank == rank
@@ -167,16 +132,16 @@ def test_a_class_without_test_images_has_no_gain(tmp_path):
     ours = write_run(tmp_path, recipe(SHORT))
     lines = ours.metrics
     lines[-1]["test"]["per_class"][7] = None
-    (ours.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ours.take_epochs(lines)
     rows = figure_data.gains(ce, ours)
     assert [row.label for row in rows] == [label for label in range(100) if label != 7]
     assert rows[7].rank == 8
 
 
 def test_norms_are_those_of_the_rows(tmp_path):
-    run = with_counts(tmp_path, [5, 50, 7, 50, 500, 7, 1])
+    run = with_counts(tmp_path, [5, 50, 7, 50, 500, 7, 1], "data.cut=null")
     rows = figure_data.norms([run])
-    assert [row.label for row in rows] == [4, 1, 3, 2, 5, 0, 6]
+    assert [row.label for row in rows] == [4, 1, 3, 2, 5, 0, 6], "by falling count, then by label"
     weight = load_file(run.checkpoints / "epoch-0004" / "model.safetensors")["head.weight"]
     naive = [math.sqrt(sum(float(x) ** 2 for x in row)) for row in weight]
     assert [row.norm for row in rows] == pytest.approx([naive[row.label] for row in rows], rel=1e-6)
@@ -185,7 +150,7 @@ def test_norms_are_those_of_the_rows(tmp_path):
 def test_norms_need_the_checkpoint_of_the_last_epoch(tmp_path):
     run = write_run(tmp_path, recipe(SHORT), checkpoint=False)
     with pytest.raises(InputError, match="no checkpoint of its last epoch") as caught:
-        figure_data.norms([Run(run.path)])
+        figure_data.norms([run])
     assert str(run.checkpoints) in str(caught.value)
 
 
@@ -194,14 +159,12 @@ def test_blur_and_low_contrast_are_duller():
     low = (sharp // 8 + 100).astype(np.uint8)
     blurred = ((1.0 * sharp + np.roll(sharp, 1, 1) + np.roll(sharp, 1, 2)) / 3).astype(np.uint8)
     flat = np.full_like(sharp, 90)
-    found = figure_data.sharpness(np.concatenate([sharp, low, blurred, flat]))
-    assert found[0] > max(found[1:])
-    assert found[3] == 0
+    first, *others = figure_data.sharpness(np.concatenate([sharp, low, blurred, flat]))
+    assert first > max(others)
+    assert others[-1] == 0
 
 
 def test_class_counts_are_those_of_the_paper():
     rows = figure_data.class_counts()
-    assert rows[0] == ("0", 6155, 3200)
-    assert rows[-1] == ("O", 334, 32)
-    assert sum(row.if_18 for row in rows) == 68_307
-    assert sum(row.if_100 for row in rows) == 25_711
+    assert (rows[0], rows[-1]) == (("0", 6155, 3200), ("O", 334, 32))
+    assert (sum(row.if_18 for row in rows), sum(row.if_100 for row in rows)) == (68_307, 25_711)

@@ -33,13 +33,11 @@ __all__ = [
     "loss_curves",
     "norms",
     "sharpness",
-    "smoothed",
     "smoothed_probabilities",
 ]
 
 Floats = NDArray[np.float64]
 GROUPS = ("head", "middle", "tail")
-"""Sources whose tail falls in label order."""
 
 
 class EpochAccuracy(NamedTuple):
@@ -131,10 +129,9 @@ def accuracies_by_epoch(runs: Iterable[Run]) -> list[EpochAccuracy]:
 def area(rows: Sequence[EpochAccuracy]) -> float:
     """Figure 1: Σ_e (train − test) / 100 over the epochs, of one method and group.
 
-    The paper prints areas up to 117.74 over 200 epochs without a definition. With accuracies as fractions and
-    one unit an epoch that is a mean gap of 59 points, with any other usual reading (percent, a mean over the
-    epochs) no gap could make it. An epoch that was scored stands for those since the one before it, and one
-    in which the test is ahead counts negative.
+    The paper prints areas up to 117.74 over 200 epochs without a definition. As a sum of fractions that is a
+    mean gap of 59 points; in percent, or as a mean over the epochs, it would be impossible. An epoch that was
+    evaluated stands for those since the one before it; an epoch in which the test is better counts negative.
 
     >>> area([EpochAccuracy("ce", "tail", 1, 50.0, 30.0), EpochAccuracy("ce", "tail", 2, 90.0, 30.0)])
     0.8
@@ -155,30 +152,14 @@ def loss_curves(k: float = 0.9) -> list[LossPoint]:
     from ffds.losses.focal import focal
 
     p = np.geomspace(0.001, 1, 300)
-    log_p = torch.from_numpy(np.log(p))
-    fl = {gamma: focal(log_p, gamma).numpy() for gamma in (0.0, 0.5, 1.0)}
-    ffds = {mean: (1 - smoothed(p, mean, k)) * -np.log(p) for mean in (0.3, 0.5, 0.7, 0.9)}
+    log_p = np.log(p)
+    curves = [("FL", gamma, focal(torch.from_numpy(log_p), gamma).numpy()) for gamma in (0.0, 0.5, 1.0)]
+    curves += [("D-FFDS", mean, (1 - _smoothed(p, mean, k)) * -log_p) for mean in (0.3, 0.5, 0.7, 0.9)]
     return [
-        LossPoint(name, parameter, float(x), float(y))
-        for name, lines in (("FL", fl), ("D-FFDS", ffds))
-        for parameter, values in lines.items()
-        for x, y in zip(p, values, strict=True)
+        LossPoint(name, parameter, *point)
+        for name, parameter, values in curves
+        for point in zip(p.tolist(), values.tolist(), strict=True)
     ]
-
-
-def smoothed(p: Floats, group_mean: Floats | float, k: float) -> Floats:
-    """`ffds.losses.ffds.dynamic_smoothing` of arrays.
-
-    >>> smoothed(np.array([1.0, 0.25]), 0.25, k=1.0)
-    array([0.8125, 0.25  ])
-    """
-    import torch
-
-    from ffds.losses.ffds import dynamic_smoothing
-
-    mean = torch.as_tensor(group_mean, dtype=torch.float64)
-    p_hat: Floats = dynamic_smoothing(torch.as_tensor(p, dtype=torch.float64), mean, k).numpy()
-    return p_hat
 
 
 def focusing_curves(fewest: int, most: int, gamma_min: float, gamma_max: float) -> list[Curve]:
@@ -193,13 +174,12 @@ def focusing_curves(fewest: int, most: int, gamma_min: float, gamma_max: float) 
     from ffds.losses.ffds import focusing_parameters
 
     images = np.unique(np.linspace(fewest, most, 200).round().astype(int)).tolist()
-    curves: tuple[Literal["concave", "convex", "linear"], ...] = ("concave", "convex", "linear")
+    names: tuple[Literal["concave", "convex", "linear"], ...] = ("concave", "convex", "linear")
     return [
         Curve(name, n, gamma)
-        for name in curves
-        for n, gamma in zip(
-            images, focusing_parameters(images, gamma_min, gamma_max, name).tolist(), strict=True
-        )
+        for name in names
+        for gammas in [focusing_parameters(images, gamma_min, gamma_max, name).tolist()]
+        for n, gamma in zip(images, gammas, strict=True)
     ]
 
 
@@ -215,8 +195,20 @@ def smoothed_probabilities(
         k: strength of DynaSmooth, 0 ≤ k ≤ 1.
     """
     mean = group_means[group]
-    columns = (group, probability, smoothed(probability, mean, k), mean)
+    columns = (group, probability, _smoothed(probability, mean, k), mean)
     return [SmoothedProbability(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _smoothed(p: Floats, group_mean: Floats | float, k: float) -> Floats:
+    """p̂ of DynaSmooth, by the formula of the loss."""
+    import torch
+
+    from ffds.losses.ffds import dynamic_smoothing
+
+    p_hat: Floats = dynamic_smoothing(
+        torch.from_numpy(p), torch.as_tensor(group_mean, dtype=torch.float64), k
+    ).numpy()
+    return p_hat
 
 
 def class_counts() -> list[ClassCount]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from ffds.paper.table_plan import planned_table
 from ffds.paper.tables import Cell, filled_table
 from ffds.plotting import COLUMN, PAGE, style
 from ffds.recipes.load import load_recipe, planned_recipe
-from ffds.recipes.schema import Data, Recipe
+from ffds.recipes.schema import Recipe
 from ffds.reports.formatting import provenance
 from ffds.reports.run_records import records, run_record
 from ffds.run_directory import Run
@@ -65,10 +66,6 @@ class Request:
     train: bool = True
     jobs: Jobs = ALONE
 
-    def resolved(self, method: str) -> Recipe:
-        """The recipe with one method."""
-        return planned_recipe(self.recipe, self.overrides, method=method, seed=self.seed)
-
     def runs(self, *methods: str) -> list[Run]:
         """The finished run of each method, trained first if it is missing.
 
@@ -76,19 +73,18 @@ class Request:
             InputError: a run is not there and must not be trained.
             FfdsError: a training failed.
         """
-        recipes = [self.resolved(method) for method in methods]
+        recipes = [_recipe(self, method) for method in methods]
         self.train_missing(recipes)
         return [find_run(recipe, self.out) for recipe in recipes]
 
-    def train_missing(self, recipes: Iterable[Recipe]) -> None:
-        """Train those recipes that no finished run measures, if training is allowed.
+    def train_missing(self, recipes: Sequence[Recipe]) -> None:
+        """Train those recipes that no finished run measures, if training is allowed."""
+        for failure in train_missing(recipes, self.out, self.jobs) if self.train else ():
+            raise failure.error
 
-        Raises:
-            FfdsError: a training failed.
-        """
-        if self.train:
-            for failure in train_missing(list(recipes), self.out, self.jobs):
-                raise failure.error
+
+def _recipe(request: Request, method: str) -> Recipe:
+    return planned_recipe(request.recipe, request.overrides, method=method, seed=request.seed)
 
 
 def draw_figure(name: str, request: Request) -> Drawing:
@@ -125,13 +121,12 @@ def _figure_2a(request: Request) -> Drawing:
         what = "figure 2a is drawn from formulas: no setting changes it"
         raise InputError(what, where="command line", got=" ".join(request.overrides))
     rows = figure_data.loss_curves()
-    figure = Figure(figsize=(COLUMN, 2.3))
-    panels.losses(rows, figure.subplots())
-    return Drawing(figure, rows, "Formulas of the losses, without class weight and label smoothing; k = 0.9.")
+    formulas = "Formulas of the losses, without class weight and label smoothing; k = 0.9."
+    return Drawing(_column(rows, panels.losses, 2.3), rows, formulas)
 
 
 def _figure_2b(request: Request) -> Drawing:
-    recipe = request.resolved("d-ffds")
+    recipe = _recipe(request, "d-ffds")
     most = SOURCES[recipe.data.name].largest_class
     factor = recipe.data.imbalance_factor
     if most is None or factor is None or factor == 1 or not isinstance(recipe.method, FFDS):
@@ -144,11 +139,10 @@ def _figure_2b(request: Request) -> Drawing:
         int(most / factor), most, recipe.method.gamma_min, recipe.method.gamma_max
     )
     plan = planned_table("2b", columns=[request.recipe], overrides=request.overrides)
-    request.train_missing(with_seed(cell.recipe, request.seed) for cell in plan.cells)
+    request.train_missing([with_seed(cell.recipe, request.seed) for cell in plan.cells])
     table = filled_table(plan, records(request.out))
-    figure = Figure(figsize=(COLUMN, 2.5))
-    panels.focusing(rows, figure.subplots(), {cell.row: _accuracies(cell) for cell in table.cells})
-    figure.suptitle(f"{table.cells[0].column}; {recipe.schedule.epochs} epochs", fontsize=6)
+    panel = partial(panels.focusing, labels={cell.row: _accuracies(cell) for cell in table.cells})
+    figure = _column(rows, panel, 2.5, f"{table.cells[0].column}; {recipe.schedule.epochs} epochs")
     missing = [cell.row for cell in table.cells if not cell.seeds]
     remark = f"no finished run of the curves {', '.join(missing)} in {request.out}" if missing else ""
     return Drawing(figure, rows, " ".join(provenance(run.source for run in table.sources)), remark)
@@ -156,7 +150,7 @@ def _figure_2b(request: Request) -> Drawing:
 
 def _figure_3(request: Request) -> Drawing:
     (run,) = request.runs("d-ffds")
-    # Only this figure needs the network, and with it torch.
+    # Only this figure needs the network.
     from ffds.inference.load import train_probabilities
 
     elsewhere = [text for text in request.overrides if text.startswith("data.root=")]
@@ -164,7 +158,7 @@ def _figure_3(request: Request) -> Drawing:
     method = run.recipe.method
     k = method.k if isinstance(method, FFDS) else 0.0
     rows = figure_data.smoothed_probabilities(labels.probability, labels.group, labels.group_means, k)
-    return _column([run], rows, panels.smoothing, height=2.3)
+    return _of_runs([run], rows, panels.smoothing, height=2.3)
 
 
 def _figure_4(request: Request) -> Drawing:
@@ -173,30 +167,33 @@ def _figure_4(request: Request) -> Drawing:
         raise InputError(
             "figure 4 shows ICText-LT", got=request.recipe, allowed="a recipe of " + " or ".join(_ICTEXT)
         )
+    from ffds.data.open import open_dataset
+
     rows = figure_data.class_counts()
     try:
-        train, names, source = _images(data)
+        dataset = open_dataset(data)
     except InputError as error:
         figure = Figure(figsize=(PAGE, 2.4))
         panels.class_count_bars(rows, figure.subplots())
         remark = f"bars alone, without images: {str(error).splitlines()[0]}"
         return Drawing(figure, rows, "Class counts as the paper prints them.", remark)
+    source = RENDERED if RENDERED in dataset.source else "ICText-LT"
     figure = Figure(figsize=(PAGE, 3.1))
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.4, 0.7))[:, 0]
     panels.class_count_bars(rows, above.subplots())
-    _pairs(train, names, below)
+    _pairs(dataset.train, dataset.class_names, below)
     below.suptitle(f"sharpest and dullest image of a class ({source})", fontsize=6)
     return Drawing(figure, rows, f"Class counts as the paper prints them; images: {source}.")
 
 
 def _figure_5a(request: Request) -> Drawing:
     runs = request.runs("ce", "d-ffds")
-    return _column(runs, figure_data.gains(*runs), panels.accuracy_gains, height=2.1)
+    return _of_runs(runs, figure_data.gains(*runs), panels.accuracy_gains, height=2.1)
 
 
 def _figure_5b(request: Request) -> Drawing:
     runs = request.runs("ce", "cb-fl", "d-ffds")
-    return _column(runs, figure_data.norms(runs), panels.weight_norms, height=2.1)
+    return _of_runs(runs, figure_data.norms(runs), panels.weight_norms, height=2.1)
 
 
 FIGURES: dict[str, Callable[[Request], Drawing]] = {
@@ -211,12 +208,18 @@ FIGURES: dict[str, Callable[[Request], Drawing]] = {
 """By their number in the paper."""
 
 
-def _column(runs: Sequence[Run], rows: Any, panel: Callable[[Any, Axes], None], height: float) -> Drawing:
-    """A figure of one panel, one column wide, from some runs."""
+def _column(rows: Any, panel: Callable[[Any, Axes], None], height: float, heading: str = "") -> Figure:
+    """One panel, one column wide."""
     figure = Figure(figsize=(COLUMN, height))
     panel(rows, figure.subplots())
-    figure.suptitle(_heading(runs[0].recipe), fontsize=6)
-    return Drawing(figure, rows, _measured_on(runs))
+    if heading:
+        figure.suptitle(heading, fontsize=6)
+    return figure
+
+
+def _of_runs(runs: Sequence[Run], rows: Any, panel: Callable[[Any, Axes], None], height: float) -> Drawing:
+    """One panel that shows some runs."""
+    return Drawing(_column(rows, panel, height, _heading(runs[0].recipe)), rows, _measured_on(runs))
 
 
 def _heading(recipe: Recipe) -> str:
@@ -233,14 +236,6 @@ def _accuracies(cell: Cell) -> str:
     """One line of a legend: the paper's accuracy and the measured one."""
     paper = "" if cell.paper is None else f"{cell.paper:.2f} in the paper, "
     return f"{cell.row}: {paper}{cell.last} measured" + (f" (n = {len(cell.seeds)})" if cell.seeds else "")
-
-
-def _images(data: Data) -> tuple[Split, tuple[str, ...], str]:
-    """Training images of ICText-LT, the names of their classes, and whether they are real."""
-    from ffds.data.open import open_dataset
-
-    dataset = open_dataset(data)
-    return dataset.train, dataset.class_names, RENDERED if RENDERED in dataset.source else "ICText-LT"
 
 
 def _pairs(train: Split, names: Sequence[str], below: SubFigure) -> None:

@@ -1,4 +1,4 @@
-"""The panels of the paper's figures: plain functions that draw tidy rows on axes."""
+"""The panels of the paper's figures: each function draws the rows it is given on axes."""
 
 from __future__ import annotations
 
@@ -45,17 +45,11 @@ _LOOK: dict[str, tuple[str, Any]] = {
 
 
 def overfitting(rows: Sequence[EpochAccuracy], ax: Axes) -> None:
-    """Figure 1, one panel: training accuracy (upper line), test accuracy (lower line), the area between.
-
-    Args:
-        rows: of one group, of any number of methods.
-        ax: where to draw.
-    """
+    """Figure 1, one group: training accuracy (upper line), test accuracy (lower line), the area between."""
     handles = []
-    for method in dict.fromkeys(row.method for row in rows):
-        own = [row for row in rows if row.method == method]
+    for method, own in _by("method", rows):
         colour, line = _LOOK[method]
-        epochs, train, test = zip(*((row.epoch, row.train, row.test) for row in own), strict=True)
+        epochs, train, test = ([getattr(row, name) for row in own] for name in ("epoch", "train", "test"))
         hatch = "" if line == "-" else "//////"
         ax.fill_between(epochs, test, train, color=colour, alpha=0.3, linewidth=0, hatch=hatch)
         for values in (train, test):
@@ -73,28 +67,21 @@ def losses(rows: Sequence[LossPoint], ax: Axes) -> None:
         "FL": ("-", "γ", (INK, "#6E6E6E", "#A8A8A8")),
         "D-FFDS": (":", "γ = 1, p̄", (ORANGE, TEAL, SKY, PURPLE)),
     }
-    for name, (line, symbol, colours) in looks.items():
-        own = [row for row in rows if row.loss == name]
-        for parameter, colour in zip(dict.fromkeys(row.parameter for row in own), colours, strict=True):
-            p, values = zip(
-                *((row.probability, row.value) for row in own if row.parameter == parameter), strict=True
-            )
+    for name, own in _by("loss", rows):
+        line, symbol, colours = looks[name]
+        for (parameter, points), colour in zip(_by("parameter", own), colours, strict=True):
+            p, values = zip(*((row.probability, row.value) for row in points), strict=True)
             ax.plot(p, values, line, color=colour, label=f"{name}, {symbol} = {parameter:g}")
     ax.set(xlabel="p of the label", ylabel="loss", xlim=(0, 1), ylim=(0, 5))
     ax.legend()
 
 
 def focusing(rows: Sequence[Curve], ax: Axes, labels: Mapping[str, str]) -> None:
-    """Figure 2b: γ against the number of training images.
-
-    Args:
-        rows: all curves.
-        ax: where to draw.
-        labels: curve → its text in the legend.
-    """
+    """Figure 2b: γ against the number of training images; `labels` has the text of each curve."""
     looks = {"concave": (TEAL, "-"), "convex": (ORANGE, "--"), "linear": (PURPLE, "-.")}
-    for name, (colour, line) in looks.items():
-        images, gamma = zip(*((row.images, row.gamma) for row in rows if row.curve == name), strict=True)
+    for name, own in _by("curve", rows):
+        colour, line = looks[name]
+        images, gamma = [row.images for row in own], [row.gamma for row in own]
         ax.plot(images, gamma, color=colour, linestyle=line, label=labels[name])
     ax.set(xlabel="training images of the class, N", ylabel="γ")
     ax.set_xlim(min(row.images for row in rows), max(row.images for row in rows))
@@ -154,14 +141,7 @@ def class_count_bars(rows: Sequence[ClassCount], ax: Axes) -> None:
 
 
 def image_pair(sharp: NDArray[np.uint8], dull: NDArray[np.uint8], title: str, ax: Axes) -> None:
-    """Figure 4: the sharpest image of a class beside its dullest.
-
-    Args:
-        sharp: (h, w, 1 or 3).
-        dull: the same shape.
-        title: the class.
-        ax: where to draw.
-    """
+    """Figure 4: the sharpest image (h, w, 1 or 3) of a class beside its dullest."""
     gap = np.full((sharp.shape[0], 2, sharp.shape[2]), 255, dtype=np.uint8)
     pair = np.concatenate([sharp, gap, dull], axis=1)
     ax.imshow(np.broadcast_to(pair, (*pair.shape[:2], 3)), interpolation="nearest")
@@ -172,21 +152,10 @@ def image_pair(sharp: NDArray[np.uint8], dull: NDArray[np.uint8], title: str, ax
 def accuracy_gains(rows: Sequence[Gain], ax: Axes) -> None:
     """Figure 5a: accuracy of D-FFDS less that of CE, class by class from head to tail."""
     looks = {"gain, tail": TEAL, "gain, head and middle": SKY, "loss": YELLOW}
-    kinds = [
-        "loss" if row.difference < 0 else "gain, tail" if row.group == "tail" else "gain, head and middle"
-        for row in rows
-    ]
     for kind, colour in looks.items():
-        own = [row for row, its in zip(rows, kinds, strict=True) if its == kind]
-        ax.bar(
-            [row.rank for row in own],
-            [row.difference for row in own],
-            1.0,
-            color=colour,
-            edgecolor=INK,
-            linewidth=0.2,
-            label=kind,
-        )
+        own = [row for row in rows if _kind(row) == kind]
+        ranks, heights = [row.rank for row in own], [row.difference for row in own]
+        ax.bar(ranks, heights, 1.0, color=colour, edgecolor=INK, linewidth=0.2, label=kind)
     ax.axhline(0, color=INK, linewidth=0.6)
     ax.set(xlabel="class, most frequent first", ylabel="D-FFDS − CE, points")
     ax.margins(x=0.01)
@@ -195,11 +164,23 @@ def accuracy_gains(rows: Sequence[Gain], ax: Axes) -> None:
 
 def weight_norms(rows: Sequence[Norm], ax: Axes) -> None:
     """Figure 5b: length of the classifier's weight vector, class by class from head to tail."""
-    for method in dict.fromkeys(row.method for row in rows):
+    for method, own in _by("method", rows):
         colour, line = _LOOK[method]
-        rank, length = zip(*((row.rank, row.norm) for row in rows if row.method == method), strict=True)
-        ax.plot(rank, length, color=colour, linestyle=line, label=METHOD_TITLES[method])
+        ranks, lengths = [row.rank for row in own], [row.norm for row in own]
+        ax.plot(ranks, lengths, color=colour, linestyle=line, label=METHOD_TITLES[method])
     ax.set(xlabel="class, most frequent first", ylabel="weight norm")
     ax.margins(x=0.01)
     ax.set_ylim(bottom=0)
     ax.legend()
+
+
+def _by(column: str, rows: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
+    """The rows of each value in a column, in order of appearance."""
+    values = dict.fromkeys(getattr(row, column) for row in rows)
+    return [(value, [row for row in rows if getattr(row, column) == value]) for value in values]
+
+
+def _kind(row: Gain) -> str:
+    if row.difference < 0:
+        return "loss"
+    return "gain, tail" if row.group == "tail" else "gain, head and middle"
