@@ -1,4 +1,4 @@
-"""The tables of the documentation are those that the measured runs give, to the last digit."""
+"""The documentation shows what was measured, to the last digit; its commands parse and its links resolve."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from ffds.paper.table_plan import planned_table
 from ffds.paper.tables import rows
 from ffds.recipes.load import load_recipe, recipe_text, shipped_recipes
 from ffds.reports.formatting import markdown_table
-from ffds.reports.run_records import identity, read_csv, records
+from ffds.reports.run_records import identity, read_csv
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -36,6 +36,11 @@ SCALES = [
         flags=re.DOTALL,
     )
 ]
+WRITTEN = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "benchmarks/README.md")),
+    *PAGES,
+]
+COMMAND = re.compile(r"^(ffds .*)$|`(ffds (?:table|figure) [^`]+)`", flags=re.MULTILINE)
 MEASURED = [name for name in shipped_recipes() if "\n# Measured" in recipe_text(name)]
 
 
@@ -70,9 +75,7 @@ def test_the_weight_scales_are_those_measured(settings, text):
 
 
 def test_there_are_tables_and_quotes():
-    assert TABLES
-    assert SCALES
-    assert MEASURED
+    assert all((TABLES, SCALES, MEASURED))
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -92,13 +95,6 @@ def test_the_header_of_a_recipe_quotes_the_measured_runs(name):
         assert found[method.lower()] == accuracy
 
 
-@pytest.mark.parametrize("place", ["results", "results/gpu"])
-def test_every_run_kept_has_its_line(place):
-    lines = read_csv(ROOT / place / "runs.csv")
-    assert lines
-    assert lines == records(ROOT / place / "runs")
-
-
 def test_the_page_on_a_gpu_shows_what_was_measured():
     found = json.loads((ROOT / "results" / "gpu" / "speed.json").read_text("utf-8"))
     assert (ROOT / "results" / "gpu" / "speed.md").read_text("utf-8") == gpu.page(found)
@@ -111,10 +107,13 @@ def test_the_page_on_a_gpu_shows_what_was_measured():
     assert accuracies == {line.method: line.accuracy_last for line in lines}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_resolve_and_commands_parse(page):
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / target).exists(), target
+    for command in map("".join, COMMAND.findall(text.replace("\\\n", " "))):
+        parsed(shlex.split(command, comments=True)[1:])
 
 
 def test_the_page_on_scaling_shows_what_was_measured():

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from sklearn.metrics import f1_score
 from ffds.errors import InputError
 from ffds.evaluation.counts import ClassAccuracy, Evaluation
 from ffds.evaluation.groups import class_groups
-from tests.evaluation import two_ranks
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 
 
 def sample(count, classes, seed=0, scale=2.0):
@@ -86,18 +87,6 @@ def test_batches_do_not_matter_to_the_last_bit(batch_size):
     assert scores(logits[order], labels[order], batch_size=batch_size) == scores(logits, labels)
 
 
-def test_groups_are_means_of_their_classes_without_the_missing():
-    labels = torch.tensor([0, 0, 1, 2, 2, 2, 2])
-    guess = torch.tensor([0, 1, 1, 2, 2, 2, 0])
-    logits = 5.0 * torch.nn.functional.one_hot(guess, 5)
-    found = scores(logits, labels, class_counts=[300, 101, 50, 20, 5], cut=(2, 2, 1))
-    assert found.per_class == [50.0, 100.0, 75.0, None, None]
-    groups = {"head": 75.0, "middle": 75.0, "tail": None, "many": 75.0, "medium": 75.0, "few": None}
-    assert {name: found.measures[name] for name in groups} == groups
-    assert found.measures["balanced_accuracy"] == pytest.approx(75.0)
-    assert found.accuracy == pytest.approx(100 * 5 / 7)
-
-
 def test_classes_may_come_in_any_order():
     logits, labels = sample(300, 5)
     counts = [5, 400, 30, 90, 19]
@@ -129,11 +118,6 @@ def test_extreme_logits(scale):
     assert found.accuracy == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
     confidence = 1.0 if scale > 1 else 1 / 3
     assert found.measures["ece"] == pytest.approx(abs(found.accuracy - 100 * confidence), abs=0.1)
-
-
-def test_logits_that_look_like_probabilities_are_still_logits():
-    logits, labels = torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 1])
-    assert scores(logits, labels).measures["ece"] == pytest.approx(naive_ece(logits, labels), abs=1e-4)
 
 
 def test_a_single_class_and_a_single_image():
@@ -170,25 +154,39 @@ def test_memory_grows_with_the_classes_not_with_their_square():
     assert len(found.per_class) == classes
 
 
-def test_no_image_is_an_error():
+def test_what_cannot_be_scored():
     with pytest.raises(InputError, match="no image to evaluate"):
         Evaluation(3, [1, 1, 1], None, CPU).compute()
-
-
-def test_counts_of_other_classes_are_refused():
     with pytest.raises(InputError, match="2 class counts for 3 classes"):
         Evaluation(3, [1, 1], None, CPU)
 
 
+RANK = """
+import sys, torch
+from ffds.evaluation.counts import Evaluation
+from tests.evaluation.test_counts import sample
+rank, meeting = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+logits, labels = sample(31, 4)
+for shares in ([slice(0, 7), slice(7, 31)], [slice(0, 31), slice(0, 0)]):  # at last rank 1 has no image
+    evaluation = Evaluation(4, [9, 5, 3, 1], None, torch.device("cpu"))
+    evaluation.update(logits[shares[rank]], labels[shares[rank]])
+    print(evaluation.compute())
+torch.distributed.destroy_process_group()
+"""
+
+
 def test_ranks_together_count_each_image_once(tmp_path):
-    meeting = tmp_path / "meeting"
-    second = [sys.executable, two_ranks.__file__, str(meeting)]
-    with subprocess.Popen(second, stdout=subprocess.PIPE, text=True) as process:
-        found = two_ranks.scores(0, meeting)
-        printed = process.communicate(timeout=120)[0].strip()
-    alone = scores(*two_ranks.images(), two_ranks.CLASS_COUNTS)
-    assert found == [alone, alone]
-    assert printed == str(found)
+    command = [sys.executable, "-c", RANK]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "meeting")], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for rank in (0, 1)
+    ]
+    alone = str(scores(*sample(31, 4), [9, 5, 3, 1]))
+    for rank in ranks:
+        assert rank.communicate(timeout=120)[0].splitlines() == [alone, alone]
 
 
 @settings(deadline=None, max_examples=30)
@@ -209,11 +207,8 @@ def test_accuracy_is_over_images_and_groups_over_classes():
     counter.update(torch.tensor([0, 0, 0, 0, 2]), torch.tensor([0, 0, 0, 1, 1]))
     groups = class_groups([3, 2, 1, 1], (2, 1, 1))
     assert counter.compute(groups) == {"accuracy": 60.0, "head": 50.0, "middle": None, "tail": None}
-
-
-def test_nothing_counted_is_not_zero_percent():
-    found = ClassAccuracy(3, CPU).compute(class_groups([3, 2, 1], None))
-    assert found == dict.fromkeys(["accuracy", "head", "middle", "tail"])
+    nothing = ClassAccuracy(4, CPU).compute(groups)
+    assert nothing == dict.fromkeys(["accuracy", "head", "middle", "tail"]), "not 0 percent"
 
 
 def test_counts_can_be_saved_restored_and_added_up():
