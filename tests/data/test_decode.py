@@ -17,13 +17,11 @@ from ffds.data import decode as decoding
 from ffds.data.decode import (
     BATCH,
     BATCHES_AHEAD,
-    MAX_THREADS,
     Encoded,
     FileImages,
     Stored,
     decode,
     decode_all,
-    image_threads,
     pixels_digest,
 )
 from ffds.errors import InputError
@@ -219,16 +217,6 @@ def test_different_sizes_need_a_size():
     with pytest.raises(InputError, match=r"differ in size\n.*b\.png\n.*5x4\n.*4x4(.*\n)+.*data\.image_size"):
         decode_all([items], 2, Stored(), "skip")
     assert decode_all([items], 2, Stored(3), "stop").images.shape == (2, 3, 3, 3)
-
-
-@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (3, 3), (1000, MAX_THREADS)])
-def test_a_thread_for_each_core_up_to_a_bound(cores, expected, monkeypatch):
-    monkeypatch.setattr(decoding, "usable_cores", lambda: cores)
-    # Work that waits for the others: it ends only if so many threads run at once.
-    barrier = threading.Barrier(expected)
-    with image_threads() as pool:
-        assert len(list(pool.map(lambda _: barrier.wait(10), range(expected)))) == expected
-        assert len(set(pool.map(lambda _: threading.get_ident(), range(4 * expected)))) <= expected
 
 
 # The digest

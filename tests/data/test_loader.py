@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -146,9 +148,11 @@ def test_order_and_augmentation_depend_on_seed_epoch_and_step_only():
     torch.manual_seed(1)
     batches = train(40, 8, AUGMENTED)
     list(batches.epoch(0))
-    state = torch.get_rng_state()
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     again = list(batches.epoch(2))
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+    assert random.getstate() == states[2]
     check_equal(first, again)
     for sampler in SAMPLERS:
         assert places(batches.epoch(3, sampler=sampler)) != places(batches.epoch(4, sampler=sampler))

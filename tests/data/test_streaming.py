@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -117,20 +117,18 @@ def test_each_rank_decodes_its_rows_only(world_size, in_memory, root, monkeypatc
         decoded.clear()
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_beside_workers_batches_are_prepared_in_one_thread(fails, in_memory, streamed, root, monkeypatch):
+def test_beside_workers_batches_are_prepared_in_one_thread(in_memory, streamed, root, monkeypatch):
     prepare, threads, before = TrainTransform.__call__, [], torch.get_num_threads()
 
     def noted(*arguments, **settings):
         threads.append(torch.get_num_threads())
-        return prepare(*arguments, **settings) if not fails else 1 / 0
+        return prepare(*arguments, **settings)
 
     monkeypatch.setattr(TrainTransform, "__call__", noted)
     torch.set_num_threads(2)
     try:
         for dataset, expected in ((streamed, 1), (in_memory, 2)):
-            with pytest.raises(ZeroDivisionError) if fails else nullcontext():
-                next(train(dataset, root).epoch(0))
+            next(train(dataset, root).epoch(0))
             assert (threads.pop(), torch.get_num_threads()) == (expected, 2)
     finally:
         torch.set_num_threads(before)

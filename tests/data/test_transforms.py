@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,20 +96,6 @@ def test_rows_of_a_rank_are_those_rows_of_the_whole_batch(steps):
     parts = [slice(0, 4), slice(4, 7), slice(7, 10)]
     apart = [transform(images[rows], 11, rows=rows, global_size=10) for rows in parts]
     torch.testing.assert_close(torch.cat(apart), whole, rtol=0, atol=1e-5)
-
-
-@each_kind_of_steps
-def test_global_generators_are_neither_read_nor_moved(steps):
-    transform, images = TrainTransform(data(*steps)), stored()
-    torch.manual_seed(1)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    first = transform(images, 5)
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
-    assert random.getstate() == states[2]
-    torch.manual_seed(2)
-    assert torch.equal(transform(images, 5), first)
-    assert not steps or not torch.equal(transform(images, 6), first)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -269,20 +252,6 @@ def test_a_constant_image_stays_constant(way, out, value):
     images = torch.full((1, 64, 64, 3), value, dtype=torch.uint8)
     resized = way(images, torch.tensor([[3, 5, 50, 41]]), (out, out))
     assert torch.equal(resized, torch.full((1, out, out, 3), value, dtype=torch.uint8))
-
-
-@many
-@given(SIDE, st.data(), st.integers(1, 50))
-def test_weights_are_averages_over_the_box(side, draw, out_size):
-    length = draw.draw(st.integers(1, side))
-    start = draw.draw(st.integers(0, side - length))
-    weights = triangle_weights(torch.tensor([start]), torch.tensor([length]), side, out_size)[0]
-    torch.testing.assert_close(weights.sum(1), torch.ones(out_size))
-    assert (weights >= 0).all()
-    assert (weights[:, :start] == 0).all()
-    assert (weights[:, start + length :] == 0).all()
-    if out_size == length:
-        assert torch.equal(weights, torch.eye(side)[start : start + length])
 
 
 @many
