@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from ffds.errors import InputError
 
 __all__ = ["compile_model"]
 
@@ -19,8 +22,8 @@ _STDERR = 2
 def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
     """The model, compiled at its first call; the model itself where no compiler works.
 
-    A function of one line is compiled first, so that a missing compiler is reported now, as a warning, and
-    not as an error in the first training step.
+    A function of one line is compiled first, so that a missing compiler is a warning now and not an error in
+    the first training step.
 
     Args:
         model: a network.
@@ -30,13 +33,11 @@ def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
         with _silent_stderr():
             torch.compile(_probe)(torch.zeros(1, device=device))
     except Exception as error:  # torch wraps a compiler's failure in various exceptions
-        print(
-            "warning: trainer.compile is on, but torch.compile does not work here; training goes on without "
-            f"it, slower\n  got: {_cause(error)}\n"
-            "  fix: install a C++ compiler (g++), or trainer.compile=false",
-            file=sys.stderr,
-            flush=True,
+        what = (
+            "trainer.compile is on, but torch.compile does not work here; training goes on without it, slower"
         )
+        fix = "install a C++ compiler (g++), or trainer.compile=false"
+        print(f"warning: {InputError(what, got=_cause(error), fix=fix)}", file=sys.stderr, flush=True)
         return model
     compiled: Any = torch.compile(model, dynamic=False, options=_options())
     network: nn.Module = compiled
@@ -44,10 +45,10 @@ def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _options() -> dict[str, Any]:
-    """Options of the compiler, of those that this version of torch knows.
+    """Where this version of torch has tiling heuristics, turn them off.
 
-    With its tiling heuristics on, torch does not vectorize the gradient of batch norm and ReLU on a CPU, and
-    sums it over the pixels of 16 channels on a single thread.
+    With them, torch does not vectorize the gradient of batch norm and ReLU on a CPU, and sums it over the
+    pixels of 16 channels on a single thread.
     """
     from torch._inductor import config  # takes a second to import
 
@@ -58,15 +59,15 @@ def _options() -> dict[str, Any]:
 def _silent_stderr() -> Iterator[None]:
     """Discard what compilers write to standard error; that they fail is known from the exception."""
     sys.stderr.flush()
-    terminal, nowhere = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, _STDERR)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(terminal, _STDERR)
-        os.close(terminal)
-        os.close(nowhere)
+    with Path(os.devnull).open("w") as nowhere:
+        terminal = os.dup(_STDERR)
+        os.dup2(nowhere.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, _STDERR)
+            os.close(terminal)
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from ffds.errors import InputError
 
 __all__ = ["MAX_GRAPHS", "CudaGraphs", "Graph"]
 
@@ -20,12 +21,12 @@ MAX_GRAPHS = 8
 class CudaGraphs:
     """Runs a function eagerly, or captures it as a CUDA graph on its second call and replays it.
 
-    A training step of a small network launches hundreds of kernels of some µs each, and Python takes longer
-    to launch one than the GPU to run it. A graph launches all at once; the kernels and their results are the
-    same. The first call is eager because compilation and the optimizer's initial state happen in it.
+    A training step of a small network launches hundreds of kernels, and Python takes longer to launch one
+    than the GPU to run it. A graph launches all at once; the kernels and their results are the same. The
+    first call is eager: compilation and the optimizer's initial state happen in it.
 
     A replay does not run Python. So the function may only read and write tensors in place, all that changes
-    between calls must be in its inputs or in its key, and it must not wait for the GPU. Where the capture
+    between calls must be in its inputs or in its key, and it must not wait for the GPU. Where a capture
     fails, everything runs eagerly from then on, with a warning.
 
     Args:
@@ -39,15 +40,12 @@ class CudaGraphs:
         self._pool: Any = None
 
     def __call__(self, key: Hashable, function: Callable[..., Result], *inputs: Tensor) -> Result:
-        """Call the function.
+        """The function's result; a graph's is overwritten by the next capture or replay.
 
         Args:
             key: everything the function depends on beside its inputs, unless it changes in place.
             function: inputs → a tensor, or None.
             inputs: their values and shapes may differ from call to call.
-
-        Returns:
-            The function's result; a graph's is overwritten by the next capture or replay.
         """
         if not self.on:
             return function(*inputs)
@@ -62,21 +60,23 @@ class CudaGraphs:
         return output
 
     def _capture(
-        self, key: Hashable, function: Callable[..., Result], inputs: tuple[Tensor, ...]
+        self, key: Hashable, function: Callable[..., Any], inputs: tuple[Tensor, ...]
     ) -> Graph | None:
+        generator = _generator()
+        before = generator and generator.get_state()
         try:
-            with _generator_restored_on_failure():
-                graph = Graph(function, inputs, self._pool)
+            graph = Graph(function, inputs, self._pool)
         except Exception as error:  # whatever the network does that a graph does not allow
+            if generator is not None:
+                # A capture that fails leaves the generator registered with it, and unable to draw.
+                generator.graphsafe_set_state(torch.Generator(generator.device))
+                generator.set_state(before)
             self.on = False
             self._graphs.clear()
-            print(
-                "warning: a step cannot be recorded as a CUDA graph; training goes on without, slower\n"
-                f"  got: {(str(error).strip() or type(error).__name__).splitlines()[0]}\n"
-                "  fix: a network that does not wait for the GPU, or trainer.cuda_graphs=false",
-                file=sys.stderr,
-                flush=True,
-            )
+            what = "a step cannot be recorded as a CUDA graph; training goes on without, slower"
+            got = (str(error).strip() or type(error).__name__).splitlines()[0]
+            fix = "a network that does not wait for the GPU, or trainer.cuda_graphs=false"
+            print(f"warning: {InputError(what, got=got, fix=fix)}", file=sys.stderr, flush=True)
             return None
         # Drop the oldest only after the new one exists: the memory pool lives as long as any graph uses it.
         self._pool, self._graphs[key] = graph.pool, graph
@@ -85,28 +85,19 @@ class CudaGraphs:
         return graph
 
 
-@contextmanager
-def _generator_restored_on_failure() -> Iterator[None]:
-    """A capture that fails leaves torch's generator registered with it, and unable to draw."""
+def _generator() -> Any:
+    """The random generator of the current GPU, None without one."""
     if not torch.cuda.is_available():
-        yield
-        return
-    generator = torch.cuda.default_generators[torch.cuda.current_device()]
-    before = generator.get_state()
-    try:
-        yield
-    except Exception:
-        generator.graphsafe_set_state(torch.Generator(generator.device))
-        generator.set_state(before)
-        raise
+        return None
+    return torch.cuda.default_generators[torch.cuda.current_device()]
 
 
 class Graph:
-    """A captured function with its own copies of its inputs, and its output.
+    """A captured function: inputs of its own, whose shapes and layouts are fixed, and its output.
 
     Args:
         function: inputs → a tensor, or None.
-        inputs: their shapes and layouts are those of all replays.
+        inputs: examples.
         pool: memory shared with other graphs, None for the first.
     """
 

@@ -18,10 +18,9 @@ MAPPED_ABOVE = 2**30
 def keep_freed_memory() -> bool:
     """Have glibc keep the memory that this process frees, instead of returning it to the system.
 
-    A training step on the CPU frees its activations and allocates them again. If the memory went back in
-    between, the kernel would clear every page anew: a fifth of the time of a ResNet-32 step. The process
-    never holds more than its own peak. The heap also asks for pages of 2 MiB (``madvise``), which saves
-    another 7 % of a step in address translation.
+    A training step on the CPU frees its activations and allocates them again; for memory that went back in
+    between, the kernel clears every page anew, a fifth of the time of a ResNet-32 step. The process never
+    holds more than its own peak. Pages of 2 MiB save another 7 % of a step in address translation.
 
     Returns:
         Whether this is glibc and accepted the settings; other C libraries are left alone.
