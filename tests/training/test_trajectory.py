@@ -1,25 +1,19 @@
 """Runs that share a history: where it ends, and that sharing changes no bit."""
 
-import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
-import torch
+from torch import nn
 
 from ffds.data.dataset import Split
-from ffds.errors import Interrupted, NonFiniteLossError
-from ffds.jobs.engine import train_all
-from ffds.jobs.plan import plan
+from ffds.errors import Interrupted
+from ffds.losses import FocalLoss
 from ffds.methods.registry import METHODS
-from ffds.paper.reference import METHOD_TITLES
-from ffds.recipes.load import load_recipe
 from ffds.recipes.schedule import start_epoch
-from ffds.run_directory import Run
-from ffds.training.loop import TrainingLoop
 from ffds.training.phases import phases
 from ffds.training.step import TrainStep
-from ffds.training.train import train_recipe
-from ffds.training.trajectory import Trajectory, history_hashes
+from ffds.training.trajectory import history_hashes, loss_identity
 from tests.training import tiny
 
 PAIRS = {
@@ -64,62 +58,28 @@ def steps(monkeypatch):
     return taken
 
 
-@pytest.fixture
-def digits(monkeypatch):
-    tiny.use(monkeypatch)
-
-
 # Sharing changes nothing
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_a_branched_run_is_bit_equal_to_the_same_run_alone(pair, digits, steps, tmp_path):
+def test_a_branched_run_is_bit_equal_to_the_same_run_alone(pair, steps, tmp_path):
     first, second = (one(*settings) for settings in PAIRS[pair])
-    alone = train_recipe(second, out=tmp_path / "alone", shown=False)
+    alone = tiny.train(second, tmp_path / "alone")
     common = shared(first, second)
     assert common > 0
+    tiny.train(first, tmp_path / "both", branches=[common])
     del steps[:]
-    expected = plan([first, second], tmp_path / "both")
-    assert train_all([first, second], out=tmp_path / "both", shown=False) == {}
-    branched = Run.of(second, tmp_path / "both")
-    assert tiny.trace(branched) == tiny.trace(alone)
-    assert len(steps) == (2 * tiny.EPOCHS - common) * tiny.STEPS
-    assert sum(run.to_train for run in expected.runs) == 2 * tiny.EPOCHS - common
+    assert tiny.trace(tiny.train(second, tmp_path / "both")) == tiny.trace(alone)
+    assert len(steps) == (tiny.EPOCHS - common) * tiny.STEPS
 
 
-def test_three_runs_each_branch_off_where_they_part(digits, steps, tmp_path):
+def test_three_runs_each_branch_off_where_they_part(steps, tmp_path):
     settings = ("schedule.epochs=6", "method.start=0.5"), ("schedule.epochs=6", "method.start=0.7")
     runs = [one("ce", "schedule.epochs=6"), *(one("d-ffds", *given) for given in settings)]
-    alone = [train_recipe(recipe, out=tmp_path / "alone", shown=False) for recipe in runs]
+    alone = [tiny.trace(tiny.train(recipe, tmp_path / "alone")) for recipe in runs]
     del steps[:]
-    train_all(runs, out=tmp_path / "both", shown=False)
-    assert [tiny.trace(Run.of(r, tmp_path / "both")) for r in runs] == [tiny.trace(run) for run in alone]
+    assert [tiny.trace(tiny.train(one, tmp_path / "both", branches=[3, 4])) for one in runs] == alone
     assert len(steps) == (6 + 3 + 2) * tiny.STEPS
-
-
-def test_the_group_means_of_a_branch_come_from_the_shared_epoch(digits, tmp_path):
-    recipe = one("d-ffds")
-    loop = tiny.loop(tmp_path / "alone", recipe)
-    loop.train()
-    means = loop.state.losses[1].group_means
-    assert not means.isnan().all()
-    train_all([one("ce"), recipe], out=tmp_path, shown=False)
-    again = tiny.loop(tmp_path / "again", recipe)
-    again.trajectory = Trajectory(tmp_path / recipe.name / "trajectories", again.trajectory.histories)
-    again._resume()
-    assert again.reached.epoch == start_epoch(recipe.method, tiny.EPOCHS)
-    seen = again.state.losses[1].group_means
-    assert not seen.isnan().all()
-    assert not torch.equal(seen.nan_to_num(), means.nan_to_num()), "those of a later epoch are not shared"
-    assert not again.state.observed.counts.any()
-
-
-def test_a_single_training_uses_what_lies_there(digits, steps, tmp_path):
-    train_all([one("ce"), one("d-ffds")], out=tmp_path, shown=False)
-    del steps[:]
-    recipe = one("d-ffds", "method.k=0.5")
-    train_recipe(recipe, out=tmp_path, shown=False)
-    assert len(steps) == (tiny.EPOCHS - start_epoch(recipe.method, tiny.EPOCHS)) * tiny.STEPS
 
 
 # What is shared, and what is not
@@ -215,15 +175,6 @@ def test_another_learning_rate_shares_the_epochs_before_it():
     assert shared(*(one("ce", "schedule.epochs=20", drop) for drop in drops)) == 10
 
 
-def test_table_1a_needs_1610_epochs_instead_of_2200(digits, tmp_path):
-    settings = "schedule.epochs=200", "schedule.warmup=5", "schedule.milestones=[[0.8, 0.1], [0.9, 0.01]]"
-    table = [load_recipe("digits", settings, method=method).recipe for method in METHOD_TITLES]
-    found = plan(table, tmp_path)
-    assert sum(run.recipe.schedule.epochs for run in found.runs) == 2200
-    assert sum(run.to_train for run in found.runs) == 1610
-    assert "2200 epochs: 0 done, 590 shared, 1610 to train" in str(found)
-
-
 def test_no_two_methods_share_an_epoch_of_different_losses():
     for first in METHODS:
         for second in METHODS:
@@ -236,108 +187,56 @@ def test_no_two_methods_share_an_epoch_of_different_losses():
             assert losses[0][: max(common, 0)] == losses[1][: max(common, 0)]
 
 
-# Plans
+# What is saved, and what is not
 
 
-def test_a_plan_knows_what_is_done(digits, tmp_path):
-    recipes = [one("ce"), one("d-ffds")]
-    train_recipe(recipes[0], out=tmp_path, shown=False)
-    found = plan(recipes, tmp_path)
-    assert [(run.done, run.shared, run.to_train) for run in found.runs] == [(4, 0, 0), (0, 0, 4)], (
-        "a finished run left no checkpoint at the branch"
-    )
-    train_all(recipes, out=tmp_path, shown=False)
-    assert [run.done for run in plan(recipes, tmp_path).runs] == [4, 4]
-
-
-def test_the_plan_is_printed_before_anything_is_trained(digits, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("ffds.jobs.engine.train_recipe", lambda *_, **__: print("trains"))
-    train_all([one("ce"), one("d-ffds")], out=tmp_path)
-    found = capsys.readouterr()
-    assert found.out == "trains\n" * 2
-    assert "plan: 2 runs, 8 epochs: 0 done, 3 shared, 5 to train" in found.err
-    assert "digits/ce/seed0-" in found.err
-    train_all([one("ce")], out=tmp_path, shown=False)
-    assert capsys.readouterr().err == ""
-
-
-def test_the_same_recipe_twice_trains_once(digits, steps, tmp_path):
-    train_all([one("ce"), one("ce")], out=tmp_path, shown=False)
-    assert len(steps) == tiny.EPOCHS * tiny.STEPS
-
-
-# Interruptions and failures
-
-
-@pytest.mark.parametrize("polls", range(1, 2 * tiny.EPOCHS * tiny.POLLS, 3))
-def test_interrupted_anywhere_the_same_call_goes_on(polls, monkeypatch, tmp_path):
-    tiny.use(monkeypatch)
-    recipes = [one("ce"), one("d-ffds")]
-    train_all(recipes, out=tmp_path / "whole", shown=False)
-    with monkeypatch.context() as patch:
-        stopper = tiny.StopAfter(polls)
-        patch.setattr("ffds.training.train.StopSignals", lambda: stopper)
-        try:
-            train_all(recipes, out=tmp_path / "parts", shown=False)
-        except Interrupted:
-            assert not all(Run.of(recipe, tmp_path / "parts").done for recipe in recipes)
-    train_all(recipes, out=tmp_path / "parts", shown=False)
-    for recipe in recipes:
-        whole, parts = (Run.of(recipe, tmp_path / name) for name in ("whole", "parts"))
-        assert tiny.trace(parts) == tiny.trace(whole)
-
-
-def test_an_epoch_begun_unobserved_is_not_shared(monkeypatch, steps, tmp_path):
-    tiny.use(monkeypatch)
+def test_an_epoch_begun_unobserved_is_not_shared(tmp_path):
     ce, deferred = one("ce"), one("d-ffds")
-    alone = train_recipe(deferred, out=tmp_path / "alone", shown=False)
     start = start_epoch(deferred.method, tiny.EPOCHS)
-    with monkeypatch.context() as patch:
-        tiny.stop_after(patch, (start - 1) * tiny.POLLS + 2)
-        with pytest.raises(Interrupted):
-            train_recipe(ce, out=tmp_path, shown=False)
-    # Told too late to leave the epoch.
-    train_recipe(ce, out=tmp_path, shown=False, branches=[start])
+    with pytest.raises(Interrupted):
+        tiny.train(ce, tmp_path, polls=(start - 1) * tiny.POLLS + 2)
+    tiny.train(ce, tmp_path, branches=[start])  # too late to observe the whole epoch
     assert not (tmp_path / "digits" / "trajectories").exists()
-    train_all([ce, deferred], out=tmp_path, shown=False)
-    assert tiny.trace(Run.of(deferred, tmp_path)) == tiny.trace(alone)
 
 
-def test_a_broken_shared_checkpoint_is_named_and_trained_again(digits, capsys, tmp_path):
-    train_all([one("ce"), one("d-ffds")], out=tmp_path, shown=False)
-    deferred = Run.of(one("d-ffds"), tmp_path)
-    before = tiny.trace(deferred)
-    shutil.rmtree(deferred.path)
+def test_a_broken_shared_checkpoint_is_named_and_its_epochs_trained_again(capsys, tmp_path):
+    recipe = one("d-ffds")
+    alone = tiny.train(recipe, tmp_path / "alone")
+    tiny.train(one("ce"), tmp_path, branches=[start_epoch(recipe.method, tiny.EPOCHS)])
     (weights,) = tmp_path.glob("digits/trajectories/*/*/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1])
-    capsys.readouterr()
-    train_all([one("ce"), one("d-ffds")], out=tmp_path, shown=False)
+    run = tiny.train(recipe, tmp_path)
     assert "model.safetensors has" in capsys.readouterr().err
-    assert tiny.trace(deferred) == before
+    assert tiny.trace(run) == tiny.trace(alone)
 
 
-def test_a_failed_run_leaves_a_gap_and_the_others_go_on(digits, monkeypatch, capsys, tmp_path):
-    alone = train_recipe(one("d-ffds"), out=tmp_path / "alone", shown=False)
-    epoch = TrainingLoop._epoch
-
-    def failing(self):
-        if self.recipe.method.name == "ce" and self.reached.epoch == 1:
-            raise NonFiniteLossError("not finite")
-        return epoch(self)
-
-    monkeypatch.setattr(TrainingLoop, "_epoch", failing)
-    failures = train_all([one("ce"), one("d-ffds")], out=tmp_path, shown=False)
-    assert {path: str(error) for path, error in failures.items()} == {
-        Run.of(one("ce"), tmp_path).path: "not finite"
-    }
-    assert "not finite" in capsys.readouterr().err
-    assert tiny.trace(Run.of(one("d-ffds"), tmp_path)) == tiny.trace(alone)
+# The identity of a loss
 
 
-def test_data_that_cannot_be_opened_leave_a_gap(capsys, tmp_path):
-    recipes = [
-        load_recipe("cifar10-lt-100", [f"data.root={tmp_path}/none"], method=m).recipe for m in METHODS
+def test_a_setting_outside_the_repr_is_part_of_the_identity_of_a_loss():
+    class Mixed(nn.Module):
+        def __init__(self, margin, kinds=("a", 1.0)):
+            super().__init__()
+            self.inner = nn.MultiMarginLoss(margin=margin)
+            self.kinds = kinds
+
+    makers = [
+        nn.CrossEntropyLoss,
+        partial(nn.CrossEntropyLoss, label_smoothing=0.9),
+        partial(nn.CrossEntropyLoss, reduction="sum"),
+        partial(nn.MultiMarginLoss, margin=1.0),
+        partial(nn.MultiMarginLoss, margin=5.0),
+        partial(Mixed, 1.0),
+        partial(Mixed, 5.0),
+        partial(Mixed, 5.0, ("a", 2.0)),
+        partial(Mixed, 5.0, None),
     ]
-    failures = train_all(recipes, out=tmp_path, shown=False)
-    assert len(failures) == len(METHODS)
-    assert capsys.readouterr().err.count("data.root is not a directory") == 1
+    assert len({loss_identity(make()) for make in makers}) == len(makers)
+    assert [loss_identity(make()) for make in makers] == [loss_identity(make().eval()) for make in makers]
+
+
+def test_an_attribute_of_a_loss_of_the_package_is_no_setting():
+    loss = FocalLoss(1.0)
+    before = loss_identity(loss)
+    loss.steps = 3
+    assert loss_identity(loss) == before
