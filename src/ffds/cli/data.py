@@ -11,7 +11,6 @@ from ffds.cli.options import (
     add_recipe,
     add_verb,
     plain,
-    print_json,
     print_result,
     resolved_recipe,
 )
@@ -42,7 +41,7 @@ def info(options: argparse.Namespace) -> None:
     }
     rows = [[name.replace("_", " "), plain(value)] for name, value in facts.items()]
     content = facts | {"class_names": list(dataset.class_names)}
-    print_result(options, content, "data", [["fact", "value"], *rows])
+    print_result(options, content, {"data": [["fact", "value"], *rows]})
 
 
 def pack(options: argparse.Namespace) -> None:
@@ -62,10 +61,8 @@ def cache(options: argparse.Namespace) -> None:
     directory = str(cache_directory())
     if options.clear:
         freed = clear()
-        if options.json:
-            print_json({"directory": directory, "freed_bytes": freed})
-        else:
-            print(f"{_mebibytes(freed)} removed from {directory}")
+        content = {"directory": directory, "freed_bytes": freed}
+        print_result(options, content, {}, f"{_mebibytes(freed)} removed from {directory}")
         return
     facts = [_facts(entry) for entry in entries()]
     rows = [
@@ -77,7 +74,7 @@ def cache(options: argparse.Namespace) -> None:
     ]
     title = f"{_mebibytes(sum(one['bytes'] for one in facts))} in {directory}"
     header = ["images of", "N x H x W x C", "size", "last used"]
-    print_result(options, {"directory": directory, "entries": facts}, title, [header, *rows])
+    print_result(options, {"directory": directory, "entries": facts}, {title: [header, *rows]})
 
 
 def ictext(options: argparse.Namespace) -> None:

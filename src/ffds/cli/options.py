@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -18,9 +18,7 @@ __all__ = [
     "names",
     "numbers",
     "plain",
-    "print_json",
     "print_result",
-    "print_table",
     "resolved_recipe",
     "wanted_jobs",
 ]
@@ -123,21 +121,19 @@ def plain(value: object) -> str:
 
 
 def print_result(
-    options: argparse.Namespace, content: object, title: str, rows: Sequence[Sequence[str]]
+    options: argparse.Namespace, content: object, tables: Mapping[str, Sequence[Sequence[str]]], *lines: str
 ) -> None:
-    """Print the content as JSON where ``--json`` asks for it, else the table."""
+    """Print the content as JSON where ``--json`` asks for it, else tables by title and lines of text."""
     if options.json:
-        print_json(content)
-    else:
-        print_table(title, rows)
+        print(json.dumps(content, indent=2))
+        return
+    for title, rows in tables.items():
+        _print_table(title, rows)
+    for line in lines:
+        print(line)
 
 
-def print_json(content: object) -> None:
-    """Print JSON."""
-    print(json.dumps(content, indent=2))
-
-
-def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
+def _print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     """Print a table whose first row is its header."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console

@@ -16,9 +16,7 @@ from ffds.cli.options import (
     add_verb,
     names,
     numbers,
-    print_json,
     print_result,
-    print_table,
     wanted_jobs,
 )
 from ffds.files import check_directory
@@ -52,13 +50,9 @@ def table(options: argparse.Namespace) -> None:
         jobs=wanted_jobs(options),
     )
     written = [] if options.save is None else write_table(filled, Path(options.save))
-    if options.json:
-        print_json(cell_records(filled))
-    else:
-        for column in filled.columns:
-            print_table(column, rows(filled, column))
-        print(textwrap.fill(caption(filled), shutil.get_terminal_size().columns))
-        print(*footnotes(filled), *(f"written: {path}" for path in written), sep="\n")
+    lines = [textwrap.fill(caption(filled), shutil.get_terminal_size().columns), *footnotes(filled)]
+    tables = {column: rows(filled, column) for column in filled.columns}
+    print_result(options, cell_records(filled), tables, *lines, *(f"written: {path}" for path in written))
     for failure in filled.failures:
         raise failure.error
 
@@ -148,4 +142,4 @@ def _runs(options: argparse.Namespace) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, runs_csv(chosen))
     content = [line.columns for line in chosen]
-    print_result(options, content, "finished runs, test set, percent", runs_rows(chosen))
+    print_result(options, content, {"finished runs, test set, percent": runs_rows(chosen)})

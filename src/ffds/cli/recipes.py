@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ffds.cli.options import add_recipe, add_verb, plain, print_result, print_table, resolved_recipe
+from ffds.cli.options import add_recipe, add_verb, plain, print_result, resolved_recipe
 
 __all__ = ["add_verbs", "recipes", "show"]
 
@@ -16,7 +16,7 @@ def recipes(options: argparse.Namespace) -> None:
 
     shipped = shipped_recipes()
     rows = [["name", "what it is"], *map(list, shipped.items())]
-    print_result(options, shipped, "shipped recipes", rows)
+    print_result(options, shipped, {"shipped recipes": rows})
 
 
 def show(options: argparse.Namespace) -> None:
@@ -31,11 +31,12 @@ def show(options: argparse.Namespace) -> None:
         "origin": dict(resolved.origin),
         "schedule": schedule,
     }
-    rows = [[key, plain(value), resolved.origin[key]] for key, value in recipe.by_key.items()]
-    title = f"{recipe.name}, hash {recipe.config_hash[:8]}"
-    print_result(options, content, title, [["key", "value", "from"], *rows])
-    if not options.json:
-        print_table("schedule", [["epochs", "what happens"], *map(list, schedule.items())])
+    values = [[key, plain(value), resolved.origin[key]] for key, value in recipe.by_key.items()]
+    tables = {
+        f"{recipe.name}, hash {recipe.config_hash[:8]}": [["key", "value", "from"], *values],
+        "schedule": [["epochs", "what happens"], *map(list, schedule.items())],
+    }
+    print_result(options, content, tables)
 
 
 def add_verbs(verbs: Any) -> None:

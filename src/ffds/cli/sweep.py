@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffds.cli.options import add_jobs, add_out, add_recipe, add_verb, print_json, print_table, wanted_jobs
+from ffds.cli.options import add_jobs, add_out, add_recipe, add_verb, print_result, wanted_jobs
 
 if TYPE_CHECKING:
     from ffds.sweep.results import SweepResult
@@ -17,7 +17,7 @@ __all__ = ["add_verbs", "sweep"]
 
 def sweep(options: argparse.Namespace) -> None:
     """Search the settings of FFDS on held-out training images."""
-    # A slip in the recipe is told before torch is imported.
+    # An error in the recipe is reported before torch is imported.
     from ffds.sweep.recipe import searched_recipe
 
     searched_recipe(options.recipe, options.overrides)
@@ -35,12 +35,9 @@ def sweep(options: argparse.Namespace) -> None:
         jobs=jobs,
     )
     written = _written(result)
-    if options.json:
-        print_json(result.records() | {"files": list(map(str, written))})
-    else:
-        title = f"{result.recipe.name}, balanced accuracy on validation images, percent"
-        print_table(title, result.table())
-        print(*_remarks(result), *_places(written), sep="\n")
+    content = result.records() | {"files": list(map(str, written))}
+    title = f"{result.recipe.name}, balanced accuracy on validation images, percent"
+    print_result(options, content, {title: result.table()}, *_remarks(result), *_places(written))
     if result.best is None and (failed := result.having("failed")):
         raise NonFiniteLossError(f"no trial finished, {len(failed)} failed: {failed[-1].cause}")
 

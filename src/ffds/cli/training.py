@@ -36,11 +36,9 @@ def train(options: argparse.Namespace) -> None:
         from ffds.training.train import train_recipe
 
         train_recipe(recipe, out=options.out)
-    title = f"{titled(recipe.data.name, recipe.name)}, test set, percent"
-    summary = run.summary
-    print_result(options, summary | {"path": str(run.path)}, title, _results(summary))
-    if not options.json:
-        print(f"{'already done' if done_before else 'done'}: {run.path}")
+    summary, title = run.summary, f"{titled(recipe.data.name, recipe.name)}, test set, percent"
+    done = f"{'already done' if done_before else 'done'}: {run.path}"
+    print_result(options, summary | {"path": str(run.path)}, {title: _results(summary)}, done)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -59,9 +57,8 @@ def compare(options: argparse.Namespace) -> None:
     )
     summaries = [run.summary for runs in comparison.runs.values() for run in runs if run.done]
     title = f"{comparison.title}, test set after the last epoch, percent"
-    print_result(options, summaries, title, comparison.table(SHORT))
-    if not options.json:
-        print(f"written: {Path(options.out) / comparison.recipe / 'compare.md'} and compare.csv")
+    written = f"written: {Path(options.out) / comparison.recipe / 'compare.md'} and compare.csv"
+    print_result(options, summaries, {title: comparison.table(SHORT)}, written)
     for error in comparison.failures.values():
         raise error
 
@@ -82,7 +79,7 @@ def evaluate(options: argparse.Namespace) -> None:
     summary, images = scores.summary(), len(predictions.index)
     rows = [["measure", "percent"], *([name, cell(value)] for name, value in summary.items())]
     content = summary | {"images": images, "per_class": scores.per_class}
-    print_result(options, content, f"{options.run}, test set of {images:,} images", rows)
+    print_result(options, content, {f"{options.run}, test set of {images:,} images": rows})
 
 
 def add_verbs(verbs: Any) -> None:
