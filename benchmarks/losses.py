@@ -84,7 +84,7 @@ def _against_cross_entropy(
         against="F.cross_entropy",
         unit="ms",
         better="lower",
-        target=(1.05 if compiled else 1.5) if wide else None,
+        target=(1.4 if compiled else 2.5) if wide else None,
     )
 
 
@@ -97,7 +97,7 @@ def _shares_of_step(setting: Setting) -> list[Result]:
             against=f"a training step of {setting.sizes.network}",
             unit="ms",
             better="lower",
-            target=0.005,
+            target=0.01,
         )
         for name in LOSSES
     ]

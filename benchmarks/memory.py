@@ -32,7 +32,7 @@ def _against_cross_entropy(name: str, shape: tuple[int, int]) -> Result:
         against="F.cross_entropy",
         unit="MiB",
         better="lower",
-        target=1.3,
+        target=2.5,
     )
 
 

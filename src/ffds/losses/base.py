@@ -12,17 +12,7 @@ from torch import Tensor, nn
 
 from ffds.errors import InputError
 
-__all__ = [
-    "ClassProbabilities",
-    "ClassificationLoss",
-    "DeferredStart",
-    "EpochStatistics",
-    "FullPrecision",
-    "Reduction",
-    "WeightedMean",
-    "checked",
-    "labels_to_keep",
-]
+__all__ = ["ClassProbabilities", "ClassificationLoss", "DeferredStart", "EpochStatistics", "WeightedMean"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -32,17 +22,13 @@ def checked(logits: Tensor, target: Tensor, num_classes: int | None = None) -> t
     integer = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
     expected = logits.shape[:1] if integer else logits.shape
     if logits.ndim != 2 or target.shape != expected or not (integer or target.is_floating_point()):
-        raise InputError(
-            "logits and target do not fit together",
-            got=f"logits {tuple(logits.shape)}, target {tuple(target.shape)} {target.dtype}",
-            allowed="logits (N, C), target (N,) of integers or (N, C) of probabilities",
-        )
+        got = f"logits {tuple(logits.shape)}, target {tuple(target.shape)} {target.dtype}"
+        allowed = "logits (N, C), target (N,) of integers or (N, C) of probabilities"
+        raise InputError("logits and target do not fit together", got=got, allowed=allowed)
     if num_classes not in (None, logits.shape[1]):
-        raise InputError(
-            "logits have another number of classes than the loss",
-            got=f"logits {tuple(logits.shape)}, loss {num_classes}",
-            fix="give the loss the counts or weights of all classes of the model",
-        )
+        got = f"logits {tuple(logits.shape)}, loss {num_classes}"
+        fix = "give the loss the counts or weights of all classes of the model"
+        raise InputError("logits have another number of classes than the loss", got=got, fix=fix)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits, target.long() if integer else target.to(logits.dtype)
 
@@ -54,13 +40,7 @@ def labels_to_keep(target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
 
 
 class FullPrecision(nn.Module):
-    """A module whose buffers are never cast below float32, whatever it is a part of.
-
-    >>> module = FullPrecision()
-    >>> module.register_buffer("sums", torch.zeros(1))
-    >>> module.to(torch.bfloat16).sums.dtype
-    torch.float32
-    """
+    """A module whose buffers are never cast below float32, also where the model that holds it is."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def kept(tensor: Tensor) -> Tensor:
@@ -73,9 +53,9 @@ class FullPrecision(nn.Module):
 class ClassificationLoss(FullPrecision):
     """A loss of logits (N, C) and labels (N,), or probabilities q (N, C) of the labels.
 
-    Each loss is written as a function of log p_c of one class: for labels the label of each sample, (N,); for
-    probabilities every class, (N, C), and the loss of a sample is the expectation Σ_c q_c · loss(z, c), so
-    that mixup, CutMix and distillation work. That the q of a sample sum to 1 is not checked.
+    A loss is a function of log p_c of one class c: for labels of that of each sample, (N,); for probabilities
+    of every class, (N, C), and the loss of a sample is the expectation Σ_c q_c · loss(z, c), so that mixup,
+    CutMix and distillation work. That the q of a sample sum to 1 is not checked.
 
     Args:
         ignore_index: label of samples to leave out, as in torch.

@@ -14,14 +14,7 @@ from ffds.errors import InputError
 from ffds.losses.base import ClassificationLoss, ClassProbabilities, Reduction, checked
 from ffds.losses.weights import PerClass, WeightScale, class_balanced_weights, validated_counts
 
-__all__ = [
-    "ColdStart",
-    "Curve",
-    "FFDSLoss",
-    "dynamic_smoothing",
-    "focusing_parameters",
-    "frequency_groups",
-]
+__all__ = ["FFDSLoss", "dynamic_smoothing", "focusing_parameters", "frequency_groups"]
 
 Curve = Literal["linear", "convex", "concave"]
 ColdStart = Literal["cross_entropy", "unsmoothed"]
@@ -161,11 +154,7 @@ class FFDSLoss(ClassificationLoss):
 
     @classmethod
     def from_labels(cls, labels: ArrayLike | Tensor, num_classes: int | None = None, **settings: Any) -> Self:
-        """The loss for training images with these labels (N,), 0 to C − 1; C = the largest + 1 for None.
-
-        >>> FFDSLoss.from_labels([0, 1, 0, 0, 2], num_groups=3).class_group
-        tensor([0, 1, 2])
-        """
+        """The loss for training images with these labels (N,), 0 to C − 1; C = the largest + 1 for None."""
         array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
         whole = array.ndim == 1 and array.dtype.kind in "iu" and array.size > 0
         if not whole or array.min() < 0 or array.max() >= (num_classes or np.inf):
@@ -223,7 +212,7 @@ class FFDSLoss(ClassificationLoss):
         self.gathered.observe(logits, target, self.ignore_index)
 
     def end_epoch(self) -> None:
-        """Make the group means of this epoch, over all ranks, the reference; every rank must call it.
+        """Make the epoch's group means over all ranks, each of which must call it, the reference.
 
         A group without a sample keeps its mean.
         """

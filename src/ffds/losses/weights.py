@@ -13,14 +13,7 @@ from torch import Tensor
 
 from ffds.errors import InputError
 
-__all__ = [
-    "PerClass",
-    "WeightScale",
-    "class_balanced_weights",
-    "inverse_frequency_weights",
-    "validated_counts",
-    "validated_weight",
-]
+__all__ = ["PerClass", "WeightScale", "class_balanced_weights", "inverse_frequency_weights"]
 
 WeightScale = Literal["none", "mean", "released"]
 PerClass: TypeAlias = ArrayLike | Tensor | Mapping[int, Any]
@@ -30,16 +23,13 @@ PerClass: TypeAlias = ArrayLike | Tensor | Mapping[int, Any]
 def class_balanced_weights(
     class_counts: PerClass, beta: float = 0.9999, scale: WeightScale = "mean"
 ) -> Tensor:
-    """Inverse effective number of samples: w_c = (1 − β) / (1 − β^n_c), before scaling.
+    """Inverse effective number of samples: w_c = (1 − β) / (1 − β^n_c), before scaling; (C,) float32.
 
     Args:
         class_counts: training images of each class, each ≥ 1.
         beta: 0 ≤ β < 1; 0 weighs all classes alike, β → 1 tends to 1/n_c.
         scale: ``"none"``: the formula as it is; ``"mean"``: weights sum to C; ``"released"``: weights sum
             to 1/C, as in the authors' released FFDS code, whose scaling line divides by (sum·C).
-
-    Returns:
-        Weights (C,), float32, in label order.
 
     Raises:
         InputError: a count below 1, β outside [0, 1), or an unknown scale.
@@ -61,15 +51,12 @@ def class_balanced_weights(
 def inverse_frequency_weights(
     class_counts: PerClass, power: float = 1.0, scale: WeightScale = "mean"
 ) -> Tensor:
-    """Inverse class frequency to a power: w_c = n_c^(−power), before scaling.
+    """Inverse class frequency to a power: w_c = n_c^(−power), before scaling; (C,) float32.
 
     Args:
         class_counts: training images of each class, each ≥ 1.
         power: ≥ 0; 1 is inverse frequency, 0.5 inverse square root, 0 no weighting.
         scale: as in `class_balanced_weights`.
-
-    Returns:
-        Weights (C,), float32, in label order.
 
     Raises:
         InputError: a count below 1, a negative or non-finite power, or an unknown scale.
@@ -92,11 +79,7 @@ def _scaled(weights: Tensor, scale: WeightScale) -> Tensor:
 
 
 def validated_counts(class_counts: PerClass) -> Tensor:
-    """Class counts as a float64 tensor (C,) in label order, on the CPU.
-
-    Raises:
-        InputError: fewer than two classes, a count that is not a whole number of at least 1, or what has no
-            order; the message names the classes.
+    """Counts, whole numbers ≥ 1 of at least two classes, as float64 (C,) in label order on the CPU.
 
     >>> validated_counts({1: 5, 0: 20})
     tensor([20.,  5.], dtype=torch.float64)
