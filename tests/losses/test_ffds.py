@@ -61,11 +61,6 @@ def test_by_default_there_are_ten_groups_or_one_a_class(classes, expected):
     assert f"num_groups={expected}" in repr(loss)
 
 
-def test_a_number_of_groups_may_be_one_of_numpy():
-    assert torch.equal(frequency_groups(COUNTS, np.int64(3)), frequency_groups(COUNTS, 3))
-    assert FFDSLoss(COUNTS, num_groups=np.int64(3)).group_means.shape == (3,)
-
-
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.integers(1, 10**6), min_size=2, max_size=20),
@@ -206,17 +201,6 @@ def test_three_epochs_equal_their_twin():
         assert [value.item() for value in train_epoch(loss, batches)] == pytest.approx(expected, rel=1e-5)
         means = means_by_loops(batches, means)
         assert_means(loss, means)
-
-
-def test_the_weight_is_not_differentiated():
-    """The gradient is the constant weight times that of the smoothed cross-entropy, p − Q."""
-    ((logits, target),) = epoch_of_batches(0, UNEVEN[:1])
-    logits.requires_grad_()
-    loss = FFDSLoss(COUNTS, num_groups=3, reduction="none", cold_start="unsmoothed", label_smoothing=0.0)
-    value, p = loss(logits, target), logits.detach().softmax(dim=1)
-    weight = value.detach() / -p.gather(1, target[:, None]).log().squeeze(1)
-    expected = weight[:, None] * (p - torch.eye(len(COUNTS))[target])
-    torch.testing.assert_close(torch.autograd.grad(value.sum(), logits)[0], expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("warmed_up", [False, True])
@@ -427,8 +411,3 @@ def test_labels_that_are_not_those_of_all_classes_are_refused(labels, num_classe
 def test_a_setting_out_of_range_is_refused_and_named(setting, named):
     with pytest.raises(InputError, match=named):
         FFDSLoss(COUNTS, **{"num_groups": 3, **setting})
-
-
-def test_observe_refuses_logits_of_another_number_of_classes():
-    with pytest.raises(InputError, match="number of classes"):
-        FFDSLoss(COUNTS, num_groups=3).observe(torch.zeros(2, 4), torch.tensor([0, 1]))

@@ -21,14 +21,6 @@ def test_margins_equal_the_formula(max_margin):
     assert margin.max().item() == pytest.approx(max_margin), "the rarest class has the largest margin"
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_loss_equals_its_twin(reduction):
-    twin = naive.ldam(COSINES, TARGET, naive.margins(COUNTS, 0.5), 30.0)
-    expected = twin.mean() if reduction == "mean" else twin.sum()
-    ours = LDAMLoss(COUNTS, reduction=reduction)(COSINES, TARGET)
-    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
-
-
 def test_tiny_margins_at_scale_one_give_cross_entropy():
     ours = LDAMLoss(COUNTS, max_margin=1e-12, scale=1.0)(COSINES, TARGET)
     torch.testing.assert_close(ours, F.cross_entropy(COSINES, TARGET))
@@ -41,11 +33,6 @@ def test_weighted_mean_is_that_of_torch():
         shifted[i, label] -= naive.margins(COUNTS, 0.5)[label]
     expected = F.cross_entropy(30 * shifted, TARGET, weight=class_balanced_weights(COUNTS).double())
     torch.testing.assert_close(loss(COSINES, TARGET), expected, rtol=1e-6, atol=0)
-
-
-def test_the_margin_makes_the_loss_larger():
-    without = F.cross_entropy(30 * COSINES, TARGET, reduction="none")
-    assert (LDAMLoss(COUNTS, reduction="none")(COSINES, TARGET) > without).all()
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
