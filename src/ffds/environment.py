@@ -31,11 +31,7 @@ _PACKAGES = ("ffds", "torch", "numpy", "torchvision", "timm", "lightning-fabric"
 
 
 def environment(accelerator: str | None = None) -> dict[str, object]:
-    """Everything a reader needs to judge a measured number.
-
-    Args:
-        accelerator: the accelerator's name where one is used, e.g. ``NVIDIA H100``.
-    """
+    """Everything a reader needs to judge a number; `accelerator` is its name, e.g. ``NVIDIA H100``."""
     where = {"hardware": hardware(accelerator), "versions": versions()}
     return {**where, "commit": commit(), "command": _command()}
 

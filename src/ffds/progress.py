@@ -21,8 +21,8 @@ class Progress:
 
     Args:
         title: what is done, e.g. ``digits d-ffds seed 0``.
-        total: how much of it there is.
-        unit: in which it is counted, in the plural.
+        total: how much of it there is, in units such as ``images``.
+        unit: its name, in the plural.
         shown: False on all ranks but the first, or where the caller wants silence.
     """
 

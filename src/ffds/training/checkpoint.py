@@ -76,12 +76,7 @@ class Checkpoints:
     skipped: dict[Path, str] = field(default_factory=dict)
 
     def save(self, checkpoint: Checkpoint, epoch: int, step: int = 0) -> Path:
-        """Write a checkpoint, then delete all but the newest two.
-
-        Args:
-            checkpoint: the state.
-            epoch: epochs done.
-            step: steps done in the epoch after those.
+        """Write the checkpoint after `epoch` epochs and `step` steps; delete all but the newest two.
 
         Raises:
             FfdsError: the disk is full; older checkpoints are untouched.
@@ -125,12 +120,7 @@ class Checkpoints:
         return {}
 
     def parameter(self, epoch: int, name: str) -> NDArray[Any] | None:
-        """One tensor of the network after an epoch, read without torch; None without that checkpoint.
-
-        Args:
-            epoch: epochs done.
-            name: in the network's `state_dict`.
-        """
+        """A tensor of the network after an epoch, read without torch; None if that checkpoint is gone."""
         file = self.directory / f"epoch-{epoch:04d}" / "model.safetensors"
         if not file.is_file():
             return None

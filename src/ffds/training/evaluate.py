@@ -75,13 +75,7 @@ class Evaluated(NamedTuple):
 
 
 def eval_batches(fabric: Fabric, split: Split, data: Data) -> EvalBatches:
-    """The batches of this rank for `evaluate`.
-
-    Args:
-        fabric: devices.
-        split: the images.
-        data: how they are resized and normalised.
-    """
+    """The batches of this rank for `evaluate`, resized and normalised as the recipe says."""
     return EvalBatches(
         split,
         data,

@@ -124,14 +124,7 @@ class TrainingState:
 
     @classmethod
     def initial(cls, fabric: Fabric, recipe: Recipe, dataset: Dataset, losses: Iterable[nn.Module]) -> Self:
-        """The state before the first step.
-
-        Args:
-            fabric: launched.
-            recipe: the resolved recipe.
-            dataset: the images, whose shape decides that of the network.
-            losses: of every phase, in order.
-        """
+        """The state before the first step, with the losses of every phase, in order."""
         height, channels = (dataset.train.images.shape[axis] for axis in (1, 3))
         model = build_model(
             recipe.model,

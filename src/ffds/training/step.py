@@ -139,16 +139,10 @@ class TrainStep:
         self.graphs(key, partial(self._take, phase, batch, observed), batch.images, batch.labels)
 
     def raise_not_finite(self, phase: Phase, batch: Batch, step: int, directory: Path) -> NoReturn:
-        """Repeat a step that was not finite, and so updated no weight, and report what is in it.
-
-        Args:
-            phase: of the epoch.
-            batch: of the step.
-            step: its number within the epoch.
-            directory: where the diagnosis is written.
+        """Repeat a step that was not finite, and so updated no weight; write a diagnosis and raise.
 
         Raises:
-            NonFiniteLossError: always.
+            NonFiniteLossError: always; it names the file of the diagnosis, in `directory`.
         """
         self._seed_step(step)
         logits, loss, _ = self._gradients(phase, batch)

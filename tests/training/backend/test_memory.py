@@ -1,5 +1,6 @@
 """What is freed in one step is there for the next."""
 
+import ctypes
 import platform
 import subprocess
 import sys
@@ -7,16 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from ffds.training.backend.memory import keep_freed_memory
+
+on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+
 # Pieces of 40 MiB: above 32 MiB glibc maps every one anew, whatever came before.
 STEPS = """
 import resource, torch
-from ffds.training.backend.memory import keep_freed_memory
+from ffds.recipes.schema import Trainer
+from ffds.training.backend.devices import launch_fabric
 {call}
 def faults(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(steps):
-        held = [torch.ones(10 * 2**20) for _ in range(3)]
-        del held
+        tensors = [torch.ones(10 * 2**20) for _ in range(3)]
+        del tensors
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults(5)
 print(faults(10))
@@ -24,14 +30,13 @@ print(faults(10))
 
 
 def page_faults(call):
-    code = STEPS.format(call=call)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    code = [sys.executable, "-c", STEPS.format(call=call)]
+    return int(subprocess.run(code, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_memory_is_not_faulted_in_again():
-    assert page_faults("assert keep_freed_memory()") < 1000 < page_faults("")
+@on_glibc
+def test_a_training_does_not_fault_memory_in_again():
+    assert page_faults("launch_fabric(Trainer(accelerator='cpu'))") < 1000 < page_faults("")
 
 
 HEAP = r"""
@@ -51,7 +56,7 @@ for area in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").rea
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@on_glibc
 @pytest.mark.skipif(
     not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without huge pages"
 )
@@ -61,18 +66,6 @@ def test_tensors_lie_where_huge_pages_were_asked_for():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    from ffds.training.backend import memory as allocator
-
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: pytest.fail("touched"))
-    assert not allocator.keep_freed_memory()
-
-
-def test_training_on_the_cpu_keeps_memory(monkeypatch):
-    from ffds.recipes.schema import Trainer
-    from ffds.training.backend import devices as launch
-
-    called = []
-    monkeypatch.setattr(launch, "keep_freed_memory", lambda: called.append(True))
-    launch.launch_fabric(Trainer(accelerator="cpu"))
-    assert called
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("touched"))
+    assert not keep_freed_memory()
