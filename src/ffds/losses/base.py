@@ -76,10 +76,11 @@ class ClassificationLoss(FullPrecision):
             InputError: a label that is no class. On an accelerator and in compiled code torch's own assertion
                 fails instead.
         """
-        if target.ndim == 2:
+        if target.ndim == per_class.ndim == 2:
             # Of a class that is masked out, 0 keeps 0 · ∞ out of the expectation.
-            masked = (target == 0) & (per_class < -1e30)
-            return per_class.masked_fill(masked, 0) if per_class.ndim == 2 else per_class
+            return per_class.masked_fill((target == 0) & (per_class < -1e30), 0)
+        if target.ndim == 2:
+            return per_class
         label, kept = labels_to_keep(target, self.ignore_index)
         try:
             if per_class.ndim == 2:
