@@ -62,12 +62,7 @@ class Evaluation:
         self._inner_edges = torch.linspace(0, 1, BINS + 1)[1:-1].to(device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            logits: float (N, C).
-            labels: int64 (N,), each in [0, C).
-        """
+        """Count a batch: logits float (N, C), labels int64 (N,), each in [0, C)."""
         predictions, counts = _predictions(logits), self._parts
         finite, right = (predictions >= 0).long(), (predictions == labels).long()
         counts["support"].scatter_add_(0, labels, torch.ones_like(labels))
@@ -114,12 +109,7 @@ class ClassAccuracy:
         self.total = torch.zeros_like(self.correct)
 
     def update(self, logits_or_predictions: Tensor, labels: Tensor) -> None:
-        """Count a batch without waiting for the device.
-
-        Args:
-            logits_or_predictions: float (N, C), or predicted classes int64 (N,).
-            labels: int64 (N,), each in [0, C).
-        """
+        """Count a batch: logits float (N, C) or predicted classes int64 (N,), and labels int64 (N,)."""
         predictions = logits_or_predictions
         if predictions.ndim == 2:
             predictions = _predictions(predictions)
@@ -127,11 +117,7 @@ class ClassAccuracy:
         self.total.scatter_add_(0, labels, torch.ones_like(labels))
 
     def compute(self, groups: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
-        """Percent correct: ``accuracy`` over images, each group as the mean of its classes; None without any.
-
-        Args:
-            groups: labels by name, see `ffds.evaluation.groups.class_groups`.
-        """
+        """Percent correct: ``accuracy`` over images, each group as the mean of its classes, None without."""
         correct, total = self.correct.tolist(), self.total.tolist()
         per_class = [percent(right, seen) for right, seen in zip(correct, total, strict=True)]
         means = {name: mean(per_class[label] for label in labels) for name, labels in groups.items()}

@@ -120,12 +120,7 @@ def measures_in(place: Place) -> list[Measure]:
 
 @dataclass(frozen=True)
 class Scores:
-    """The measures of one test set, in percent; None where no test image tells.
-
-    Attributes:
-        measures: by name, in the order of `MEASURES`.
-        per_class: accuracy of each class, in label order.
-    """
+    """The measures of one test set by name, and the accuracy of each class; percent, None where not known."""
 
     measures: Mapping[str, float | None]
     per_class: list[float | None]

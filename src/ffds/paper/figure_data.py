@@ -142,11 +142,7 @@ def area(rows: Sequence[EpochAccuracy]) -> float:
 
 
 def loss_curves(k: float = 0.9) -> list[LossPoint]:
-    """Figure 2a: the focal loss for three γ, and D-FFDS with γ = 1 for four p̄, without class weight.
-
-    Args:
-        k: strength of DynaSmooth, 0 ≤ k ≤ 1.
-    """
+    """Figure 2a: the focal loss for three γ, and D-FFDS with γ = 1 for four p̄, without class weight."""
     import torch
 
     from ffds.losses.focal import focal
@@ -163,14 +159,7 @@ def loss_curves(k: float = 0.9) -> list[LossPoint]:
 
 
 def focusing_curves(fewest: int, most: int, gamma_min: float, gamma_max: float) -> list[Curve]:
-    """Figure 2b: γ of classes with N images, γ_min + (γ_max − γ_min)·g(r) (eq. 4 to 6 of the paper).
-
-    Args:
-        fewest: images of the rarest class.
-        most: images of the most frequent one, above `fewest`.
-        gamma_min: γ of the rarest class.
-        gamma_max: γ of the most frequent class.
-    """
+    """Figure 2b: γ of classes with `fewest` to `most` images, along each curve of FreqFocus."""
     from ffds.losses.ffds import focusing_parameters
 
     images = np.unique(np.linspace(fewest, most, 200).round().astype(int)).tolist()
@@ -218,14 +207,7 @@ def class_counts() -> list[ClassCount]:
 
 
 def sharpness(images: NDArray[np.uint8]) -> Floats:
-    """Figure 4: variance of the Laplacian of each image's brightness, a common measure of focus.
-
-    Args:
-        images: (N, h, w, channels), sides of at least 3.
-
-    Returns:
-        (N,).
-    """
+    """Figure 4: focus of images (N, h, w, channels), as the variance of the Laplacian of their brightness."""
     grey = images.mean(axis=3)
     inner = grey[:, 1:-1, 1:-1]
     laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * inner
@@ -234,10 +216,7 @@ def sharpness(images: NDArray[np.uint8]) -> Floats:
 
 
 def gains(ce: Run, d_ffds: Run) -> list[Gain]:
-    """Figure 5a: test accuracy of each class after the last epoch of D-FFDS less that of CE.
-
-    Classes without test images are left out.
-    """
+    """Figure 5a: test accuracy after the last epoch, D-FFDS less CE, of each class that has test images."""
     first, second = (run.metrics[-1]["test"]["per_class"] for run in (ce, d_ffds))
     order = class_order(d_ffds)
     # Ranks fall with the count, so any falling counts give the groups of the ranks.

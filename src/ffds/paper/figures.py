@@ -48,15 +48,9 @@ class Drawing(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw a figure from.
+    """What to draw a figure from: a recipe and settings on top, the seed and the directory of the runs.
 
-    Attributes:
-        recipe: name of a shipped recipe, or path of a file.
-        overrides: ``key=value`` on top of it.
-        seed: of the runs.
-        out: directory of all runs.
-        train: whether to train what is missing.
-        jobs: how many runs train at a time.
+    `train` says whether to train what is missing, `jobs` how many runs train at a time.
     """
 
     recipe: str
@@ -67,12 +61,7 @@ class Request:
     jobs: Jobs = ALONE
 
     def runs(self, *methods: str) -> list[Run]:
-        """The finished run of each method, trained first if it is missing.
-
-        Raises:
-            InputError: a run is not there and must not be trained.
-            FfdsError: a training failed.
-        """
+        """The finished run of each method, trained first if it is missing."""
         recipes = [_recipe(self, method) for method in methods]
         self.train_missing(recipes)
         return [find_run(recipe, self.out) for recipe in recipes]
@@ -88,14 +77,10 @@ def _recipe(request: Request, method: str) -> Recipe:
 
 
 def draw_figure(name: str, request: Request) -> Drawing:
-    """A figure of the paper.
-
-    Args:
-        name: one of `FIGURES`.
-        request: what to draw it from.
+    """A figure of the paper, one of `FIGURES`.
 
     Raises:
-        InputError: an unknown figure, or a run it needs is not there.
+        InputError: an unknown figure, or a run that it needs is not there and must not be trained.
         FfdsError: a training failed or was interrupted.
     """
     if name not in FIGURES:

@@ -50,15 +50,7 @@ def reproduced(
 
 
 def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Jobs = ALONE) -> list[Failure]:
-    """Train those recipes that no finished run measures; runs with a common history train it once.
-
-    Args:
-        recipes: the runs that are needed; one that is named twice is trained once.
-        out: directory of all runs.
-        jobs: how many at a time.
-
-    Returns:
-        The trainings that failed.
+    """Train those recipes that no finished run measures, each once, and return the trainings that failed.
 
     Raises:
         InputError: the jobs cannot be had.

@@ -17,14 +17,7 @@ __all__ = ["TABLES", "Definition", "PlannedCell", "PlannedTable", "planned_table
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell before it is filled.
-
-    Attributes:
-        row: its title.
-        column: its title.
-        recipe: the run that it needs, with any seed.
-        paper: the paper's accuracy in percent, None where it has none.
-    """
+    """One cell before it is filled: titles of its row and column, the run it needs, the paper's accuracy."""
 
     row: str
     column: str
@@ -37,8 +30,6 @@ class Definition:
     """What a table of the paper compares.
 
     Attributes:
-        title: what it compares, in words.
-        row_heading: what a row is.
         note: what a reader must know about the rows.
         variants: row → the method it trains and the settings it changes.
         paper: recipe → row → the paper's accuracy.

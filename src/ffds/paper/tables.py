@@ -36,8 +36,6 @@ class Cell:
     """What was measured for one cell of a table.
 
     Attributes:
-        row: its title.
-        column: its title.
         runs: the measured runs, sorted by seed.
         paper: the paper's number, None where it has none.
         failed: whether a training for it failed.
@@ -85,13 +83,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class FilledTable:
-    """A table with everything that was measured for it.
-
-    Attributes:
-        plan: what it was to hold.
-        cells: in the order of the plan, column by column.
-        failures: the trainings that failed.
-    """
+    """A table with everything that was measured for it; its cells are in the order of the plan."""
 
     plan: PlannedTable
     cells: tuple[Cell, ...]
@@ -125,7 +117,7 @@ def filled_table(
         plan: what the table is to hold.
         records: measured runs, also those of other tables.
         seeds: the seeds to take; None: all there are.
-        failures: trainings that gave no result.
+        failures: trainings without a result.
     """
     by_identity: dict[Identity, dict[int, RunRecord]] = {}
     for record in records:
@@ -142,17 +134,11 @@ def filled_table(
 
 def rows(table: FilledTable, column: str) -> list[list[str]]:
     """Header and rows of one column of the paper's table: measured, the paper's number, the difference."""
-    body = [
-        [
-            *(cell.row, str(len(cell.seeds)), cell.shown),
-            *(_number(cell.paper), _number(cell.difference, "+.2f"), str(cell.best)),
-        ]
-        for cell in table.columns[column]
-    ]
-    return [
-        [table.plan.definition.row_heading, "n", "accuracy", "paper", "difference", "best on test"],
-        *body,
-    ]
+    lines = [[table.plan.definition.row_heading, "n", "accuracy", "paper", "difference", "best on test"]]
+    for cell in table.columns[column]:
+        numbers = _number(cell.paper), _number(cell.difference, "+.2f"), str(cell.best)
+        lines.append([cell.row, str(len(cell.seeds)), cell.shown, *numbers])
+    return lines
 
 
 def caption(table: FilledTable) -> str:
@@ -213,16 +199,10 @@ def cell_records(table: FilledTable) -> list[dict[str, Any]]:
     """One entry a cell, for a program; numbers to four places, None where there is none."""
     return [
         {
-            "table": table.plan.name,
-            "protocol": table.plan.protocol,
-            "column": cell.column,
-            "row": cell.row,
-            "n": len(cell.seeds),
-            "seeds": list(cell.seeds),
-            "accuracy_mean": _rounded(cell.last.mean),
-            "accuracy_std": _rounded(cell.last.std),
-            "paper": cell.paper,
-            "difference": _rounded(cell.difference),
+            **{"table": table.plan.name, "protocol": table.plan.protocol},
+            **{"column": cell.column, "row": cell.row, "n": len(cell.seeds), "seeds": list(cell.seeds)},
+            **{"accuracy_mean": _rounded(cell.last.mean), "accuracy_std": _rounded(cell.last.std)},
+            **{"paper": cell.paper, "difference": _rounded(cell.difference)},
             "best_on_test_mean": _rounded(cell.best.mean),
             "best_on_test_std": _rounded(cell.best.std),
             "failed": cell.failed,
@@ -249,15 +229,11 @@ def write_table(table: FilledTable, directory: Path) -> list[Path]:
 
 def runs_rows(records: Iterable[RunRecord]) -> list[list[str]]:
     """Header and one row a run, in the columns that fit a terminal; ``runs.csv`` has all of them."""
-    header = ["recipe", "method", "settings", "seed", "protocol", "last", "best", "tail"]
-    body = [
-        [
-            *(run.recipe, run.method, run.settings, str(run.seed), run.protocol),
-            *map(_number, (run.accuracy_last, run.best_on_test, run.measures["tail"])),
-        ]
-        for run in records
-    ]
-    return [header, *body]
+    lines = [["recipe", "method", "settings", "seed", "protocol", "last", "best", "tail"]]
+    for run in records:
+        numbers = map(_number, (run.accuracy_last, run.best_on_test, run.measures["tail"]))
+        lines.append([run.recipe, run.method, run.settings, str(run.seed), run.protocol, *numbers])
+    return lines
 
 
 def _latex_row(cells: Sequence[Sequence[str]]) -> Iterator[str]:

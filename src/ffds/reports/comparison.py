@@ -53,21 +53,12 @@ class Comparison:
     failures: Mapping[Path, FfdsError] = field(default_factory=dict)
 
     def cell(self, method: str, column: str) -> Spread:
-        """One cell of the table.
-
-        Args:
-            method: a method of the comparison.
-            column: a title of `COLUMNS`.
-        """
+        """One cell of the table, in a column of `COLUMNS`."""
         values = (flat_summary(run.summary).get(COLUMNS[column]) for run in self._finished(method))
         return Spread(tuple(value for value in values if value is not None), _DIGITS.get(column, 2))
 
     def table(self, columns: Sequence[str] = tuple(COLUMNS)) -> list[list[str]]:
-        """Header and one row a method, as text.
-
-        Args:
-            columns: titles of `COLUMNS`.
-        """
+        """Header and one row a method, as text; columns are titles of `COLUMNS`."""
         body = (
             [
                 method,

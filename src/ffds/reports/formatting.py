@@ -15,8 +15,8 @@ MISSING = "—"
 class Spread:
     """One measure over several seeds.
 
-    >>> str(Spread((40.0, 42.0))), str(Spread((40.0,))), str(Spread(()))
-    ('41.00 ± 1.41', '40.00', '—')
+    >>> [str(Spread(values)) for values in ((40.0, 42.0), (5.0, 5.0), (40.0,), ())]
+    ['41.00 ± 1.41', '5.00 ± 0.00', '40.00', '—']
     """
 
     values: tuple[float, ...]
