@@ -232,26 +232,6 @@ def test_seconds_of_steps_and_of_all(tmp_path, monkeypatch):
     assert loop.reached.seconds == loop.reached.train_seconds
 
 
-class Modes(nn.CrossEntropyLoss):
-    """Notes whether a network was in training mode at each call."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network, self.modes = network, []
-
-    def forward(self, logits, target):
-        self.modes.append(self.network().training)
-        return super().forward(logits, target)
-
-
-def test_the_model_is_back_in_training_mode_after_each_evaluation(tmp_path):
-    recipe = tiny.recipe(method="ce").model_copy(update={"method": Custom(loss="own")})
-    loss = Modes(lambda: loop.state.model)
-    loop = tiny.loop(tmp_path, recipe, loss=loss)
-    loop.train()
-    assert loss.modes == [True] * tiny.EPOCHS * tiny.STEPS
-
-
 # What is scored when
 
 
@@ -288,22 +268,17 @@ def test_metrics_are_the_ones_of_a_count_by_hand(tmp_path):
         assert train[group] == pytest.approx(sum(per_class[start:stop]) / (stop - start))
 
 
-# Odd sizes (faults 15 and 16)
+# Odd sizes
 
 
-def test_a_batch_larger_than_the_data(tmp_path):
-    loop = tiny.loop(tmp_path, tiny.recipe("trainer.batch_size=1000"))
+@pytest.mark.parametrize(
+    ("counts", "size", "steps"), [(tiny.COUNTS, 1000, 1), ([20, 6, 3, 1, 1, 1, 1, 1, 1, 1], 7, 5)]
+)
+def test_a_batch_larger_than_the_data_and_a_last_batch_of_one(counts, size, steps, tmp_path):
+    loop = tiny.loop(tmp_path, tiny.recipe(f"trainer.batch_size={size}"), images=tiny.dataset(counts))
     loop.train()
-    assert len(loop.batches) == 1
-    assert loop.reached.images == tiny.EPOCHS * 95
-
-
-def test_a_last_batch_of_one(tmp_path):
-    images = tiny.dataset([20, 6, 3, 1, 1, 1, 1, 1, 1, 1])
-    loop = tiny.loop(tmp_path, tiny.recipe("trainer.batch_size=7"), images=images)
-    loop.train()
-    assert len(loop.batches) == 5
-    assert loop.reached.images == tiny.EPOCHS * 36
+    assert len(loop.batches) == steps
+    assert loop.reached.images == tiny.EPOCHS * sum(counts)
     assert loop.run.metrics[-1]["train"]["tail"] is not None
 
 
@@ -319,14 +294,6 @@ def test_classes_of_one_image(method, tmp_path):
     assert scores.per_class[1] is None, "n/a, not 0"
     assert all(math.isfinite(line["train"]["loss"]) for line in loop.run.metrics)
     assert all(weight.isfinite().all() for weight in loop.state.model.state_dict().values())
-
-
-def test_losses_are_built_for_the_device_and_the_model_is_seeded(tmp_path):
-    first, second = (tiny.loop(tmp_path / str(n), tiny.recipe(f"trainer.seed={n}")) for n in (0, 1))
-    again = tiny.loop(tmp_path / "again", tiny.recipe())
-    ours, theirs, same = (loop.state.model.state_dict() for loop in (first, second, again))
-    assert all(torch.equal(ours[name], same[name]) for name in ours)
-    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 # Compiled

@@ -1,4 +1,4 @@
-"""A recorded step, repeated without Python, does what the step does."""
+"""A captured step, replayed without Python, does what the step does."""
 
 import json
 
@@ -12,7 +12,6 @@ from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import Custom
 from ffds.training.backend.cuda_graphs import MAX_GRAPHS, CudaGraphs, Graph
 from ffds.training.loop import allows_cuda_graphs
-from ffds.training.train import train_recipe
 from tests.training import tiny
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -63,35 +62,33 @@ LONG = ("schedule.epochs=6", "schedule.warmup=2", "trainer.batch_size=20")
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_of_recorded_steps_is_the_same_run(method, tmp_path, monkeypatch, traced):
-    """Over every change between steps: of the rate, of the phase, of the size, of what a loss learnt."""
-    tiny.use(monkeypatch)
+def test_a_run_of_captured_steps_is_the_same_run(method, tmp_path, monkeypatch, traced):
+    """Over every change between steps: of the rate, of the phase, of the size, of a loss's statistics."""
     recipe = tiny.recipe(*LONG, method=method)
-    by_recordings = train_recipe(recipe, out=tmp_path / "recorded", shown=False)
+    captured = tiny.train(recipe, tmp_path / "captured")
     assert traced.made >= 3
     monkeypatch.undo()
-    tiny.use(monkeypatch)
-    assert tiny.trace(by_recordings) == tiny.trace(train_recipe(recipe, out=tmp_path / "plain", shown=False))
+    assert tiny.trace(captured) == tiny.trace(tiny.train(recipe, tmp_path / "plain"))
 
 
-def test_a_recorded_step_that_is_not_finite_stops_the_run_where_a_plain_one_does(
+def test_a_captured_step_that_is_not_finite_stops_the_run_where_a_plain_one_does(
     tmp_path, monkeypatch, traced
 ):
     found = []
-    for place in ("recorded", "plain"):
+    for place in ("captured", "plain"):
         loop = tiny.loop(tmp_path / place, tiny.recipe(method="ce"))
         bias = loop.state.model.head.bias
         loop.after_epoch = lambda entry, bias=bias: bias.data.fill_(torch.nan if entry["epoch"] == 3 else 0.0)
         with pytest.raises(NonFiniteLossError, match="epoch 4, step 1 ") as caught:
             loop.train()
         found.append(json.loads(caught.value.diagnosis.read_text()))
-        if place == "recorded":
+        if place == "captured":
             assert traced.made >= 2
             monkeypatch.undo()
     assert found[0] == found[1]
 
 
-def test_work_is_recorded_when_it_comes_again(traced):
+def test_a_function_is_captured_on_its_second_call(traced):
     graphs, done = CudaGraphs(on=True), []
 
     def work(x):
@@ -107,16 +104,12 @@ def test_work_is_recorded_when_it_comes_again(traced):
     graphs("key", work, torch.ones(2, dtype=torch.float64))
     assert done == [2, 2, 2, 3, 2]
     assert traced.made == 1
-
-
-def test_off_nothing_is_recorded(traced):
-    graphs = CudaGraphs(on=False)
     for _ in range(3):
-        graphs("key", torch.neg, torch.ones(1))
-    assert traced.made == 0
+        CudaGraphs(on=False)("key", torch.neg, torch.ones(1))
+    assert traced.made == 1
 
 
-def test_few_recordings_are_kept(traced):
+def test_few_graphs_are_kept(traced):
     graphs = CudaGraphs(on=True)
     for key in [*range(2 * MAX_GRAPHS), *range(2 * MAX_GRAPHS)]:
         assert graphs(key, lambda x, by=key: x * by, torch.ones(1)).item() == key
@@ -126,7 +119,7 @@ def test_few_recordings_are_kept(traced):
     assert traced.made == 2 * MAX_GRAPHS + 1, "the newest was there, the oldest was not"
 
 
-def test_what_cannot_be_recorded_is_done_as_it_is(monkeypatch, capsys):
+def test_what_cannot_be_captured_runs_eagerly(monkeypatch, capsys):
     class Refusing:
         def __init__(self, work, inputs, pool):
             work(*inputs)
@@ -142,9 +135,8 @@ def test_what_cannot_be_recorded_is_done_as_it_is(monkeypatch, capsys):
     assert "trainer.cuda_graphs=false" in told
 
 
-def test_it_is_no_part_of_what_a_run_is():
-    on, off = tiny.recipe(), tiny.recipe("trainer.cuda_graphs=false")
-    assert on.config_hash == off.config_hash
+def test_it_is_no_part_of_the_identity_of_a_run():
+    assert tiny.recipe().config_hash == tiny.recipe("trainer.cuda_graphs=false").config_hash
 
 
 class OnCuda:
@@ -164,7 +156,7 @@ class OnCuda:
         ([], True, False),
     ],
 )
-def test_where_steps_are_recorded(overrides, own_loss, on):
+def test_where_steps_are_captured(overrides, own_loss, on):
     recipe = tiny.recipe(*overrides)
     if own_loss:
         recipe = recipe.model_copy(update={"method": Custom(loss="own")})
@@ -177,16 +169,14 @@ def test_where_steps_are_recorded(overrides, own_loss, on):
 @on_a_gpu
 @pytest.mark.parametrize("precision", ["32", "tf32", "bf16"])
 @pytest.mark.parametrize("method", ["d-ffds", "ldam-drw", "ib-fl"])
-def test_a_recorded_run_on_a_gpu_is_the_same_run(method, precision, tmp_path, monkeypatch):
-    tiny.use(monkeypatch)
+def test_a_captured_run_on_a_gpu_is_the_same_run(method, precision, tmp_path, monkeypatch):
     settings = ("trainer.accelerator=cuda", "trainer.deterministic=true", f"trainer.precision={precision}")
-    made = []
-    original = Graph.__init__
+    made, original = [], Graph.__init__
     monkeypatch.setattr(Graph, "__init__", lambda *given: made.append(original(*given)))
     traces = []
     for kind in ("true", "false"):
         recipe = tiny.recipe(*LONG, *settings, f"trainer.cuda_graphs={kind}", method=method)
-        traces.append(tiny.trace(train_recipe(recipe, out=tmp_path / kind, shown=False)))
+        traces.append(tiny.trace(tiny.train(recipe, tmp_path / kind)))
         assert len(made) >= 3
     assert len(made) < 30
     assert traces[0] == traces[1]
@@ -207,7 +197,7 @@ class Drawing(nn.Module):
 
 @on_a_gpu
 @pytest.mark.parametrize("waits", [False, True])
-def test_recorded_dropout_draws_by_the_seed(waits, capsys):
+def test_captured_dropout_draws_by_the_seed(waits, capsys):
     graphs, x = CudaGraphs(on=True), torch.ones(1000, device="cuda")
     work = Drawing(waits=waits)
     found = []
