@@ -54,7 +54,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="for many machines, e.g. postgresql+psycopg://HOST/DATABASE (default: a file below --out)",
+        help="where the study lies, e.g. postgresql+psycopg://HOST/DATABASE (default: a file below --out)",
     )
     add_jobs(parser)
     add_recipe(parser)
