@@ -209,7 +209,8 @@ class _Search:
                     cluster.stop(stretch)
                     training[stretch] = objective = None
                 if isinstance(message, Ended):
-                    self._end(objective, message)
+                    if objective is not None or stretch is common:  # of a stopped trial all is told
+                        self._end(objective, message)
                     training.pop(stretch, None)
                     if signals.requested is None:
                         fill()
@@ -296,7 +297,7 @@ class _Search:
         return True
 
     def _end(self, objective: Objective | None, ended: Ended) -> None:
-        """Tell how the process of a trial ended; None: that of the epochs in common, or of a pruned trial."""
+        """Tell how the process of a trial, or else of the epochs in common, ended."""
         if ended.code == NonFiniteLossError.exit_code and objective is not None:
             self._tell(objective, TrialState.FAIL, ended.message)
         elif ended.code not in (0, Interrupted.exit_code):
