@@ -68,22 +68,6 @@ def test_what_cannot_be_is_refused(verb, arguments, words, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_machine_without_a_gpu_has_no_device(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert main([*VERBS["compare"], "--devices", "0", "--out", str(tmp_path)]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: there is no such GPU\n  where:   --devices\n  got:     0\n")
-    assert "leave out --devices" in message
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_jobs_under_torchrun_are_refused(verb, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "0")
-    assert main([*VERBS[verb], "--jobs", "2", "--out", str(tmp_path)]) == 2
-    assert "leave out --jobs, --devices and --scheduler under torchrun" in capsys.readouterr().err
-
-
 def test_devices_are_numbers(capsys):
     with pytest.raises(SystemExit) as end:
         main([*VERBS["compare"], "--devices", "cuda:0"])

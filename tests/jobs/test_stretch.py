@@ -6,8 +6,8 @@ import sys
 from dataclasses import asdict
 
 from ffds.environment import environment
+from ffds.jobs.cluster import Order
 from ffds.jobs.engine import train_stretch
-from ffds.jobs.stretch import Order
 from ffds.run_directory import Run
 from tests.training import processes, tiny
 

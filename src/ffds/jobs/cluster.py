@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -23,21 +23,41 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from ffds.environment import usable_cores
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
 from ffds.jobs.options import Jobs
-from ffds.jobs.stretch import Order
 
 if TYPE_CHECKING:
     from ffds.jobs.plan import Stretch
     from ffds.training.signals import StopSignals
 
-__all__ = ["Cluster", "Ended", "Lost", "supervise"]
+__all__ = ["Cluster", "Ended", "Lost", "Order", "supervise"]
 
 RETRIES = 2
 """How often a stretch is tried again after its process was killed."""
 
 _GOES_ON = "the same command goes on from what is saved"
 _POLL_SECONDS = 0.2
-_CLOSE_SECONDS = 300
-"""Time for the processes to save when the command itself fails."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process of `ffds.jobs.stretch` is to train.
+
+    Attributes:
+        recipe: as JSON.
+        out: directory of all runs.
+        until: epochs of the run after which to stop.
+        branches: epochs after which to leave a checkpoint for other runs.
+        directory: where the command runs; relative paths of the recipe begin there.
+        arguments: of the command, which the run notes.
+        threads: OMP_NUM_THREADS of the command, empty where it is not set.
+    """
+
+    recipe: str
+    out: str
+    until: int
+    branches: Sequence[int]
+    directory: str
+    arguments: Sequence[str]
+    threads: str
 
 
 class Ended(NamedTuple):
@@ -100,7 +120,7 @@ class Cluster:
         for stretch in list(self._running.values()):
             self.stop(stretch)
         if self._running and not self._jobs.scheduler:
-            wait([self._futures[stretch] for stretch in self._running.values()], _CLOSE_SECONDS)
+            wait([self._futures[stretch] for stretch in self._running.values()])
         self._open.close()
 
     @property

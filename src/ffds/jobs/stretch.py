@@ -12,36 +12,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ffds.environment import collect_rarely
 from ffds.errors import FfdsError
+from ffds.jobs.cluster import Order
 
-__all__ = ["Order", "main"]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a process is to train.
-
-    Attributes:
-        recipe: as JSON.
-        out: directory of all runs.
-        until: epochs of the run after which to stop.
-        branches: epochs after which to leave a checkpoint for other runs.
-        directory: where the command runs; relative paths of the recipe begin there.
-        arguments: of the command, which the run notes.
-        threads: OMP_NUM_THREADS of the command, empty where it is not set.
-    """
-
-    recipe: str
-    out: str
-    until: int
-    branches: Sequence[int]
-    directory: str
-    arguments: Sequence[str]
-    threads: str
+__all__ = ["main"]
 
 
 def main() -> int:
