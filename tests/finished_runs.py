@@ -17,10 +17,8 @@ from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 
 ENVIRONMENT = {
-    "hardware": "2 cores of X",
-    "versions": {"python": "3.11", "torch": "2.13"},
-    "commit": "abc",
-    "command": "ffds table 1a",
+    **{"hardware": "2 cores of X", "versions": {"python": "3.11", "torch": "2.13"}},
+    **{"commit": "abc", "command": "ffds table 1a"},
 }
 FINAL = {"ce": (63.0, 34.0, 6.0), "cb-fl": (55.0, 36.0, 16.0), "ffds": (54.0, 38.0, 24.0)}
 """Test accuracy of head, middle and tail that a method ends with; D-FFDS takes that of FFDS."""
@@ -28,10 +26,6 @@ FINAL = {"ce": (63.0, 34.0, 6.0), "cb-fl": (55.0, 36.0, 16.0), "ffds": (54.0, 38
 
 def recipe(*overrides: str, name: str = "cifar100-lt-100", method: str = "d-ffds") -> Recipe:
     return load_recipe(name, overrides, method=method).recipe
-
-
-def counts(classes: int) -> list[int]:
-    return [int(500 * 100 ** (-c / (classes - 1))) for c in range(classes)]
 
 
 def write_run(
@@ -79,46 +73,32 @@ def train_by_hand(patch: pytest.MonkeyPatch, **failing: FfdsError) -> list[tuple
 
 
 def _epoch(one: Recipe, epoch: int, classes: int, noise: np.random.Generator) -> dict[str, object]:
-    final = FINAL.get(one.method.name, FINAL["ffds"])
     grown = 1 - math.exp(-4 * epoch / one.schedule.epochs)
+    final = FINAL.get(one.method.name, FINAL["ffds"])
     test = [max(value * grown + noise.normal(0, 1.5), 0.0) for value in final]
     gaps = (30, 45, 65) if one.method.name == "cb-fl" else (20, 28, 40)
     train = [min(value + gap * grown, 100.0) for value, gap in zip(test, gaps, strict=True)]
-    ranks = np.linspace(0, 1, classes)
-    per_class = np.clip(np.interp(ranks, (0, 0.5, 1), test) + noise.normal(0, 6, classes), 0, 100).round()
-    names = ("head", "middle", "tail")
+    by_rank = np.interp(np.linspace(0, 1, classes), (0, 0.5, 1), test) + noise.normal(0, 6, classes)
+    tested = {"accuracy": 40.0, **_groups(test), "per_class": np.clip(by_rank, 0, 100).round().tolist()}
     return {
-        "epoch": epoch,
-        "phase": one.method.name,
-        "lr": 0.1,
-        "train": {"loss": 1.0, "accuracy": 50.0, **dict(zip(names, train, strict=True))},
-        "test": {
-            "accuracy": 40.0,
-            **dict(zip(names, test, strict=True)),
-            "per_class": per_class.tolist(),
-        },
-        "validation": None,
-        "seconds": 1.0,
-        "images_per_second": 1000.0,
+        **{"epoch": epoch, "phase": one.method.name, "lr": 0.1},
+        **{"train": {"loss": 1.0, "accuracy": 50.0, **_groups(train)}, "test": tested, "validation": None},
+        **{"seconds": 1.0, "images_per_second": 1000.0},
     }
 
 
+def _groups(values: Sequence[float]) -> dict[str, float]:
+    return dict(zip(("head", "middle", "tail"), values, strict=True))
+
+
 def _summary(one: Recipe, last: float, best: float | None) -> dict[str, object]:
-    shares = {"head": 60.0, "middle": 35.0, "tail": 5.5, "many": 60.0, "medium": 35.0, "few": None}
     return {
-        "recipe": one.name,
-        "method": one.method.name,
-        "seed": one.trainer.seed,
-        "config_hash": one.config_hash,
-        "epochs": one.schedule.epochs,
+        **{"recipe": one.name, "method": one.method.name, "seed": one.trainer.seed},
+        **{"config_hash": one.config_hash, "epochs": one.schedule.epochs},
         "accuracy": {"last": last, "best_on_test": best, "best_epoch": None if best is None else 3},
-        "balanced_accuracy": last,
-        "macro_f1": last,
-        "ece": 20.0,
-        **shares,
-        "train_accuracy": 90.0,
-        "seconds": 12.5,
-        "images_per_second": 1000.0,
+        **{"balanced_accuracy": last, "macro_f1": last, "ece": 20.0},
+        **{"head": 60.0, "middle": 35.0, "tail": 5.5, "many": 60.0, "medium": 35.0, "few": None},
+        **{"train_accuracy": 90.0, "seconds": 12.5, "images_per_second": 1000.0},
     }
 
 
@@ -130,5 +110,5 @@ def _checkpoint(run: Run, one: Recipe, classes: int, noise: np.random.Generator)
     weight = np.zeros((classes, 4), dtype=np.float32)
     weight[np.arange(classes), np.arange(classes) % 4] = lengths
     save_file({"head.weight": weight, "head.bias": weight[:, 0].copy()}, directory / "model.safetensors")
-    identity = {"class_counts": counts(classes)}
-    (directory / "manifest.json").write_text(json.dumps({"identity": identity}))
+    counts = [int(500 * 100 ** (-c / (classes - 1))) for c in range(classes)]
+    (directory / "manifest.json").write_text(json.dumps({"identity": {"class_counts": counts}}))

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from ffds.paper import panels as figures
+from ffds.paper import panels
 from ffds.paper.figure_data import (
     EpochAccuracy,
     Gain,
@@ -35,7 +35,7 @@ def test_overfitting(ax):
         for method in ("cb-fl", "ffds")
         for epoch in (1, 2, 3)
     ]
-    figures.overfitting(rows, ax)
+    panels.overfitting(rows, ax)
     assert [line.get_ydata().tolist() for line in ax.lines] == [[20, 40, 60], [5, 10, 15]] * 2
     assert len(ax.collections) == 2
     assert legend(ax) == [f"CB-FL {area(rows[:3]):.2f}", f"FFDS {area(rows[3:]):.2f}"]
@@ -46,7 +46,7 @@ def test_overfitting(ax):
 
 
 def test_losses(ax):
-    figures.losses(loss_curves(), ax)
+    panels.losses(loss_curves(), ax)
     assert legend(ax) == [
         *("FL, γ = 0", "FL, γ = 0.5", "FL, γ = 1"),
         *(f"D-FFDS, γ = 1, p̄ = {mean}" for mean in (0.3, 0.5, 0.7, 0.9)),
@@ -58,7 +58,7 @@ def test_losses(ax):
 
 def test_focusing(ax):
     rows = focusing_curves(5, 500, 1.0, 4.5)
-    figures.focusing(rows, ax, {name: f"{name}!" for name in ("linear", "concave", "convex")})
+    panels.focusing(rows, ax, {name: f"{name}!" for name in ("linear", "concave", "convex")})
     assert legend(ax) == ["concave!", "convex!", "linear!"]
     middle = {line.get_label(): line.get_ydata()[100] for line in ax.lines}
     assert middle["concave!"] > middle["linear!"] > middle["convex!"]
@@ -70,7 +70,7 @@ def test_smoothing(ax):
     random = np.random.default_rng(0)
     group = random.integers(0, 3, 600)
     rows = smoothed_probabilities(random.random(600), group, np.array([0.8, 0.5, 0.2]), k=0.9)
-    figures.smoothing(rows, ax)
+    panels.smoothing(rows, ax)
     medians = sorted(
         (line.get_xdata().mean(), line.get_ydata()[0])
         for line in ax.lines
@@ -90,7 +90,7 @@ def test_smoothing(ax):
 
 def test_class_count_bars(ax):
     rows = class_counts()
-    figures.class_count_bars(rows, ax)
+    panels.class_count_bars(rows, ax)
     natural, cut = ([bar.get_height() for bar in bars] for bars in ax.containers)
     assert (natural, cut) == ([row.if_18 for row in rows], [row.if_100 for row in rows])
     written = sorted(int(text.get_text()) for text in ax.texts)
@@ -102,12 +102,10 @@ def test_class_count_bars(ax):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_image_pair(ax, channels):
     sharp, dull = (np.full((4, 5, channels), value, dtype=np.uint8) for value in (200, 30))
-    figures.image_pair(sharp, dull, "A", ax)
+    panels.image_pair(sharp, dull, "A", ax)
     shown = ax.images[0].get_array()
-    assert shown.shape == (4, 12, 3)
-    assert set(shown[:, :5].ravel()) == {200}
-    assert set(shown[:, 7:].ravel()) == {30}
-    assert ax.get_title() == "A"
+    assert (shown.shape, ax.get_title()) == ((4, 12, 3), "A")
+    assert (set(shown[:, :5].ravel()), set(shown[:, 7:].ravel())) == ({200}, {30})
 
 
 def test_accuracy_gains(ax):
@@ -117,7 +115,7 @@ def test_accuracy_gains(ax):
         Gain(2, 1, "tail", 10.0, 8.0, -2.0),
         Gain(3, 0, "tail", 5.0, 25.0, 20.0),
     ]
-    figures.accuracy_gains(rows, ax)
+    panels.accuracy_gains(rows, ax)
     found = sorted(
         (bar.get_x() + bar.get_width() / 2, bar.get_height(), to_hex(bar.get_facecolor()).upper())
         for bar in ax.patches
@@ -128,7 +126,7 @@ def test_accuracy_gains(ax):
 
 def test_weight_norms(ax):
     rows = [Norm(method, rank, rank, 2.0 - rank) for method in ("ce", "cb-fl", "d-ffds") for rank in (0, 1)]
-    figures.weight_norms(rows, ax)
+    panels.weight_norms(rows, ax)
     assert [line.get_ydata().tolist() for line in ax.lines] == [[2.0, 1.0]] * 3
     assert legend(ax) == ["CE", "CB-FL", "D-FFDS"]
     assert len({line.get_linestyle() for line in ax.lines}) == 3
