@@ -27,20 +27,14 @@ Beta = Annotated[Finite, Field(ge=0, lt=1)]
 
 @dataclass(frozen=True)
 class Stage:
-    """One loss of a method, before its epochs are known.
-
-    Attributes:
-        name: for people, e.g. ``ffds``; metrics and messages show it.
-        loss: (logits, target) → (), or (logits, target, features) → () where `with_features` is set.
-        with_features: the loss also needs the input of the last layer.
-        observed_for: a later stage's loss whose initial group means come from the last epoch of this stage.
-        sampler: how the images of its epochs are drawn.
-    """
+    """One loss of a method, before its epochs are known, with the name that metrics and messages show."""
 
     name: str
     loss: nn.Module
     with_features: bool = False
+    """Whether the loss takes (logits, target, features), the features being the input of the last layer."""
     observed_for: DeferredStart | None = None
+    """A later stage's loss whose initial group means come from the last epoch of this stage."""
     sampler: Sampler = "instance-balanced"
 
 
@@ -49,12 +43,10 @@ class Method(Section):
 
     A subclass fixes `name`, adds its own settings as fields and implements `stages`. One with two stages has
     a setting `start` as well, see `Deferred`.
-
-    Attributes:
-        head: the classifier head that the method is defined on; `model.head: auto` takes it.
     """
 
     head: ClassVar[Head] = "linear"
+    """The classifier head that the method is defined on; `model.head: auto` takes it."""
 
     name: Annotated[str, Role.COLUMN]
     milestones: Milestones | None = None
@@ -66,9 +58,6 @@ class Method(Section):
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         """The losses of this method in the order of training: one, or two where it has a setting `start`.
 
-        Args:
-            class_counts: training images of each class, in label order.
-
         Raises:
             InputError: a setting does not fit the class counts.
         """
@@ -79,8 +68,7 @@ class Deferred(Protocol):
     """A method with two phases: the second one begins after the fraction `start` of the epochs."""
 
     @property
-    def start(self) -> float:
-        """In (0, 1)."""
+    def start(self) -> float: ...
 
 
 def cross_entropy() -> Stage:

@@ -33,7 +33,6 @@ class FFDS(Method):
     cold_start: Literal["cross_entropy", "unsmoothed"] = "cross_entropy"
 
     def disagreements(self) -> Iterator[str]:
-        """The exponent must not fall with frequency: gamma_min <= gamma_max."""
         if self.gamma_min > self.gamma_max:
             yield f"gamma_min {self.gamma_min} is above gamma_max {self.gamma_max}"
 
@@ -43,14 +42,10 @@ class FFDS(Method):
     def _loss(self, class_counts: Sequence[int]) -> FFDSLoss:
         from ffds.losses import FFDSLoss
 
-        if self.num_groups > len(class_counts):
-            raise InputError(
-                "more groups than classes",
-                where="method.num_groups",
-                got=self.num_groups,
-                allowed=f"1 to {len(class_counts)}, the number of classes",
-                fix=f"method.num_groups={len(class_counts)}",
-            )
+        key, groups, classes = "method.num_groups", self.num_groups, len(class_counts)
+        if groups > classes:
+            allowed, fix = f"1 to {classes}, the number of classes", f"{key}={classes}"
+            raise InputError("more groups than classes", where=key, got=groups, allowed=allowed, fix=fix)
         own = FFDS.model_fields.keys() - Method.model_fields.keys()
         return FFDSLoss(class_counts, **self.model_dump(include=own))
 

@@ -14,20 +14,9 @@ from ffds.methods.reweighting import CBFocal, ClassBalanced, CrossEntropy, Custo
 
 __all__ = ["METHODS", "SETTINGS", "MethodSettings"]
 
-METHODS: dict[str, type[Method]] = {
-    "ce": CrossEntropy,
-    "fl": Focal,
-    "cb": ClassBalanced,
-    "cb-fl": CBFocal,
-    "ldam": LDAM,
-    "ffds": FFDS,
-    "ldam-drw": LDAMDRW,
-    "ib": IB,
-    "ib-cb": IBCB,
-    "ib-fl": IBFocal,
-    "d-ffds": DFFDS,
-}
-"""The methods that need no code of the user, in the order of Table 1a."""
+_ALL = (CrossEntropy, Focal, ClassBalanced, CBFocal, LDAM, FFDS, LDAMDRW, IB, IBCB, IBFocal, DFFDS)
+METHODS: dict[str, type[Method]] = {method.model_fields["name"].default: method for method in _ALL}
+"""The methods that need no code of the user by their names, in the order of Table 1a."""
 
 SETTINGS: dict[str, type[Method]] = {**METHODS, "custom": Custom}
 """Every name that `method` may have in a recipe; `custom` stands in the recipe of a finished run."""

@@ -15,36 +15,24 @@ from pydantic import ValidationError
 
 from ffds.errors import InputError, nearest
 from ffds.methods.registry import METHODS, SETTINGS
-from ffds.recipes.messages import explain, section_keys, unknown_method, wrong_type
+from ffds.recipes.messages import explain, no_section, unknown_method
 from ffds.recipes.schema import Recipe
 from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, Node, dump_yaml, merge, parse_yaml, readable
 from ffds.settings import Section, by_dotted_key
 
-__all__ = [
-    "Resolved",
-    "dump_recipe",
-    "load_recipe",
-    "override_texts",
-    "parse_overrides",
-    "planned_recipe",
-    "recipe_text",
-    "shipped_recipes",
-]
+__all__ = ["Resolved", "dump_recipe", "load_recipe", "override_texts", "parse_overrides", "planned_recipe"]
+__all__ += ["recipe_text", "shipped_recipes"]
 
 MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A complete recipe and the origin of its values.
-
-    Attributes:
-        recipe: every setting.
-        origin: where each setting came from, by dotted key: ``my.yaml:7``, ``command line`` or ``default``.
-    """
+    """A complete recipe and the origin of its values."""
 
     recipe: Recipe
     origin: Mapping[str, str]
+    """Where each setting came from, by dotted key: ``my.yaml:7``, ``command line`` or ``default``."""
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -57,14 +45,10 @@ def shipped_recipes() -> dict[str, str]:
 
 
 def recipe_text(name: str) -> str:
-    """The YAML text of a shipped recipe.
-
-    Raises:
-        InputError: there is no such recipe; the message lists all and names the nearest.
-    """
-    if name not in _names():
-        allowed = f"{', '.join(_names())}, or the path of a .yaml file"
-        raise InputError(f"unknown recipe {name!r}", allowed=allowed, fix=nearest(name, _names()))
+    """The YAML text of a shipped recipe; an unknown name is an `InputError` that names the nearest."""
+    if name not in (names := _names()):
+        allowed = f"{', '.join(names)}, or the path of a .yaml file"
+        raise InputError(f"unknown recipe {name!r}", allowed=allowed, fix=nearest(name, names))
     return files(__package__).joinpath(f"{name}.yaml").read_text("utf-8")
 
 
@@ -86,24 +70,26 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str
     """
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or os.sep in name_or_path:
-        text, source, name = _file_text(path, readable(name_or_path)), readable(name_or_path), path.stem
+        source, name = readable(name_or_path), path.stem
+        text = _file_text(path, source)
     else:
-        text, source, name = recipe_text(name_or_path), f"{name_or_path}.yaml", name_or_path
-    file, misread = parse_yaml(text, source)
-    command, problems = parse_overrides(overrides if method is None else [f"method={method}", *overrides])
-    problems = [*misread, *problems]
+        source, name, text = f"{name_or_path}.yaml", name_or_path, recipe_text(name_or_path)
+    file, problems = parse_yaml(text, source)
+    command, misread = parse_overrides(overrides if method is None else [f"method={method}", *overrides])
+    problems += misread
     if file is None:
         raise InputError.joined(problems)
-    settings, faults = _method(file, command)
-    sections = {"name": Node(name, "name", source), **merge(file, command).entries, "method": settings}
-    sections.pop("methods", None)
-    tree = replace(file, value=sections)
+    section, faults = _method(file, command)
+    sections = {"name": Node(name, "name", source), **merge(file, command).entries, "method": section}
+    tree = replace(file, value={key: node for key, node in sections.items() if key != "methods"})
     problems += [*faults, *_faults(Recipe, tree)]
     if problems:
         # The same fault of a method's settings can be found in its entry of `methods` and in `method`.
         raise InputError.joined({str(problem): problem for problem in problems}.values())
     recipe = Recipe.model_validate(tree.plain())
-    return Resolved(recipe, MappingProxyType({key: _origin(tree, key) for key in recipe.by_key}))
+    nodes = {key: tree.nearest(key.split(".")) for key in recipe.by_key}
+    origin = {key: DEFAULT if beyond else node.place for key, (node, beyond) in nodes.items()}
+    return Resolved(recipe, MappingProxyType(origin))
 
 
 _PLANNED = {
@@ -116,13 +102,7 @@ _PLANNED = {
 def planned_recipe(
     name_or_path: str, overrides: Sequence[str], *, method: str, seed: int | None = None
 ) -> Recipe:
-    """The recipe of one run among those of a comparison, a table or a figure.
-
-    Args:
-        name_or_path: a shipped recipe's name, or the path of a YAML file.
-        overrides: ``key=value``, the same for all runs.
-        method: of this run.
-        seed: of this run; None takes the recipe's.
+    """The recipe of one run of a comparison, a table or a figure; no `seed` takes the recipe's.
 
     Raises:
         InputError: the recipe cannot be resolved, or an override names a method or a seed, which would make
@@ -131,21 +111,14 @@ def planned_recipe(
     given = by_dotted_key(parse_overrides(overrides)[0].plain())
     for key, (name, fix) in _PLANNED.items():
         if key in given:
-            what = f"a comparison, a table or a figure decides the {name} of its runs"
-            got = f"{key}={readable(str(given[key]))}"
-            raise InputError(what, where=COMMAND_LINE, got=got, fix=fix)
+            what, got = f"a comparison, a table or a figure decides the {name} of its runs", str(given[key])
+            raise InputError(what, where=COMMAND_LINE, got=f"{key}={readable(got)}", fix=fix)
     seeds = [] if seed is None else [f"trainer.seed={seed}"]
     return load_recipe(name_or_path, [*overrides, *seeds], method=method).recipe
 
 
 def parse_overrides(overrides: Sequence[str]) -> tuple[Node, list[InputError]]:
-    """All overrides in one tree; of two for the same key the later counts.
-
-    Args:
-        overrides: each a dotted key and a value by the rules of the file: ``data.cut=[3,4,3]``.
-
-    Returns:
-        The tree, and what is wrong with those overrides that are not in it.
+    """All overrides in one tree, the later of two for a key, and what is wrong with those not in it.
 
     >>> tree, problems = parse_overrides(["method=ffds", "method.k=0.5"])
     >>> tree.plain()
@@ -162,26 +135,32 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[Node, list[InputError]]:
         value, faults = parse_yaml(text, key=key)
         if value is None:
             what, fix = f"cannot read the value of {readable(key)}", "put the value in quotes"
-            faults = [InputError(what, where=COMMAND_LINE, got=readable(text), fix=fix)]
+            problems.append(InputError(what, where=COMMAND_LINE, got=readable(text), fix=fix))
         else:
             root = merge(root, _nested(key, value))
-        problems += faults
+            problems += faults
     return root, problems
 
 
 def override_texts(overrides: Mapping[str, Any]) -> list[str]:
-    """Keys and values from Python as ``key=value``, which is read back as the same values.
-
-    Args:
-        overrides: dotted keys, and values that a recipe can hold; a path is its text.
+    """Dotted keys and values from Python as ``key=value``, which is read back as the same values.
 
     Raises:
-        InputError: a value is of another kind.
+        InputError: a value is of a kind that a recipe cannot hold.
 
     >>> override_texts({"data.cut": (3, 4, 3), "data.root": "pics #2"})
     ['data.cut=[3, 4, 3]', "data.root='pics #2'"]
     """
-    return [f"{key}={_value_text(key, value)}" for key, value in overrides.items()]
+    texts = []
+    for key, value in overrides.items():
+        try:
+            plain = json.loads(json.dumps(value, default=os.fspath))
+        except (TypeError, ValueError) as error:
+            allowed = "text, a number, True, False, None, a path, or a list or a dict of these"
+            raise InputError(f"{key} cannot have this value", got=repr(value), allowed=allowed) from error
+        text = dump_yaml(plain).removesuffix("\n...\n").removesuffix("\n")
+        texts.append(f"{key}={text}")
+    return texts
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -220,15 +199,6 @@ def _nested(key: str, value: Node) -> Node:
     return value
 
 
-def _value_text(key: str, value: Any) -> str:
-    try:
-        plain = json.loads(json.dumps(value, default=os.fspath))
-    except (TypeError, ValueError) as error:
-        allowed = "text, a number, True, False, None, a path, or a list or a dict of these"
-        raise InputError(f"{key} cannot have this value", got=repr(value), allowed=allowed) from error
-    return dump_yaml(plain).removesuffix("\n...\n").removesuffix("\n")
-
-
 def _method_section(root: Node) -> Node:
     """The section `method`, where a name alone may stand for the section."""
     node = root.entries.get("method", Node({}, "method"))
@@ -239,28 +209,24 @@ def _method(file: Node, command: Node) -> tuple[Node, list[InputError]]:
     """The section `method` of the recipe, from `method` and `methods` of the file and the command line.
 
     Settings beside the file's `method.name` belong to that method alone: another one named on the command
-    line starts from its own entry of `methods`, or from its defaults.
-
-    Returns:
-        The section, and what is wrong with names and with the settings of methods, chosen or not.
+    line starts from its own entry of `methods`, or from its defaults. All methods are checked, chosen or not.
     """
     written, commanded = _method_section(file), _method_section(command)
     own, asked = written.entries.get("name"), commanded.entries.get("name")
     unknown = [name for name in (own, asked) if name and name.plain() not in [*SETTINGS]]
     problems = [unknown_method(name, name.plain()) for name in unknown]
     if written.entries and not own:
-        problems.append(
-            InputError("missing key method.name", where=written.where, allowed=", ".join(METHODS))
-        )
+        allowed = ", ".join(METHODS)
+        problems.append(InputError("missing key method.name", where=written.where, allowed=allowed))
     entries: dict[str, Node] = {}
     methods = merge(file, command).entries.get("methods", Node({}, "methods"))
     if not isinstance(methods.value, Mapping):
-        problems.append(wrong_type(methods, section_keys(METHODS)))
+        problems.append(no_section(methods, METHODS))
     for name, entry in methods.entries.items():
         if name not in SETTINGS:
             problems.append(unknown_method(entry, name))
         elif not isinstance(entry.value, Mapping):
-            problems.append(wrong_type(entry, section_keys(SETTINGS[name].model_fields)))
+            problems.append(no_section(entry, SETTINGS[name].model_fields))
         else:
             entries[name] = entry
     if own and own not in unknown:
@@ -278,8 +244,3 @@ def _faults(model: type[Section], tree: Node) -> list[InputError]:
     except ValidationError as failure:
         return explain(failure, model, tree)
     return []
-
-
-def _origin(tree: Node, key: str) -> str:
-    node, beyond = tree.nearest(key.split("."))
-    return DEFAULT if beyond else node.place

@@ -11,27 +11,15 @@ from pydantic import BeforeValidator, Field
 from ffds.methods.base import Deferred, Head, Method
 from ffds.methods.registry import MethodSettings
 from ffds.methods.reweighting import CrossEntropy
-from ffds.settings import (
-    Finite,
-    Fraction,
-    Milestones,
-    NonNegative,
-    Positive,
-    Role,
-    Section,
-    by_dotted_key,
-    json_digest,
-)
+from ffds.settings import Finite, Fraction, Milestones, Positive, Role, Section, by_dotted_key, json_digest
 
 __all__ = ["SECTIONS", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer", "keys_with"]
 
 Channels = Field(strict=False, min_length=1, max_length=3)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
-Precision = Annotated[
-    Literal["32", "tf32", "bf16", "16"],
-    BeforeValidator(lambda given: str(given) if type(given) is int else given),
-]
+_TextOfInteger = BeforeValidator(lambda given: str(given) if type(given) is int else given)
+Precision = Annotated[Literal["32", "tf32", "bf16", "16"], _TextOfInteger]
 """`precision: 16` means "16", so that it needs no quotes."""
 AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip"]
 
@@ -84,7 +72,6 @@ class Data(Section):
     """Of each channel, or one for all; the network's input is divided by it."""
 
     def disagreements(self) -> Iterator[str]:
-        """Between augmentation steps, channels and sizes."""
         if "pad-crop" in self.augment and "resized-crop" in self.augment:
             yield "augment takes one crop: pad-crop or resized-crop"
         if len(set(self.augment)) != len(self.augment):
@@ -108,7 +95,6 @@ class Model(Section):
     """The classifier; auto: cosine where the method is defined on one (LDAM), else linear."""
 
     def disagreements(self) -> Iterator[str]:
-        """Only timm has pretrained weights."""
         if self.pretrained and not self.name.startswith("timm/"):
             yield f"pretrained weights exist for timm/NAME only, not for {self.name}"
 
@@ -118,11 +104,10 @@ class Optimizer(Section):
 
     lr: Positive = 0.1
     momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegative = 2e-4
+    weight_decay: Annotated[Finite, Field(ge=0)] = 2e-4
     nesterov: bool = False
 
     def disagreements(self) -> Iterator[str]:
-        """Nesterov's momentum needs momentum."""
         if self.nesterov and self.momentum == 0:
             yield "nesterov needs momentum above 0"
 
@@ -140,17 +125,12 @@ class Schedule(Section):
 
 
 class Trainer(Section):
-    """How the training runs on the machine.
-
-    `batch_size` is that of all devices together; batch norm uses the statistics of each device alone.
-    """
+    """How the training runs on the machine."""
 
     batch_size: Count = 128
+    """Of all devices together; batch norm uses the statistics of each device alone."""
     precision: Precision = "32"
-    """Of the network: 32; tf32, products in TensorFloat-32 where a GPU has it; bf16 or 16, mixed precision.
-
-    Losses and scores are always computed in float32 or better.
-    """
+    """Of the network: 32, tf32 (TensorFloat-32), bf16 or 16 (mixed); losses stay in float32 or better."""
     compile: Annotated[bool, Role.RUNNING] = False
     cuda_graphs: Annotated[bool, Role.RUNNING, Role.NEUTRAL] = True
     """Whether to capture steps as CUDA graphs on a single GPU: the same numbers, faster, more memory."""
@@ -171,8 +151,7 @@ class Recipe(Section):
 
     name: Annotated[str, Role.COLUMN] = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$",
-        description="at most 100 of A-Z a-z 0-9 . _ -, the first a letter or digit; "
-        "without a key `name` it is the name of the recipe's file",
+        description="at most 100 of A-Z a-z 0-9 . _ -, first a letter or digit; default: the file's name",
     )
     data: Data
     model: Model = Model()
@@ -182,17 +161,11 @@ class Recipe(Section):
     trainer: Trainer = Trainer()
 
     def disagreements(self) -> Iterator[str]:
-        """Between the method, the network and the length of the run."""
+        method = f"method {self.method.name}"
         if self.method.head == "cosine" and self.model.head == "linear":
-            yield (
-                f"method {self.method.name} diverges on a linear head: set model.head to auto or cosine, "
-                "or take another method"
-            )
+            yield f"{method} diverges on a linear head: set model.head to auto or cosine"
         if isinstance(self.method, Deferred) and self.schedule.epochs < 2:
-            yield (
-                f"method {self.method.name} has two phases: set schedule.epochs to 2 or more, "
-                "or take a one-phase method"
-            )
+            yield f"{method} has two phases: set schedule.epochs to 2 or more"
 
     @property
     def head(self) -> Head:
@@ -218,12 +191,7 @@ class Recipe(Section):
 
     @property
     def config_hash(self) -> str:
-        """sha256 of the identity; its first 8 digits are in the name of the run directory.
-
-        >>> one = Recipe(name="own", data=Data(name="digits", workers=4))
-        >>> one.config_hash == Recipe(name="own", data=Data(name="digits")).config_hash
-        True
-        """
+        """sha256 of the identity; its first 8 digits are in the name of the run directory."""
         return json_digest(self.identity)
 
 

@@ -14,9 +14,8 @@ from ffds.errors import InputError
 __all__ = ["COMMAND_LINE", "DEFAULT", "Node", "dump_yaml", "join_key", "merge", "parse_yaml", "readable"]
 
 COMMAND_LINE, DEFAULT = "command line", "default"
-MAX_DEPTH = 16
-MAX_VALUES = 10_000
-"""Far above any recipe, and low enough that aliases of aliases cannot fill the memory."""
+# Far above any recipe, and low enough that aliases of aliases cannot fill the memory.
+MAX_DEPTH, MAX_VALUES = 16, 10_000
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -32,15 +31,14 @@ _UNQUOTED: dict[str, tuple[re.Pattern[str], Callable[[str], Any]]] = {
 
 @dataclass(frozen=True)
 class Node:
-    """A scalar, a mapping of nodes or a tuple of nodes, with its dotted key and the place it was written at.
-
-    The place is ``FILE:LINE`` with a column counted from 1, ``command line`` or ``default``.
-    """
+    """A scalar, a mapping of nodes or a tuple of nodes, with its dotted key and the place it comes from."""
 
     value: Any
     key: str
     place: str = DEFAULT
+    """``FILE:LINE``, ``command line`` or ``default``."""
     column: int = 0
+    """Counted from 1; 0 outside of files."""
 
     @property
     def where(self) -> str:
@@ -74,11 +72,7 @@ def merge(base: Node, over: Node) -> Node:
 
 
 def readable(text: str) -> str:
-    r"""Text that is safe to print: control characters are shown, not sent to the terminal.
-
-    >>> readable("résumé"), readable("a\x1b[2J")
-    ('résumé', "'a\\x1b[2J'")
-    """
+    """Text that is safe to print: control characters are shown, not sent to the terminal."""
     return text if text.isprintable() else ascii(text)
 
 
@@ -139,7 +133,7 @@ _Dumper.add_representer(
 
 
 class _Reader:
-    """Checks the events of a document, then makes nodes of what `yaml.compose` makes of it."""
+    """Checks the events of a document, then makes nodes of what `yaml.compose` returns."""
 
     def __init__(self, text: str, source: str) -> None:
         self._text, self._source, self._count = text, source, 0
@@ -196,28 +190,25 @@ class _Reader:
         return next((convert for pattern, convert in types if pattern.match(node.value)), str)(node.value)
 
     def _mapping(self, mapping: Any, section: str, depth: int) -> dict[str, Node]:
-        entries: dict[str, Node] = {}
         inherited: dict[str, Node] = {}
-        first: dict[str, Any] = {}
+        entries: dict[str, Node] = {}
+        places: dict[str, str] = {}
         for key, value in mapping.value:
+            where = self.at(key.start_mark).where
             if not isinstance(key, yaml.ScalarNode):
-                raise InputError("a key must be a single word", where=self.at(key.start_mark).where)
+                raise InputError("a key must be a single word", where=where)
             path = join_key(section, key.value)
-            if first.setdefault(key.value, key) is not key:
-                where = f"{self.at(first[key.value].start_mark).where} and {self.at(key.start_mark).where}"
-                fix = "keep one of them"
-                self.problems.append(InputError(f"key {path} is given twice", where=where, fix=fix))
+            if key.value in places:
+                what, both = f"key {path} is given twice", f"{places[key.value]} and {where}"
+                self.problems.append(InputError(what, where=both, fix="keep one of them"))
             elif key.value == "<<":
-                inherited = self._merged(value, section, depth)
+                # The entries of the first mapping go before those of the next.
+                for source in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
+                    if isinstance(source, yaml.MappingNode):
+                        inherited |= self._value(source, section, depth)
+                    else:
+                        self._report("<< takes mappings only", source, allowed="<<: *anchor")
             else:
                 entries[key.value] = self.at(key.start_mark, path, self._value(value, path, depth))
-        return {**inherited, **entries}
-
-    def _merged(self, node: Any, section: str, depth: int) -> dict[str, Node]:
-        """The entries of the merge key ``<<``: those of its first mapping go before those of the next."""
-        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        values = [self._value(source, section, depth) for source in sources]
-        if not all(isinstance(value, Mapping) for value in values):
-            self._report("<< takes mappings only", node, allowed="<<: *anchor")
-        mappings = [value for value in reversed(values) if isinstance(value, Mapping)]
-        return {name: entry for mapping in mappings for name, entry in mapping.items()}
+            places.setdefault(key.value, where)
+        return inherited | entries
