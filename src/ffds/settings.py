@@ -10,17 +10,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = [
-    "Finite",
-    "Fraction",
-    "Milestones",
-    "NonNegative",
-    "Positive",
-    "Role",
-    "Section",
-    "by_dotted_key",
-    "json_digest",
-]
+__all__ = ["Finite", "Fraction", "Milestones", "NonNegative", "Positive", "Role", "Section"]
+__all__ += ["by_dotted_key", "json_digest"]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[Finite, Field(gt=0)]
@@ -36,11 +27,8 @@ def _rising(milestones: tuple[tuple[float, float], ...]) -> tuple[tuple[float, f
     return milestones
 
 
-Milestones = Annotated[
-    tuple[Annotated[tuple[Fraction, Positive], Field(strict=False)], ...],
-    Field(strict=False),
-    AfterValidator(_rising),
-]
+_Milestone = Annotated[tuple[Fraction, Positive], Field(strict=False)]
+Milestones = Annotated[tuple[_Milestone, ...], Field(strict=False), AfterValidator(_rising)]
 """Pairs (fraction of the epochs, factor): from there on the base learning rate is multiplied by it."""
 
 
@@ -78,8 +66,10 @@ def by_dotted_key(tree: Mapping[str, Any]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for name, value in tree.items():
-        below = by_dotted_key(value) if isinstance(value, Mapping) else None
-        values |= {name: value} if below is None else {f"{name}.{key}": leaf for key, leaf in below.items()}
+        if isinstance(value, Mapping):
+            values |= {f"{name}.{key}": leaf for key, leaf in by_dotted_key(value).items()}
+        else:
+            values[name] = value
     return values
 
 

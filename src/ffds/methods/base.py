@@ -56,11 +56,7 @@ class Method(Section):
 
     @abstractmethod
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """The losses of this method in the order of training: one, or two where it has a setting `start`.
-
-        Raises:
-            InputError: a setting does not fit the class counts.
-        """
+        """The losses of this method in the order of training: one, or two where it has a setting `start`."""
 
 
 @runtime_checkable

@@ -58,8 +58,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str
     Args:
         name_or_path: a shipped recipe's name, or a path: anything with a directory, or ending in ``.yaml``.
         overrides: ``key=value`` with dotted keys, as on the command line.
-        method: the method to take, with its settings from the recipe; the same as ``method=NAME`` in front
-            of the overrides.
+        method: the method to take; the same as ``method=NAME`` in front of the overrides.
 
     Raises:
         InputError: everything that is wrong with the recipe and the overrides, all at once.
@@ -84,7 +83,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str
     tree = replace(file, value={key: node for key, node in sections.items() if key != "methods"})
     problems += [*faults, *_faults(Recipe, tree)]
     if problems:
-        # The same fault of a method's settings can be found in its entry of `methods` and in `method`.
+        # The same fault can be in a method's entry of `methods` and in `method`.
         raise InputError.joined({str(problem): problem for problem in problems}.values())
     recipe = Recipe.model_validate(tree.plain())
     nodes = {key: tree.nearest(key.split(".")) for key in recipe.by_key}
@@ -92,24 +91,18 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str
     return Resolved(recipe, MappingProxyType(origin))
 
 
-_PLANNED = {
-    "method.name": ("method", "--methods names those of a comparison and of table 1a"),
-    "trainer.seed": ("seed", "--seeds names those of a comparison and of a table, --seed that of a figure"),
-}
-"""Keys that cannot be overridden where many runs are planned: what they are, and the option for it."""
-
-
 def planned_recipe(
     name_or_path: str, overrides: Sequence[str], *, method: str, seed: int | None = None
 ) -> Recipe:
     """The recipe of one run of a comparison, a table or a figure; no `seed` takes the recipe's.
 
-    Raises:
-        InputError: the recipe cannot be resolved, or an override names a method or a seed, which would make
-            other runs than the ones asked for.
+    An override of the method or the seed is refused: it would make other runs than the ones asked for.
     """
     given = by_dotted_key(parse_overrides(overrides)[0].plain())
-    for key, (name, fix) in _PLANNED.items():
+    for key, name, fix in (
+        ("method.name", "method", "--methods names those of a comparison and of table 1a"),
+        ("trainer.seed", "seed", "--seeds names those of a comparison or a table, --seed that of a figure"),
+    ):
         if key in given:
             what, got = f"a comparison, a table or a figure decides the {name} of its runs", str(given[key])
             raise InputError(what, where=COMMAND_LINE, got=f"{key}={readable(got)}", fix=fix)
@@ -145,9 +138,6 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[Node, list[InputError]]:
 def override_texts(overrides: Mapping[str, Any]) -> list[str]:
     """Dotted keys and values from Python as ``key=value``, which is read back as the same values.
 
-    Raises:
-        InputError: a value is of a kind that a recipe cannot hold.
-
     >>> override_texts({"data.cut": (3, 4, 3), "data.root": "pics #2"})
     ['data.cut=[3, 4, 3]', "data.root='pics #2'"]
     """
@@ -169,8 +159,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _names() -> list[str]:
-    names = (entry.name for entry in files(__package__).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    paths = (Path(entry.name) for entry in files(__package__).iterdir())
+    return sorted(path.stem for path in paths if path.suffix == ".yaml")
 
 
 def _file_text(path: Path, where: str) -> str:

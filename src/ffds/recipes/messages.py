@@ -15,7 +15,7 @@ from ffds.errors import InputError, nearest
 from ffds.methods.base import Method
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.schema import SECTIONS, Recipe
-from ffds.recipes.yaml_loader import Node, join_key, readable
+from ffds.recipes.yaml_loader import Node, readable
 from ffds.settings import Section, by_dotted_key
 
 __all__ = ["allowed", "explain", "no_section", "unknown_method"]
@@ -85,12 +85,8 @@ def _section(keys: Iterable[str]) -> str:
 
 
 @cache
-def _json_schema(section: type[Section]) -> Schema:
-    return section.model_json_schema()
-
-
 def _schema(section: type[Section], path: Path) -> Schema:
-    schema: Schema = _json_schema(section)["properties"][path[0]]
+    schema: Schema = section.model_json_schema()["properties"][path[0]]
     for part in path[1:]:
         listed = next(option for option in schema.get("anyOf", [schema]) if option.get("type") == "array")
         schema = listed["prefixItems"][part] if "prefixItems" in listed else listed["items"]
@@ -125,7 +121,7 @@ def _explain(details: ErrorDetails, path: Path, section: type[Section], tree: No
     key, keys = node.key, section.model_fields
     may_stand = _section(keys) if kind == "extra_forbidden" else allowed(section, path)
     if kind == "missing":
-        key, got = join_key(key, str(path[-1])), ""
+        key, got = f"{key}.{path[-1]}".removeprefix("."), ""
     elif kind == "literal_error":
         fix = nearest(str(details["input"]), may_stand.removeprefix("one of ").split(", "))
     elif kind == "extra_forbidden":
@@ -137,12 +133,11 @@ def _explain(details: ErrorDetails, path: Path, section: type[Section], tree: No
 
 def _disagreement(message: str, section: Node) -> InputError:
     """A fault between fields, placed at those of them that were written down."""
-    mentioned = [
+    nodes = [
         section.nearest(path.split("."))[0]
         for path in by_dotted_key(section.plain() if section.entries else {})
         if re.search(rf"(?<![\w.]){re.escape(path)}(?![\w.])", message)
-    ]
-    nodes = mentioned or [section]
+    ] or [section]
     keys = ", ".join(node.key for node in nodes if node.key)
     where = ", ".join(dict.fromkeys(node.where for node in nodes))
     return InputError(f"{keys}: {message}" if keys else message, where=where)

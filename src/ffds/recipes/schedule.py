@@ -16,10 +16,6 @@ def epoch_at(fraction: float, epochs: int) -> int:
 
     Computed with decimal numbers, so that 0.145 of 100 epochs is 14.5 and rounds up.
 
-    Args:
-        fraction: in (0, 1).
-        epochs: length of the run, at least 1.
-
     >>> epoch_at(0.65, 200), epoch_at(0.65, 30), epoch_at(0.145, 100)
     (130, 20, 15)
     """
@@ -40,20 +36,15 @@ def milestone_epochs(recipe: Recipe) -> tuple[tuple[int, float], ...]:
 
     The method's own milestones if it has any, else those of the schedule.
     """
-    milestones = recipe.method.milestones
-    if milestones is None:
-        milestones = recipe.schedule.milestones
-    return tuple((epoch_at(fraction, recipe.schedule.epochs), factor) for fraction, factor in milestones)
+    own, schedule = recipe.method.milestones, recipe.schedule
+    milestones = schedule.milestones if own is None else own
+    return tuple((epoch_at(fraction, schedule.epochs), factor) for fraction, factor in milestones)
 
 
 def start_epoch(method: Method, epochs: int) -> int:
     """The epoch, counted from 0, in which the method's own loss starts: 0 for a one-phase method.
 
-    Where there are two phases, each has at least one epoch.
-
-    Args:
-        method: the settings of the method.
-        epochs: length of the run, at least 2 for a method with two phases, as `Recipe` checks.
+    Each of two phases has at least one epoch; `Recipe` checks that there are two.
     """
     if not isinstance(method, Deferred):
         return 0
@@ -84,18 +75,11 @@ def described_schedule(recipe: Recipe) -> dict[str, str]:
     start = start_epoch(recipe.method, epochs)
     drops = [epoch for epoch, _ in milestone_epochs(recipe)]
     bounds = sorted({0, warmup, start, *drops, epochs})
-    return {
-        f"{first + 1}–{after}": f"{_phase(recipe, start, first)}, lr {_rates(recipe, first, after)}"
-        for first, after in pairwise(bounds)
-    }
-
-
-def _phase(recipe: Recipe, start: int, epoch: int) -> str:
-    if start == 0:
-        return recipe.method.name
-    return f"phase 2: {recipe.method.name}" if epoch >= start else "phase 1"
-
-
-def _rates(recipe: Recipe, first: int, after: int) -> str:
-    begin, end = (recipe.optimizer.lr * lr_factor(recipe, epoch) for epoch in (first, after - 1))
-    return f"{begin:.3g}" if begin == end else f"{begin:.3g} rising to {end:.3g}"
+    described = {}
+    for first, after in pairwise(bounds):
+        second = f"phase 2: {recipe.method.name}" if start else recipe.method.name
+        phase = "phase 1" if first < start else second
+        begin, end = (recipe.optimizer.lr * lr_factor(recipe, epoch) for epoch in (first, after - 1))
+        rates = f"{begin:.3g}" if begin == end else f"{begin:.3g} rising to {end:.3g}"
+        described[f"{first + 1}–{after}"] = f"{phase}, lr {rates}"
+    return described

@@ -11,7 +11,7 @@ import yaml
 
 from ffds.errors import InputError
 
-__all__ = ["COMMAND_LINE", "DEFAULT", "Node", "dump_yaml", "join_key", "merge", "parse_yaml", "readable"]
+__all__ = ["COMMAND_LINE", "DEFAULT", "Node", "dump_yaml", "merge", "parse_yaml", "readable"]
 
 COMMAND_LINE, DEFAULT = "command line", "default"
 # Far above any recipe, and low enough that aliases of aliases cannot fill the memory.
@@ -74,11 +74,6 @@ def merge(base: Node, over: Node) -> Node:
 def readable(text: str) -> str:
     """Text that is safe to print: control characters are shown, not sent to the terminal."""
     return text if text.isprintable() else ascii(text)
-
-
-def join_key(section: str, name: str) -> str:
-    """The dotted key of a name in a section."""
-    return f"{section}.{readable(name)}" if section else readable(name)
 
 
 def parse_yaml(text: str, source: str = "", key: str = "") -> tuple[Node | None, list[InputError]]:
@@ -167,8 +162,8 @@ class _Reader:
                 self._report(f"tag {readable(tag.replace(_TAG, '!!'))} is refused", event, allowed=allowed)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                where = self.at(event.start_mark).where
-                raise InputError(f"nested more than {MAX_DEPTH} levels deep", where=where)
+                what = f"nested more than {MAX_DEPTH} levels deep"
+                raise InputError(what, where=self.at(event.start_mark).where)
             if isinstance(event, value_ends):
                 end = event.end_mark.index
         return end
@@ -197,7 +192,7 @@ class _Reader:
             where = self.at(key.start_mark).where
             if not isinstance(key, yaml.ScalarNode):
                 raise InputError("a key must be a single word", where=where)
-            path = join_key(section, key.value)
+            path = f"{section}.{readable(key.value)}" if section else readable(key.value)
             if key.value in places:
                 what, both = f"key {path} is given twice", f"{places[key.value]} and {where}"
                 self.problems.append(InputError(what, where=both, fix="keep one of them"))
