@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ffds.recipes.schema import Data
 
 __all__ = [
-    "Profile",
     "held_out",
     "long_tail_counts",
     "long_tail_indices",
@@ -62,45 +61,33 @@ def long_tail_counts(
     """
     _check_arguments(max_count, num_classes, imbalance_factor, profile)
     counts = _curve(max_count, num_classes, imbalance_factor, profile)
-    _check_none_empty(counts, range(num_classes), imbalance_factor)
+    _check_none_empty(counts, imbalance_factor)
     return counts
 
 
 def natural_tail_counts(
     available: Sequence[int], imbalance_factor: float, profile: Profile = "exp"
 ) -> list[int]:
-    """The largest long tail that classes of unequal size can supply.
+    """The largest long tail that classes of unequal size can supply, in label order.
 
     The classes are ranked by falling frequency, ties by label; rank r takes the r-th count of
     `long_tail_counts`, with the largest n_max for which no class is asked for more than it has.
-    With equal counts this is the rule in label order.
-
-    Args:
-        available: images of each class, in label order, each >= 1.
-        imbalance_factor: largest over smallest count IF, finite and >= 1.
-        profile: ``exp`` or ``step``.
-
-    Returns:
-        One count per class, in label order.
-
-    Raises:
-        InputError: an argument is out of range, or a class would keep no image.
 
     >>> natural_tail_counts([30, 400, 500], 10)
     [30, 97, 309]
     """
     most, num_classes = max(available, default=0), len(available)
     _check_arguments(most, num_classes, imbalance_factor, profile)
-    order = _by_frequency(available)
+    falling = sorted(available, reverse=True)
 
     def too_large(max_count: int) -> bool:
         counts = _curve(max_count, num_classes, imbalance_factor, profile)
-        return any(count > available[c] for count, c in zip(counts, order, strict=True))
+        return any(count > there for count, there in zip(counts, falling, strict=True))
 
     max_count = bisect_left(range(1, most + 1), True, key=too_large)
-    ranked = _curve(max_count, num_classes, imbalance_factor, profile)
-    _check_none_empty(ranked, order, imbalance_factor)
-    return _in_label_order(ranked, order)
+    counts = _by_frequency(_curve(max_count, num_classes, imbalance_factor, profile), available)
+    _check_none_empty(counts, imbalance_factor)
+    return counts
 
 
 def long_tail_indices(targets: ArrayLike, counts: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
@@ -124,13 +111,19 @@ def long_tail_indices(targets: ArrayLike, counts: Sequence[int], seed: int = 0) 
     >>> long_tail_indices([0, 1, 0, 1, 0, 0], [3, 1])
     array([4, 5, 2, 1])
     """
-    labels = _labels(targets, len(counts))
-    available = np.bincount(labels, minlength=len(counts))
+    labels = np.asarray(targets)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        got = f"{labels.dtype} of shape {labels.shape}"
+        raise InputError("targets must be one integer per image", got=got)
+    outside = np.flatnonzero((labels < 0) | (labels >= len(counts)))
+    if len(outside):
+        allowed = f"0 to {len(counts) - 1}, one class for each of the {len(counts)} counts"
+        raise InputError(f"target {outside[0]} is out of range", got=labels[outside[0]], allowed=allowed)
+    available = np.bincount(labels.astype(np.int64), minlength=len(counts))
     for c, (count, there) in enumerate(zip(counts, available.tolist(), strict=True)):
         if not 1 <= count <= there:
-            raise InputError(
-                f"class {c} cannot supply its count", got=count, allowed=f"1 to {there}, the images it has"
-            )
+            allowed = f"1 to {there}, the images it has"
+            raise InputError(f"class {c} cannot supply its count", got=count, allowed=allowed)
     # The published subsets come from the legacy generator, whose stream numpy has frozen.
     stream = np.random.RandomState(seed)
     of_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(available)[:-1])
@@ -144,29 +137,29 @@ def tail_counts(source: Source, data: Data) -> list[int]:
 
     A pre-cut pack falls from its largest class on, by frequency. A source with equal class sizes falls in
     label order from its smallest class on, ICText-LT in label order from the published count on. Everything
-    else follows `natural_tail_counts`.
-
-    Raises:
-        InputError: a class would keep no image, or ICText-LT or a pre-cut pack has too few.
+    else follows `natural_tail_counts`. A class that would keep no image or has too few is an InputError.
     """
     factor, profile, num_classes = data.imbalance_factor, data.profile, len(source.counts)
-    facts, carried = SOURCES[data.name], source.carried
+    facts, available = SOURCES[data.name], source.carried or source.counts
     if factor is None:
         return list(source.counts)
-    if carried is not None:
-        order = _by_frequency(carried)
-        counts = _in_label_order(long_tail_counts(max(carried), num_classes, factor, profile), order)
-        reach = f"the pack reaches from imbalance_factor {max(carried) / min(carried):g} on"
-        _check_supply(source, carried, counts, data, f"{reach}; for less take the original data")
-        return counts
-    if facts.balanced:
-        return long_tail_counts(min(source.counts), num_classes, factor, profile)
-    if facts.largest_class is not None:
+    if source.carried is not None:
+        counts = _by_frequency(long_tail_counts(max(available), num_classes, factor, profile), available)
+        reach = max(available) / min(available)
+        fix = f"the pack reaches from imbalance_factor {reach:g} on; for less take the original data"
+    elif facts.balanced:
+        return long_tail_counts(min(available), num_classes, factor, profile)
+    elif facts.largest_class is not None:
         counts = long_tail_counts(facts.largest_class, num_classes, factor, profile)
         fix = "raise data.imbalance_factor, or take the data as they are: data.imbalance_factor=null"
-        _check_supply(source, source.counts, counts, data, fix)
-        return counts
-    return natural_tail_counts(source.counts, factor, profile)
+    else:
+        return natural_tail_counts(available, factor, profile)
+    triples = zip(source.class_names, available, counts, strict=True)
+    short = [f"{name} {there} of {count}" for name, there, count in triples if there < count]
+    if short:
+        what = f"{len(short)} classes have too few images: imbalance_factor {factor:g}, profile {profile}"
+        raise InputError(what, where=source.description, got=", ".join(short[:MOST_NAMED]), fix=fix)
+    return counts
 
 
 def tail_ranks(source: Source, data: Data) -> NDArray[np.int64]:
@@ -190,16 +183,9 @@ def tail_rows(source: Source, data: Data) -> NDArray[np.int64]:
 
 
 def held_out(labels: NDArray[np.int64], fraction: float, seed: int, least: int = 0) -> NDArray[np.bool_]:
-    """Mark the nearest whole number to `fraction` of each class, but never all of it.
+    """A mask (N,) that marks the nearest whole number to `fraction` of each class, but never all of it.
 
-    Args:
-        labels: (N,), integers >= 0.
-        fraction: part of each class to mark, between 0 and 1.
-        seed: any integer >= 0.
-        least: images to mark at least, in a class that has more than that.
-
-    Returns:
-        A mask (N,).
+    At least `least` images are marked in a class that has more than that.
     """
     counts = np.bincount(labels).tolist()
     sizes = [max(min(max(round(count * fraction), least), count - 1), 0) for count in counts]
@@ -226,27 +212,10 @@ def _curve(max_count: int, num_classes: int, imbalance_factor: float, profile: P
     return [max(least, int(max_count * imbalance_factor ** (-c / last))) for c in range(num_classes)]
 
 
-def _by_frequency(counts: Sequence[int]) -> list[int]:
-    return sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-
-
-def _in_label_order(ranked: Sequence[int], order: Sequence[int]) -> list[int]:
-    return [count for _, count in sorted(zip(order, ranked, strict=True))]
-
-
-def _labels(targets: ArrayLike, num_classes: int) -> NDArray[np.int64]:
-    labels = np.asarray(targets)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        got = f"{labels.dtype} of shape {labels.shape}"
-        raise InputError("targets must be one integer per image", got=got)
-    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(outside):
-        raise InputError(
-            f"target {outside[0]} is out of range",
-            got=labels[outside[0]],
-            allowed=f"0 to {num_classes - 1}, one class for each of the {num_classes} counts",
-        )
-    return labels.astype(np.int64)
+def _by_frequency(counts: Sequence[int], available: Sequence[int]) -> list[int]:
+    """Falling counts, the first for the class with most images; ties by label."""
+    order = sorted(range(len(available)), key=lambda c: -available[c])
+    return [count for _, count in sorted(zip(order, counts, strict=True))]
 
 
 def _check_arguments(max_count: int, num_classes: int, imbalance_factor: float, profile: str) -> None:
@@ -261,27 +230,8 @@ def _check_arguments(max_count: int, num_classes: int, imbalance_factor: float, 
         raise InputError("unknown profile", got=profile, allowed="exp, step")
 
 
-def _check_none_empty(counts: Sequence[int], classes: Sequence[int], imbalance_factor: float) -> None:
-    for count, c in zip(counts, classes, strict=True):
-        if count == 0:
-            raise InputError(
-                f"class {c} would keep no image",
-                got=f"imbalance factor {imbalance_factor:g} with {max(counts)} images in the largest class",
-                allowed=f"at most {max(counts)}",
-                fix="lower the imbalance factor",
-            )
-
-
-def _check_supply(
-    source: Source, available: Sequence[int], counts: Sequence[int], data: Data, fix: str
-) -> None:
-    triples = zip(source.class_names, available, counts, strict=True)
-    short = [f"{name} {there} of {count}" for name, there, count in triples if there < count]
-    if short:
-        raise InputError(
-            f"{len(short)} classes have too few images: imbalance_factor {data.imbalance_factor:g}, "
-            f"profile {data.profile}",
-            where=source.description,
-            got=", ".join(short[:MOST_NAMED]),
-            fix=fix,
-        )
+def _check_none_empty(counts: list[int], imbalance_factor: float) -> None:
+    if 0 in counts:
+        what, most = f"class {counts.index(0)} would keep no image", max(counts)
+        got = f"imbalance factor {imbalance_factor:g} with {most} images in the largest class"
+        raise InputError(what, got=got, allowed=f"at most {most}", fix="lower the imbalance factor")

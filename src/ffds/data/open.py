@@ -44,11 +44,9 @@ def open_dataset(data: Data) -> Dataset:
         kept = splits[0]
         held = held_out(kept.labels, data.validation, derived_seed(data.seed, "validation"))
         if not held.any():
-            raise InputError(
-                "the validation set would be empty",
-                got=f"data.validation = {data.validation} of {len(kept)} images",
-                fix="raise data.validation, or set it to 0",
-            )
+            got = f"data.validation = {data.validation} of {len(kept)} images"
+            fix = "raise data.validation, or set it to 0"
+            raise InputError("the validation set would be empty", got=got, fix=fix)
         splits = [kept.take(~held), source.test, kept.take(held)]
     train, test, *rest = keep_images(data, splits, source.description)
     validation = rest[0] if rest else None
@@ -61,9 +59,6 @@ def open_source(data: Data) -> Source:
 
     With ``data.on_bad_image="skip"`` all images are decoded here, and those that cannot be are left out
     before anything is counted.
-
-    Raises:
-        InputError: see `open_dataset`.
     """
     source = SOURCES[data.name].open(data)
     for split in (source.train, source.test):
@@ -86,12 +81,10 @@ def open_source(data: Data) -> Source:
 def _check_labels(split: Labelled, num_classes: int) -> None:
     outside = np.flatnonzero((split.labels < 0) | (split.labels >= num_classes))
     if len(outside):
-        raise InputError(
-            f"{len(outside)} labels are out of range, the first at index {outside[0]}",
-            where=split.place(int(split.rows[outside[0]])),
-            got=split.labels[outside[0]],
-            allowed=f"0 to {num_classes - 1}, one of {num_classes} classes",
-        )
+        what = f"{len(outside)} labels are out of range, the first at index {outside[0]}"
+        allowed = f"0 to {num_classes - 1}, one of {num_classes} classes"
+        where = split.place(int(split.rows[outside[0]]))
+        raise InputError(what, where=where, got=split.labels[outside[0]], allowed=allowed)
 
 
 def _check_ranks(labels: NDArray[np.int64], ranks: NDArray[np.int64], where: str) -> None:
@@ -99,34 +92,28 @@ def _check_ranks(labels: NDArray[np.int64], ranks: NDArray[np.int64], where: str
     counts = np.bincount(labels)
     order = np.lexsort((ranks, labels))
     expected = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    wrong = np.flatnonzero(ranks[order] != expected)
+    wrong = order[ranks[order] != expected]
     if len(wrong):
-        row = order[wrong[0]]
         raise InputError(
-            f"lt_rank does not number the images of class {labels[row]}",
-            where=f"{where}, row {row}",
-            got=ranks[row],
+            f"lt_rank does not number the images of class {labels[wrong[0]]}",
+            where=f"{where}, row {wrong[0]}",
+            got=ranks[wrong[0]],
             allowed="0, 1, 2, ... without gap or repetition in each class",
             fix="use all rows of the pack, and the label column by which it was cut",
         )
 
 
 def _check_classes(source: Source) -> None:
-    """At least two classes, each with a training image, and a test image."""
     names, where = source.class_names, source.description
     if len(names) < 2:
-        got = ", ".join(names) or "no class"
-        what = "a single class leaves nothing to tell apart"
+        what, got = "a single class leaves nothing to tell apart", ", ".join(names) or "no class"
         raise InputError(what, where=where, got=got, allowed="2 classes or more")
     empty = [f"{c} ({names[c]})" for c, count in enumerate(source.counts) if count == 0]
     if empty:
+        what = f"{len(empty)} of {len(names)} classes have no training image"
         more = f" and {len(empty) - MOST_NAMED} more" if len(empty) > MOST_NAMED else ""
-        raise InputError(
-            f"{len(empty)} of {len(names)} classes have no training image",
-            where=where,
-            got=", ".join(empty[:MOST_NAMED]) + more,
-            fix="add images to these classes, or remove the classes",
-        )
+        fix = "add images to these classes, or remove the classes"
+        raise InputError(what, where=where, got=", ".join(empty[:MOST_NAMED]) + more, fix=fix)
     if len(source.test) == 0:
         fix = "add test images, or give no test set to have one cut (data.test_fraction)"
         raise InputError("there is no test image", where=where, fix=fix)

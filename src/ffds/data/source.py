@@ -14,17 +14,7 @@ from numpy.typing import NDArray
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = [
-    "ArrayImages",
-    "Decoded",
-    "Images",
-    "Labelled",
-    "OnBad",
-    "Origin",
-    "Source",
-    "existing_root",
-    "root_path",
-]
+__all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "Origin", "Source", "existing_root", "root_path"]
 
 OnBad = Literal["stop", "skip"]
 
@@ -69,14 +59,10 @@ class ArrayImages:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with their labels.
+    """Images with their labels, int64 (N,).
 
-    Attributes:
-        images: where the pixels come from.
-        labels: int64 (N,).
-        rows: int64 (N,), the place of each image in `images`.
-        index: int64 (N,), the place of each image in the original order of its dataset.
-        place: names a row for a message, e.g. by file and row.
+    `rows` are the places of the images in `images`, `index` their places in the original order of the
+    dataset, both int64 (N,). `place` names a row for a message, e.g. by file and row.
     """
 
     images: Images
@@ -90,10 +76,6 @@ class Labelled:
         """Every image, in the original order."""
         everything = np.arange(len(labels))
         return cls(images, labels, everything, everything, place)
-
-    def none(self) -> Labelled:
-        """No image of these."""
-        return self.take(np.arange(0))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -134,11 +116,7 @@ class Source:
 
 
 def root_path(root: str) -> Path:
-    """`data.root` as a path, whether or not anything lies there; ``~`` is the user's home.
-
-    Raises:
-        InputError: no such user, or a character that no path may have.
-    """
+    """`data.root` as a path, whether or not anything lies there; ``~`` is the user's home."""
     try:
         path = Path(root).expanduser()
         with suppress(OSError):
@@ -150,16 +128,7 @@ def root_path(root: str) -> Path:
 
 
 def existing_root(data: Data, accepted: str, fix: str = "give its directory: data.root=DIR") -> Path:
-    """The directory of the data.
-
-    Args:
-        data: the section of the recipe.
-        accepted: the layouts that may lie there, for the message.
-        fix: what to do where there is none.
-
-    Raises:
-        InputError: `data.root` is not given, no path, missing, not a directory, or not readable.
-    """
+    """The directory of the data; the message names the layouts `accepted` where it cannot be read."""
     if data.root is None:
         raise InputError(f"{data.name} needs data.root", got="null", allowed=accepted, fix=fix)
     root = root_path(data.root)

@@ -12,10 +12,6 @@ __all__ = ["CosineHead", "LinearHead"]
 class LinearHead(nn.Linear):
     """z = W h + b, W from Kaiming's normal distribution N(0, 2 / D), b from torch's default U(±D^−½).
 
-    Args:
-        num_features: D.
-        num_classes: C.
-
     Source: the released CIFAR networks of LDAM-DRW and of those that build on them.
     """
 
@@ -30,10 +26,6 @@ class CosineHead(nn.Module):
     Computed in float32 whatever the features and autocast say. A feature vector of zeros has logits 0 and a
     finite gradient.
 
-    Args:
-        num_features: D.
-        num_classes: C.
-
     Source: Cao et al. 2019 (LDAM), released code: weights uniform in [−1, 1], then each w_c of unit length.
 
     >>> CosineHead(2, 3)(torch.zeros(1, 2)).tolist()
@@ -45,14 +37,7 @@ class CosineHead(nn.Module):
         self.weight = nn.Parameter(F.normalize(torch.empty(num_classes, num_features).uniform_(-1, 1)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Cosines.
-
-        Args:
-            features: float (N, D).
-
-        Returns:
-            float32 (N, C).
-        """
+        """Features (N, D) → cosines float32 (N, C)."""
         with torch.autocast(features.device.type, enabled=False):
             # torch's default of 1e-12 would let the gradient at a zero vector grow to 1e12.
             return F.linear(F.normalize(features.float(), eps=1e-6), F.normalize(self.weight.float()))

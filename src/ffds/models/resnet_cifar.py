@@ -11,13 +11,9 @@ WIDTHS = (16, 32, 64)
 
 
 class ResNetCifar(nn.Module):
-    """ResNet-20, 32, 44 or 56: three stages of basic blocks with shortcuts that have no parameters.
+    """ResNet of depth 6n + 2 for n basic blocks a stage, with shortcuts that have no parameters.
 
     Convolutions start from Kaiming's normal distribution, N(0, 2 / fan_in).
-
-    Args:
-        depth: 6n + 2 for n blocks a stage.
-        in_channels: of the images.
 
     Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2, option A.
 
@@ -43,14 +39,7 @@ class ResNetCifar(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of images.
-
-        Args:
-            images: float (N, in_channels, h, w), sides of at least 8.
-
-        Returns:
-            (N, 64), not negative.
-        """
+        """Images (N, in_channels, h, w) with sides of at least 8 → features (N, 64), not negative."""
         maps: Tensor = self.blocks(F.relu(self.norm(self.conv(images))))
         # Not `mean((2, 3))`, for which the compiler makes code several times as slow on a CPU.
         return F.avg_pool2d(maps, maps.shape[2:]).flatten(1)

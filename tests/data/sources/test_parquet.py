@@ -60,6 +60,19 @@ def test_shards_are_read_as_one(root):
     assert dataset.validation is None
 
 
+@pytest.mark.parametrize("split", ["test", "validation", "val"])
+def test_names_of_the_test_set_and_sizes(tmp_path, split):
+    write(tmp_path / "data" / "train-00000-of-00001.parquet", [0, 1], contents=[png(1, 4), png(2, 5)])
+    write(tmp_path / "data" / f"{split}-00000-of-00001.parquet", [1, 0, 1])
+    with pytest.raises(InputError, match="differ in size"):
+        opened(tmp_path)
+    dataset = opened(tmp_path, image_size=3)
+    assert dataset.class_names == ("0", "1")
+    assert dataset.test.labels.tolist() == [1, 0, 1]
+    assert dataset.train.images.shape == (2, 3, 3, 3)
+    assert opened(tmp_path, image_size=3, eval_resize=6).test.images.shape == (3, 6, 6, 3)
+
+
 @pytest.mark.parametrize("rows", [[4, 0, 11, 7, 7], [11], list(range(12))])
 @pytest.mark.parametrize("group", [1, 5, 12])
 def test_any_rows_in_any_order(tmp_path, rows, group):
@@ -70,15 +83,6 @@ def test_any_rows_in_any_order(tmp_path, rows, group):
     assert found[:, 0, 0, 0].tolist() == rows
 
 
-@pytest.mark.parametrize("split", ["test", "validation", "val"])
-def test_names_of_the_test_set(tmp_path, split):
-    write(tmp_path / "data" / "train-00000-of-00001.parquet", [0, 1])
-    write(tmp_path / "data" / f"{split}-00000-of-00001.parquet", [1, 0, 1])
-    dataset = opened(tmp_path)
-    assert dataset.class_names == ("0", "1")
-    assert dataset.test.labels.tolist() == [1, 0, 1]
-
-
 def test_without_a_test_set_one_is_cut(tmp_path):
     write(tmp_path / "train-0.parquet", [0] * 10 + [1] * 5 + [2])
     first, again, other = (opened(tmp_path, test_fraction=0.4, seed=seed) for seed in (0, 0, 1))
@@ -86,15 +90,6 @@ def test_without_a_test_set_one_is_cut(tmp_path):
     assert first.class_counts == [6, 3, 1]
     assert sorted(values(first.train) + values(first.test)) == list(range(16))
     assert values(first.test) == values(again.test) != values(other.test)
-
-
-def test_sizes(tmp_path):
-    write(tmp_path / "train-0.parquet", [0, 1], contents=[png(1, 4), png(2, 5)])
-    write(tmp_path / "test-0.parquet", [0, 1])
-    with pytest.raises(InputError, match="differ in size"):
-        opened(tmp_path)
-    assert opened(tmp_path, image_size=3).train.images.shape == (2, 3, 3, 3)
-    assert opened(tmp_path, image_size=3, eval_resize=6).test.images.shape == (2, 6, 6, 3)
 
 
 @pytest.mark.parametrize(
@@ -120,27 +115,34 @@ def test_labels_are_checked_at_the_start(tmp_path, labels, names, words):
         opened(tmp_path)
 
 
-def test_labels_of_a_column_asked_for_and_of_the_test_set_are_checked_too(root):
+def test_labels_of_the_test_set_and_of_a_column_asked_for_are_checked_too(root):
     write(root / "test-00000-of-00001.parquet", [1, -1], names=["cat", "dog"])
     with pytest.raises(InputError, match=r"index 1\n.*test-00000"):
         opened(root)
-    for shard in root.iterdir():
-        write(shard, ["cat", "dog"])
+    write(root / "train-00000-of-00002.parquet", ["cat", "dog"])
     with pytest.raises(InputError, match=r"string holds no labels\n.*row 0\n.*'cat'\n.*integers"):
         opened(root, label_column="label")
+    for shard in root.glob("train-*"):
+        shard.unlink()
+    with pytest.raises(InputError, match=r"no training images\n.*\n.*train-\*.parquet"):
+        opened(root)
 
 
-def test_columns(tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, r"several columns can be the label\n.*\n.*label, width"),
+        ({"label_column": "lable"}, r"data.label_column=lable.*\n.*\n.*\n.*did you mean label"),
+        ({"label_column": "label", "image_column": "label"}, "data.image_column=label is not"),
+    ],
+)
+def test_columns_are_named_unless_one_is_declared(settings, words, tmp_path):
     for split in ("train", "test"):
         write(tmp_path / f"{split}-0.parquet", [0, 1], width=pa.array([5, 6]))
-    with pytest.raises(InputError, match=r"several columns can be the label\n.*\n.*label, width"):
-        opened(tmp_path)
+    with pytest.raises(InputError, match=words):
+        opened(tmp_path, **settings)
     assert opened(tmp_path, label_column="label", image_column="image").class_counts == [1, 1]
-    with pytest.raises(InputError, match=r"data.label_column=lable.*\n.*\n.*\n.*did you mean label"):
-        opened(tmp_path, label_column="lable")
-    with pytest.raises(InputError, match=r"data.image_column=label is not"):
-        opened(tmp_path, label_column="label", image_column="label")
-    for split in ("train", "test"):  # a declared class label goes before other integers
+    for split in ("train", "test"):
         write(tmp_path / f"{split}-0.parquet", [0, 1], names=["a", "b"], width=pa.array([5, 6]))
     assert opened(tmp_path).class_names == ("a", "b")
 
@@ -196,14 +198,11 @@ def test_a_bad_image_stops_or_is_left_out(root):
     dataset = opened(root, on_bad_image="skip")
     assert values(dataset.train) == [0, 2, 3, 0, 1]
     assert dataset.class_counts == [3, 2]
-    assert len(dataset.skipped) == 2
-    assert "row 1 (1.png): " in dataset.skipped[0]
-    assert "row 4 (4.png): no bytes" in dataset.skipped[1]
-
-
-def test_a_class_that_lost_its_only_image_and_a_broken_file_are_errors(root):
+    first, second = dataset.skipped
+    assert "row 1 (1.png): " in first
+    assert "row 4 (4.png): no bytes" in second
     for shard in root.glob("train-*"):
-        write(shard, [0, 1], names=["cat", "dog"], contents=[png(0), b"nothing"])
+        write(shard, [0, 1], names=names, contents=[png(0), b"nothing"])
     with pytest.raises(InputError, match=r"1 of 2 classes have no training image\n.*\n.*1 \(dog\)"):
         opened(root, on_bad_image="skip")
     shard.write_bytes(shard.read_bytes()[:-30])
@@ -211,49 +210,36 @@ def test_a_class_that_lost_its_only_image_and_a_broken_file_are_errors(root):
         opened(root)
 
 
-def test_no_training_images(tmp_path):
-    write(tmp_path / "test-0.parquet", [0, 1])
-    with pytest.raises(InputError, match=r"no training images\n.*\n.*train-\*.parquet"):
-        opened(tmp_path)
+@pytest.fixture
+def pack(tmp_path):
+    """A pack with 40, 12 and 4 images, and the rank of each: the last of a class has rank 0."""
+    ranks = np.concatenate([np.arange(count)[::-1] for count in (40, 12, 4)])
+    more = {"lt_rank": pa.array(ranks), "index": pa.array(np.arange(56) + 100)}
+    write(tmp_path / "train-0.parquet", [0] * 40 + [1] * 12 + [2] * 4, **more)
+    write(tmp_path / "test-0.parquet", [0, 1, 2])
+    return tmp_path, ranks
 
 
-def write_pack(root, counts):
-    labels = np.repeat(np.arange(len(counts)), counts)
-    ranks = np.concatenate([np.arange(count)[::-1] for count in counts])
-    more = {"lt_rank": pa.array(ranks), "index": pa.array(np.arange(len(labels)) + 100)}
-    write(root / "train-0.parquet", labels.tolist(), **more)
-    write(root / "test-0.parquet", list(range(len(counts))))
-    return labels, ranks
-
-
-def test_a_pack_is_cut_by_its_ranks(tmp_path):
-    labels, ranks = write_pack(tmp_path, [40, 12, 4])
-    assert opened(tmp_path).class_counts == [40, 12, 4]
-    dataset = opened(tmp_path, imbalance_factor=20.0, seed=7)
-    assert dataset.class_counts == [40, 8, 2]
-    shown = np.array(values(dataset.train))
-    assert ranks[shown].tolist() == [*range(40), *range(8), 0, 1]
-    assert labels[shown].tolist() == dataset.train.labels.tolist()
-
-
-def test_a_pack_never_gives_a_shorter_tail_than_it_carries(tmp_path):
-    write_pack(tmp_path, [40, 12, 4])
-    with pytest.raises(
-        InputError, match=r"too few images: imbalance_factor 5.*(\n.*)*reaches from imbalance_factor 10"
-    ):
-        opened(tmp_path, imbalance_factor=5.0)
+def test_a_pack_is_cut_by_its_ranks(pack):
+    root, ranks = pack
+    assert opened(root).class_counts == [40, 12, 4]
+    dataset = opened(root, imbalance_factor=20.0, seed=7)
+    assert dataset.train.labels.tolist() == [0] * 40 + [1] * 8 + [2] * 2
+    assert ranks[values(dataset.train)].tolist() == [*range(40), *range(8), 0, 1]
+    words = r"too few images: imbalance_factor 5.*(\n.*)*reaches from imbalance_factor 10"
+    with pytest.raises(InputError, match=words):
+        opened(root, imbalance_factor=5.0)
     with pytest.raises(InputError, match="too few images"):
-        opened(tmp_path, imbalance_factor=2.0, profile="step")
+        opened(root, imbalance_factor=2.0, profile="step")
 
 
-def test_a_bad_image_of_a_pack_leaves_the_others_in_place(tmp_path):
-    _, ranks = write_pack(tmp_path, [40, 12, 4])
-    table = pq.read_table(tmp_path / "train-0.parquet")
+def test_a_bad_image_of_a_pack_leaves_the_others_in_place(pack):
+    root, _ = pack
+    table = pq.read_table(root / "train-0.parquet")
     images = table["image"].to_pylist()
     images[39]["bytes"] = b""
-    pq.write_table(table.set_column(0, "image", pa.array(images, IMAGE)), tmp_path / "train-0.parquet")
-    dataset = opened(tmp_path, imbalance_factor=20.0, on_bad_image="skip")
-    assert ranks[39] == 0
+    pq.write_table(table.set_column(0, "image", pa.array(images, IMAGE)), root / "train-0.parquet")
+    dataset = opened(root, imbalance_factor=20.0, on_bad_image="skip")
     assert dataset.class_counts == [39, 8, 2]
     assert len(dataset.skipped) == 1
 

@@ -39,11 +39,7 @@ PUBLISHED = {
 
 
 def open_cifar(data: Data) -> Source:
-    """The sources `cifar10` and `cifar100`, in whichever form lies below `data.root`.
-
-    Raises:
-        InputError: nothing is there, or a file is not the published one.
-    """
+    """The sources `cifar10` and `cifar100`, in whichever form lies below `data.root`."""
     return open_published(data, PUBLISHED[data.name], partial(_original, data.name))
 
 
@@ -59,15 +55,19 @@ def _original(name: str, folder: Path) -> Source:
         with warnings.catch_warnings():
             # numpy warns about the arrays' old pickle format.
             warnings.simplefilter("ignore")
-            train, test = reader(folder, train=True), reader(folder, train=False)
+            splits = [reader(folder, train=train) for train in (True, False)]
     except OSError as error:
         raise InputError("a batch cannot be read", where=error.filename or folder, got=error) from error
-    return Source(
-        description=f"{PUBLISHED[name].title}, the original batches in {folder}",
-        class_names=tuple(train.classes),
-        train=_labelled(train, folder),
-        test=_labelled(test, folder),
+    train, test = (
+        Labelled.all_of(
+            ArrayImages(np.ascontiguousarray(split.data)),
+            np.array(split.targets, dtype=np.int64),
+            f"{folder} row {{}}".format,
+        )
+        for split in splits
     )
+    description = f"{PUBLISHED[name].title}, the original batches in {folder}"
+    return Source(description, tuple(splits[0].classes), train, test)
 
 
 def _check_sums(kind: Any, folder: Path) -> None:
@@ -75,17 +75,7 @@ def _check_sums(kind: Any, folder: Path) -> None:
 
     for name, md5 in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
         file = folder / name
-        got = calculate_md5(file) if file.is_file() else None
-        if got != md5:
-            raise InputError(
-                "a batch is not the published file",
-                where=file,
-                got="no such file" if got is None else f"md5 {got}",
-                allowed=f"md5 {md5}",
-                fix=f"remove {folder} and fetch it again: data.download=true",
-            )
-
-
-def _labelled(part: Any, folder: Path) -> Labelled:
-    images = ArrayImages(np.ascontiguousarray(part.data))
-    return Labelled.all_of(images, np.array(part.targets, dtype=np.int64), f"{folder} row {{}}".format)
+        got = f"md5 {calculate_md5(file)}" if file.is_file() else "no such file"
+        if got != f"md5 {md5}":
+            what, fix = "a batch is not the published file", "and fetch it again: data.download=true"
+            raise InputError(what, where=file, got=got, allowed=f"md5 {md5}", fix=f"remove {folder} {fix}")

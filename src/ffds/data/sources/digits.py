@@ -10,10 +10,7 @@ from ffds.data.source import ArrayImages, Labelled, Source
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
-__all__ = ["TEST_PER_CLASS", "open_digits"]
-
-TEST_PER_CLASS = 50
-BRIGHTEST = 16
+__all__ = ["open_digits"]
 
 
 def open_digits(data: Data) -> Source:
@@ -23,14 +20,10 @@ def open_digits(data: Data) -> Source:
     training, so n_max is 124.
     """
     digits = load_digits()
-    grey = np.rint(digits.images * (255 / BRIGHTEST)).astype(np.uint8)[..., None]
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = digits.target.astype(np.int64)
     everything = Labelled.all_of(ArrayImages(grey), labels, "digits row {}".format)
-    names = tuple(str(name) for name in digits.target_names)
-    test = part_of_each_class(labels, [TEST_PER_CLASS] * len(names), derived_seed(data.seed, "digits-test"))
-    return Source(
-        description="handwritten digits of scikit-learn (UCI, Alpaydin and Kaynak 1998)",
-        class_names=names,
-        train=everything.take(~test),
-        test=everything.take(test),
-    )
+    test = part_of_each_class(labels, [50] * 10, derived_seed(data.seed, "digits-test"))
+    description = "handwritten digits of scikit-learn (UCI, Alpaydin and Kaynak 1998)"
+    names = tuple(map(str, digits.target_names))
+    return Source(description, names, train=everything.take(~test), test=everything.take(test))

@@ -29,10 +29,6 @@ def open_folder(data: Data) -> Source:
     Images are stored as squares of side `data.eval_resize` or else `data.image_size` (see `decode.Stored`),
     or as they are if neither is given. The first of the directories test, val, valid, validation is the test
     set; without one the test set is cut from each class.
-
-    Raises:
-        InputError: there is no such layout, a directory cannot be read, a class is named as a split, or a
-            test class has no training directory.
     """
     root = existing_root(data, LAYOUT)
     stored = Stored(data.eval_resize or data.image_size)
@@ -48,29 +44,19 @@ def open_folder(data: Data) -> Source:
     elif test is None:
         _check_no_split(root, [name for name in _directories(root) if name.casefold() in TEST_NAMES])
     train = labelled_files(_files(train_directory, names), stored)
-    return Source(
-        description=f"image folder {root}",
-        class_names=names,
-        train=train,
-        test=train.none() if test is None else labelled_files(_files(test, names), stored),
-        cut_test=test is None,
-    )
+    tested = labelled_files([] if test is None else _files(test, names), stored)
+    return Source(f"image folder {root}", names, train, tested, cut_test=test is None)
 
 
 def images_below(directory: Path) -> list[Path]:
-    """The image files in and below a directory, in torchvision's order: by directory, then by name.
-
-    Raises:
-        InputError: it or a directory below it cannot be read, or a link leads to one that was visited before.
-    """
+    """The image files in and below a directory, in torchvision's order: by directory, then by name."""
     visited: set[str] = set()
     files_of = []
     for folder, _, files in os.walk(directory, onerror=_unreadable, followlinks=True):
         place = os.path.realpath(folder)
         if place in visited:
-            raise InputError(
-                "a link makes a directory count twice", where=folder, got=place, fix="remove the link"
-            )
+            what = "a link makes a directory count twice"
+            raise InputError(what, where=folder, got=place, fix="remove the link")
         visited.add(place)
         images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
         files_of.append((folder, sorted(images)))
@@ -79,43 +65,30 @@ def images_below(directory: Path) -> list[Path]:
 
 def labelled_files(files: Iterable[tuple[Path, int]], stored: Stored) -> Labelled:
     """Images in files of their own, from pairs of path and label."""
-    paths, labels = [], []
-    for path, label in files:
-        paths.append(path)
-        labels.append(label)
-    images = FileImages(tuple(paths), stored)
-    return Labelled.all_of(images, np.array(labels, dtype=np.int64), images.place)
+    pairs = list(files)
+    images = FileImages(tuple(path for path, _ in pairs), stored)
+    labels = np.array([label for _, label in pairs], dtype=np.int64)
+    return Labelled.all_of(images, labels, images.place)
 
 
 def _directories(parent: Path) -> tuple[str, ...]:
     try:
-        return tuple(
-            sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-        )
+        return tuple(sorted(path.name for path in parent.iterdir() if path.is_dir() and path.name[0] != "."))
     except OSError as error:
         _unreadable(error)
 
 
 def _unreadable(error: OSError) -> NoReturn:
-    raise InputError(
-        "a directory cannot be read",
-        where=error.filename,
-        got=error.strerror,
-        fix="give the right to read it, or move it out of data.root",
-    ) from error
+    what, fix = "a directory cannot be read", "give the right to read it, or move it out of data.root"
+    raise InputError(what, where=error.filename, got=error.strerror, fix=fix) from error
 
 
 def _check_no_split(root: Path, names: Sequence[str], otherwise: str = "") -> None:
     meant = {name: SPLIT_OF[name.casefold()] for name in names if name.casefold() in SPLIT_OF}
     if meant:
+        what, got = "a directory named as a split is not spelled like one", ", ".join(names[:20])
         renamed = ", ".join(f"{name}/ to {split}/" for name, split in meant.items())
-        raise InputError(
-            "a directory named as a split is not spelled like one",
-            where=root,
-            got=", ".join(names[:20]),
-            allowed=LAYOUT,
-            fix=f"rename {renamed}{otherwise}",
-        )
+        raise InputError(what, where=root, got=got, allowed=LAYOUT, fix=f"rename {renamed}{otherwise}")
 
 
 def _files(split: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, int]]:
@@ -123,10 +96,6 @@ def _files(split: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, int]]:
     label_of = {name: label for label, name in enumerate(names)}
     for name in _directories(split):
         if name not in label_of:
-            raise InputError(
-                f"class {name} has test images but no training directory",
-                where=split / name,
-                allowed=", ".join(names[:20]),
-                fix=nearest(name, names),
-            )
+            what, allowed = f"class {name} has test images but no training directory", ", ".join(names[:20])
+            raise InputError(what, where=split / name, allowed=allowed, fix=nearest(name, names))
         yield from ((path, label_of[name]) for path in images_below(split / name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,9 +33,6 @@ def open_parquet(data: Data) -> Source:
     Images are stored as they are, or, where `data.image_size` is given, as squares of side
     `data.eval_resize` or else `data.image_size`. A train file with a column `lt_rank` is a pre-cut pack:
     its tail is cut by that rank, whatever `data.seed` says. Without a test set the ranks are not used.
-
-    Raises:
-        InputError: files or columns are missing, ambiguous or broken; a label is missing or no integer.
     """
     root = existing_root(data, LAYOUT)
     train_files, test_files = split_files(root, "train"), split_files(root, "test", "validation", "val")
@@ -52,7 +49,7 @@ def open_parquet(data: Data) -> Source:
         description=f"Parquet files in {root}",
         class_names=tuple(map(str, names)),
         train=train,
-        test=_labelled(test_files, images, label, stored) if test_files else train.none(),
+        test=_labelled(test_files, images, label, stored) if test_files else train.take(np.arange(0)),
         cut_test=not test_files,
         ranks=np.concatenate(_integers(train_files, "lt_rank")) if ranked else None,
     )
@@ -69,17 +66,10 @@ def split_files(root: Path, *splits: str) -> tuple[Path, ...]:
 
 
 def image_column(schema: pa.Schema, asked: str | None, where: object) -> str:
-    """The image column: `asked`, or else the only one of type struct<bytes, path>.
-
-    Raises:
-        InputError: there is no such column, or there are several.
-    """
-    possible = [
-        field.name
-        for field in schema
-        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-    ]
-    return _column(schema, "image", asked, possible, possible, where)
+    """The image column: `asked`, or else the only one of type struct<bytes, path>."""
+    structs = [field for field in schema if pa.types.is_struct(field.type)]
+    possible = [field.name for field in structs if field.type.get_field_index("bytes") >= 0]
+    return _column(schema, "image", asked, possible, where)
 
 
 def image_mode(schema: pa.Schema, column: str) -> Literal["RGB", "L"]:
@@ -92,31 +82,21 @@ def _label_column(schema: pa.Schema, asked: str | None, where: object) -> str:
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     declared = [name for name in integers if _feature(schema, name).get("_type") == "ClassLabel"]
     possible = declared or [name for name in integers if name not in OURS]
-    return _column(schema, "label", asked, schema.names, possible, where)
+    return _column(schema, "label", asked, possible, where)
 
 
-def _column(
-    schema: pa.Schema,
-    what: Literal["image", "label"],
-    asked: str | None,
-    allowed: Sequence[str],
-    possible: Sequence[str],
-    where: object,
-) -> str:
-    """`asked` if it is allowed, or else the only possible column."""
-    wanted = IMAGE_TYPE if what == "image" else LABEL_TYPE
+def _column(schema: pa.Schema, what: str, asked: str | None, possible: list[str], where: object) -> str:
+    """`asked`, which may be any column for the label, or else the only possible one."""
+    wanted, allowed = (IMAGE_TYPE, possible) if what == "image" else (LABEL_TYPE, schema.names)
     columns = "columns " + ", ".join(f"{field.name} ({field.type})" for field in schema)
     if asked is not None and asked not in allowed:
         problem = f"data.{what}_column={asked} is not a column of {wanted}"
         raise InputError(problem, where=where, got=columns, fix=nearest(asked, allowed))
     if asked is None and len(possible) != 1:
-        raise InputError(
-            f"{'several columns' if possible else 'no column'} can be the {what}",
-            where=where,
-            got=", ".join(possible) or columns,
-            allowed=f"one column of {wanted}",
-            fix=f"name it: data.{what}_column={possible[0] if possible else 'NAME'}",
-        )
+        problem = f"{'several columns' if possible else 'no column'} can be the {what}"
+        fix = f"name it: data.{what}_column={possible[0] if possible else 'NAME'}"
+        got, one = ", ".join(possible) or columns, f"one column of {wanted}"
+        raise InputError(problem, where=where, got=got, allowed=one, fix=fix)
     return asked or possible[0]
 
 
@@ -155,11 +135,10 @@ class ParquetImages:
                 offset = start
                 for batch in parquet.iter_batches(BATCH, columns=[self.column]):
                     low, high = np.searchsorted(ascending, [start, start + len(batch)])
-                    images = batch.column(0).take(pa.array(ascending[low:high] - start)).to_pylist()
-                    places = zip(
-                        positions[low:high].tolist(), ascending[low:high] - offset, images, strict=True
-                    )
-                    yield [_encoded(position, f"{file} row {row}", image) for position, row, image in places]
+                    chosen = ascending[low:high]
+                    images = batch.column(0).take(pa.array(chosen - start)).to_pylist()
+                    places = [f"{file} row {row}" for row in chosen - offset]
+                    yield list(map(_encoded, positions[low:high].tolist(), places, images))
                     start += len(batch)
 
 
@@ -180,45 +159,36 @@ def _labelled(files: tuple[Path, ...], images: str, label: str, stored: Stored) 
         return f"{files[number]} row {row - starts[number]}, column {label}"
 
     labelled = Labelled.all_of(ParquetImages(files, images, stored), np.concatenate(labels), place)
-    if label != "index" and all(map(_is_numbered, files)):
-        return replace(labelled, index=np.concatenate(_integers(files, "index")))
+    if label != "index":
+        try:
+            return replace(labelled, index=np.concatenate(_integers(files, "index")))
+        except InputError as error:
+            # The user's own column of that name may hold anything, but not be unreadable.
+            if error.__cause__ is not None:
+                raise
     return labelled
-
-
-def _is_numbered(file: Path) -> bool:
-    """Whether the column `index` can be the original order: the user's own may hold anything."""
-    values = _values(file, "index")
-    return values is not None and bool(pa.types.is_integer(values.type)) and not values.null_count
 
 
 def _integers(files: tuple[Path, ...], column: str) -> list[NDArray[np.int64]]:
     """A column of each file."""
     parts = []
     for file in files:
-        values, where = _values(file, column), f"{file}, column {column}"
-        if values is None:
-            raise InputError(f"no column {column}", where=file, got=", ".join(_schema(file).names))
+        with _reading(file) as parquet:
+            if column not in parquet.schema_arrow.names:
+                got = ", ".join(parquet.schema_arrow.names)
+                raise InputError(f"no column {column}", where=file, got=got)
+            values, where = parquet.read(columns=[column]).column(0), f"{file}, column {column}"
         if values.null_count:
             missing = np.flatnonzero(values.is_null().to_numpy())
             what = f"{len(missing)} values are missing"
             raise InputError(what, where=f"{where}, row {missing[0]}", got="null", allowed=LABEL_TYPE)
         if not pa.types.is_integer(values.type):
-            raise InputError(
-                f"a column of {values.type} holds no labels",
-                where=f"{where}, row 0",
-                got=repr(values[0].as_py()) if len(values) else "no rows",
-                allowed=LABEL_TYPE,
-                fix="number the classes, or name another column: data.label_column=NAME",
-            )
+            what = f"a column of {values.type} holds no labels"
+            got = repr(values[0].as_py()) if len(values) else "no rows"
+            fix = "number the classes, or name another column: data.label_column=NAME"
+            raise InputError(what, where=f"{where}, row 0", got=got, allowed=LABEL_TYPE, fix=fix)
         parts.append(values.to_numpy().astype(np.int64))
     return parts
-
-
-def _values(file: Path, column: str) -> pa.ChunkedArray | None:
-    with _reading(file) as parquet:
-        if column not in parquet.schema_arrow.names:
-            return None
-        return parquet.read(columns=[column]).column(0)
 
 
 def _schema(file: Path) -> pa.Schema:

@@ -7,7 +7,7 @@ import shutil
 import socket
 import tarfile
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -27,14 +27,8 @@ SECONDS_WITHOUT_A_BYTE = 60
 class Published:
     """Where and how a dataset is published.
 
-    Attributes:
-        title: its name, for a person.
-        url: of the original archive.
-        sha256: of the archive, in hex.
-        folder: the directory that the archive unpacks to.
-        marker: a file by which that directory is known.
-        label_column: the label's column in its Parquet form.
-        num_classes: its number of classes.
+    The archive at `url` unpacks to the directory `folder`, which is known by its file `marker`;
+    `label_column` is the label's column in the Parquet form.
     """
 
     title: str
@@ -53,23 +47,16 @@ class Published:
     @property
     def accepted(self) -> str:
         """The forms that may lie below `data.root`, for a message."""
-        return (
-            f"the folder {self.folder}/, the archive {self.archive}, "
-            "or Parquet files train-*.parquet and test-*.parquet (or val-*)"
-        )
+        parquet = "Parquet files train-*.parquet and test-*.parquet (or val-*)"
+        return f"the folder {self.folder}/, the archive {self.archive}, or {parquet}"
 
 
 def open_published(data: Data, published: Published, read_original: Callable[[Path], Source]) -> Source:
-    """The first of: the original folder (`data.root` or in it), Parquet files, the archive, a download.
-
-    Raises:
-        InputError: none is there, or what is there is broken or another dataset.
-    """
+    """The first of: the original folder (`data.root` or in it), Parquet files, the archive, a download."""
     root = None if data.root is None else root_path(data.root)
     folders = () if root is None else (root / published.folder, root)
     original = next((folder for folder in folders if (folder / published.marker).is_file()), None)
     if original is None:
-        # Imported here because reading the original files needs no pyarrow.
         from ffds.data.sources.parquet import open_parquet, split_files
 
         if root is not None and split_files(root, "train"):
@@ -82,15 +69,11 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
 
 
 def _checked(source: Source, data: Data, published: Published) -> Source:
-    classes = len(source.class_names)
-    if classes != published.num_classes and data.label_column in (None, published.label_column):
-        raise InputError(
-            f"this is not {published.title}",
-            where=data.root,
-            got=f"{classes} classes",
-            allowed=f"{published.num_classes} classes",
-            fix="set data.name to the dataset that lies there",
-        )
+    classes, expected = len(source.class_names), published.num_classes
+    if classes != expected and data.label_column in (None, published.label_column):
+        what, fix = f"this is not {published.title}", "set data.name to the dataset that lies there"
+        got, allowed = f"{classes} classes", f"{expected} classes"
+        raise InputError(what, where=data.root, got=got, allowed=allowed, fix=fix)
     return source
 
 
@@ -105,12 +88,11 @@ def _unpacked(data: Data, published: Published) -> Path:
         return folder
     if not (archive.is_file() or data.download):
         raise InputError(f"no {published.title}", where=root, allowed=published.accepted, fix=fix)
-    lock = None
-    with suppress(OSError, InputError):  # without a lock it is tried all the same
-        root.mkdir(parents=True, exist_ok=True)
-        waiting = f"waiting for another process that unpacks into {root}"
-        lock = lock_or_wait(root / f".{archive.name}.lock", waiting)
-    with lock or nullcontext():
+    with ExitStack() as stack:
+        with suppress(OSError, InputError):  # without a lock it is tried all the same
+            root.mkdir(parents=True, exist_ok=True)
+            waiting = f"waiting for another process that unpacks into {root}"
+            stack.enter_context(lock_or_wait(root / f".{archive.name}.lock", waiting))
         if not folder.is_dir():
             _unpack(published, archive, folder)
     return folder
@@ -135,12 +117,9 @@ def _unpack(published: Published, archive: Path, folder: Path) -> None:
                     content.extractall(unfinished)
             Path(unfinished, folder.name).replace(folder)
     except (OSError, HTTPException, RuntimeError, tarfile.TarError) as error:
-        raise InputError(
-            f"{archive.name} could not be {what}",
-            where=folder.parent if what == "unpacked" else published.url,
-            got=error,
-            fix=f"run it again, put the file at {archive}, or unpack it elsewhere and set data.root",
-        ) from error
+        where = folder.parent if what == "unpacked" else published.url
+        fix = f"run it again, put the file at {archive}, or unpack it elsewhere and set data.root"
+        raise InputError(f"{archive.name} could not be {what}", where=where, got=error, fix=fix) from error
 
 
 def _download(published: Published, target: Path) -> Path:
@@ -161,10 +140,6 @@ def _check_sum(published: Published, archive: Path, where: object, fix: str) -> 
     with archive.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 != published.sha256:
-        raise InputError(
-            f"{archive.name} is not the published archive",
-            where=where,
-            got=f"{archive.stat().st_size:,} bytes, sha256 {sha256}",
-            allowed=f"sha256 {published.sha256}",
-            fix=fix,
-        )
+        what, allowed = f"{archive.name} is not the published archive", f"sha256 {published.sha256}"
+        got = f"{archive.stat().st_size:,} bytes, sha256 {sha256}"
+        raise InputError(what, where=where, got=got, allowed=allowed, fix=fix)

@@ -42,14 +42,7 @@ class SourceFacts:
         return self.balanced or self.largest_class is not None
 
     def open(self, data: Data) -> Source:
-        """Read the source.
-
-        Args:
-            data: the data section of a recipe, whose `name` is that of this source.
-
-        Raises:
-            InputError: files are missing or are not what they should be.
-        """
+        """Read the source; files that are missing or are not what they should be are an InputError."""
         module, function = self.opener.split(":")
         source: Source = getattr(import_module(f"ffds.data.sources.{module}"), function)(data)
         return source

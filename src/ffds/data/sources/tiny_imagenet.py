@@ -25,11 +25,7 @@ PUBLISHED = Published(
 
 
 def open_tiny_imagenet(data: Data) -> Source:
-    """The source `tiny-imagenet`: 64x64 RGB; a label is the place of its wnid among the sorted ones.
-
-    Raises:
-        InputError: nothing is there, or its annotations do not fit.
-    """
+    """The source `tiny-imagenet`: 64x64 RGB; a label is the place of its wnid among the sorted ones."""
     return open_published(data, PUBLISHED, _original)
 
 
@@ -41,19 +37,11 @@ def _original(folder: Path) -> Source:
     for number, line in enumerate(_text(annotations).splitlines(), start=1):
         name, wnid, *_ = [*line.split("\t"), ""]
         if wnid not in label_of:
-            raise InputError(
-                "a test image has no known class",
-                where=f"{annotations}:{number}",
-                got=line,
-                allowed="image name, tab, a wnid of wnids.txt",
-            )
+            where, allowed = f"{annotations}:{number}", "image name, tab, a wnid of wnids.txt"
+            raise InputError("a test image has no known class", where=where, got=line, allowed=allowed)
         test.append((folder / "val" / "images" / name, label_of[wnid]))
-    return Source(
-        description=f"Tiny ImageNet, the original files in {folder}",
-        class_names=wnids,
-        train=labelled_files(train, Stored()),
-        test=labelled_files(test, Stored()),
-    )
+    description = f"Tiny ImageNet, the original files in {folder}"
+    return Source(description, wnids, labelled_files(train, Stored()), labelled_files(test, Stored()))
 
 
 def _text(file: Path) -> str:

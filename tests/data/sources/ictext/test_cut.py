@@ -49,8 +49,8 @@ def test_characters_come_in_the_order_of_the_file(tmp_path):
     facts = [(character.name, character.place, character.ignored) for character in parent.characters]
     assert facts == [("q", 0, False), ("A", 1, True), ("A", 2, False)]
     first, second, _ = (character.photograph for character in parent.characters)
-    assert (first.number, first.file, first.height, first.width) == (7, tmp_path / "images/a.jpg", 30, 40)
-    assert second.file == tmp_path / "images/more/b.jpg"
+    assert first.model_dump() == annotations()["images"][0]
+    assert (parent.images, second.file_name) == (tmp_path / "images", "more/b.jpg")
     assert parent.characters[0].corners == tuple(BOX)
     assert not parent.rendered
     rendered = {"info": {"description": "rendered sample, not ICText; any words"}}
@@ -223,7 +223,7 @@ def test_classes_with_too_few_are_named(chips, tmp_path):
 def test_ignored_characters_are_not_taken(chips, tmp_path):
     kept = SMALL.natural[3]
     marked = edited(chips, tmp_path, ignoring("3", keep=kept))
-    ignored = {f"{c.photograph.number}_{c.place}.png" for c in marked.characters if c.ignored}
+    ignored = {f"{c.photograph.id}_{c.place}.png" for c in marked.characters if c.ignored}
     natural, _ = cut_ictext_lt(marked, parents(chips)[1], tmp_path / "a", sizes=SMALL)
     assert len(ignored) == 3
     assert not {name for name, _ in listed(natural, "train")} & ignored

@@ -27,8 +27,7 @@ __all__ = [
     "Crop",
     "Sizes",
     "cut_out",
-    "write_root",
-    "write_split",
+    "write_layout",
 ]
 
 CHARACTERS = "012348A579C6TGBDMLSEPNRHKFIVJXUWQZYO"
@@ -46,10 +45,8 @@ MARKER = "rendered-sample.json"
 class Sizes:
     """How many characters ICText-LT has.
 
-    Attributes:
-        natural: training images of each class as they come, imbalance factor 18.
-        head: training images of the largest class at imbalance factor 100, n_c = int(head · 100^(−c/35)).
-        test: test images of every class.
+    `natural` are the training images of each class as they come, at imbalance factor 18; `head` those of the
+    largest class at imbalance factor 100, n_c = int(head · 100^(−c/35)); `test` the test images of a class.
     """
 
     natural: tuple[int, ...]
@@ -77,14 +74,28 @@ class Crop(NamedTuple):
     content: bytes
 
 
-def write_root(root: Path, readme: str, rendered: Mapping[str, object] | None = None) -> None:
-    """Write the files beside the splits: the label of each character, and what this folder is.
+def write_layout(
+    root: Path,
+    splits: Mapping[str, Iterable[Crop]],
+    readme: str,
+    rendered: Mapping[str, object] | None = None,
+) -> None:
+    """Write a directory of the layout.
 
     Args:
-        root: the directory of the layout.
+        root: the directory, which does not exist.
+        splits: the images of ``train`` and of ``val``, with distinct names without a blank.
         readme: what a person should know.
         rendered: how the images were rendered; None: they are photographs.
     """
+    for split, crops in splits.items():
+        images = root / split / "imgs"
+        images.mkdir(parents=True)
+        lines = []
+        for crop in crops:
+            (images / crop.name).write_bytes(crop.content)
+            lines.append(f"{crop.name} {crop.character}\n")
+        write_text(root / split / f"{split}.txt", "".join(lines))
     label_of = {character: label for label, character in enumerate(CHARACTERS + string.ascii_lowercase)}
     write_text(root / INDEX, json.dumps(label_of) + "\n")
     write_text(root / "README.md", readme)
@@ -92,32 +103,10 @@ def write_root(root: Path, readme: str, rendered: Mapping[str, object] | None = 
         write_json(root / MARKER, {"what": RENDERED, **rendered})
 
 
-def write_split(root: Path, split: str, crops: Iterable[Crop]) -> None:
-    """Write one split: its images, then the list that names them.
-
-    Args:
-        root: the directory of the layout.
-        split: ``train`` or ``val``.
-        crops: its images, with distinct names without a blank.
-    """
-    images = root / split / "imgs"
-    images.mkdir(parents=True)
-    lines = []
-    for crop in crops:
-        (images / crop.name).write_bytes(crop.content)
-        lines.append(f"{crop.name} {crop.character}\n")
-    write_text(root / split / f"{split}.txt", "".join(lines))
-
-
 def cut_out(pixels: NDArray[np.uint8], corners: Sequence[float]) -> bytes:
-    """The upright rectangle around a quadrilateral, as far as it lies in the image, as a PNG file.
+    """The upright rectangle around corners x1, y1, …, x4, y4, as far as it lies in the image, as a PNG file.
 
-    Args:
-        pixels: uint8 (H, W, 3).
-        corners: x1, y1, …, x4, y4 in pixels, from the upper left corner of the image.
-
-    Raises:
-        ValueError: no pixel of it lies in the image.
+    A ValueError says that no pixel of it lies in the image.
     """
     from PIL import Image
 

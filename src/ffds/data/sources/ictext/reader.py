@@ -29,10 +29,6 @@ def open_ictext(data: Data) -> Source:
     """The source `ictext`: `data.root`, or its folder ``ictext-lt-18/`` or ``ictext2021/``.
 
     Images are padded with black to squares of side `data.eval_resize` or else `data.image_size`.
-
-    Raises:
-        InputError: nothing is there, a list is missing, has a line that cannot be read or an image twice, or
-            the test set has no image of a class.
     """
     root = existing_root(data, LAYOUT, FIX)
     places = [root, *(root / folder for folder in FOLDERS)]
@@ -43,11 +39,7 @@ def open_ictext(data: Data) -> Source:
 
 
 def open_sample(data: Data) -> Source:
-    """The source `ictext-sample`, rendered once into ``ictext-sample-seed<data.seed>/`` in `data.root`.
-
-    Raises:
-        InputError: there is no place for it, or the sample cannot be rendered.
-    """
+    """The source `ictext-sample`, rendered once into ``ictext-sample-seed<data.seed>/`` in `data.root`."""
     if data.root is None:
         fix = "give a directory to render into: data.root=DIR"
         raise InputError("ictext-sample needs data.root", got="null", fix=fix)
@@ -63,15 +55,11 @@ def _read_layout(root: Path, data: Data) -> Source:
     class has, by the reference shuffle with seed 0.
     """
     label_of = _labels(root / INDEX)
-    names = tuple(sorted((c for c in label_of if c not in string.ascii_lowercase), key=lambda c: label_of[c]))
+    names = tuple(sorted(CHARACTERS, key=lambda character: label_of[character]))
     stored = Stored(data.eval_resize or data.image_size, fit="pad")
-    rendered = (root / MARKER).is_file()
-    return Source(
-        description=f"{RENDERED}: {root}" if rendered else f"ICText-LT in {root}",
-        class_names=names,
-        train=_split(root, "train", label_of, stored),
-        test=_balanced(_split(root, "val", label_of, stored), names, root / "val"),
-    )
+    train, test = (_split(root, split, label_of, stored) for split in ("train", "val"))
+    description = f"{RENDERED}: {root}" if (root / MARKER).is_file() else f"ICText-LT in {root}"
+    return Source(description, names, train, _balanced(test, names, root / "val"))
 
 
 def _labels(file: Path) -> dict[str, int]:
@@ -79,32 +67,22 @@ def _labels(file: Path) -> dict[str, int]:
         label_of = json.loads(_text(file))
     except ValueError as error:
         raise InputError("a file of ICText-LT is not JSON", where=file, got=error) from error
-    known = CHARACTERS + string.ascii_lowercase
-    if not isinstance(label_of, dict) or any(
-        character not in known or type(label) is not int for character, label in label_of.items()
-    ):
+    pairs = label_of.items() if isinstance(label_of, dict) else [("", label_of)]
+    known = {*CHARACTERS, *string.ascii_lowercase}
+    if any(character not in known or type(label) is not int for character, label in pairs):
         allowed = 'an object with one character each: {"0": 0, …}'
         raise InputError("not the characters of ICText-LT", where=file, allowed=allowed)
-    labels = sorted(label_of.get(character, -1) for character in CHARACTERS)
-    if labels != list(range(len(CHARACTERS))):
-        raise InputError(
-            "digits and upper-case letters do not have the labels 0 to 35, each once",
-            where=file,
-            got=", ".join(f"{c} {label_of.get(c, 'missing')}" for c in sorted(CHARACTERS)),
-        )
-    return label_of
+    if sorted(label_of.get(character, -1) for character in CHARACTERS) != list(range(len(CHARACTERS))):
+        what = "digits and upper-case letters do not have the labels 0 to 35, each once"
+        got = ", ".join(f"{c} {label_of.get(c, 'missing')}" for c in sorted(CHARACTERS))
+        raise InputError(what, where=file, got=got)
+    labels: dict[str, int] = label_of
+    return labels
 
 
 def _split(root: Path, split: str, label_of: dict[str, int], stored: Stored) -> Labelled:
-    label_of_file = _listed(root / split / f"{split}.txt", label_of)
-    pairs = ((root / split / "imgs" / name, label) for name, label in label_of_file.items())
-    everything = labelled_files(pairs, stored)
-    return everything.take(everything.labels < len(CHARACTERS))
-
-
-def _listed(file: Path, label_of: dict[str, int]) -> dict[str, int]:
-    """The label of each image file of a list, in its order."""
-    labels: dict[str, int] = {}
+    """The images of a list, in its order, without lower-case letters."""
+    file, pairs = root / split / f"{split}.txt", []
     line_of: dict[str, int] = {}
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if not line.strip():
@@ -112,28 +90,24 @@ def _listed(file: Path, label_of: dict[str, int]) -> dict[str, int]:
         name, _, character = line.strip().rpartition(" ")
         name, where = name.rstrip(" ,"), f"{file}:{number}"
         if not name or character not in label_of:
-            raise InputError(
-                "a line does not name a file and a character",
-                where=where,
-                got=line,
-                allowed=f"a file name, a blank, and a character of {INDEX}",
-            )
-        if name in labels:
+            what = "a line does not name a file and a character"
+            allowed = f"a file name, a blank, and a character of {INDEX}"
+            raise InputError(what, where=where, got=line, allowed=allowed)
+        if name in line_of:
             raise InputError(f"{name} is listed twice", where=where, got=f"it is in line {line_of[name]} too")
-        labels[name], line_of[name] = label_of[character], number
-    return labels
+        line_of[name] = number
+        pairs.append((root / split / "imgs" / name, label_of[character]))
+    everything = labelled_files(pairs, stored)
+    return everything.take(everything.labels < len(CHARACTERS))
 
 
 def _balanced(test: Labelled, names: tuple[str, ...], place: Path) -> Labelled:
     counts = np.bincount(test.labels, minlength=len(names))
     if not counts.all():
-        raise InputError(
-            "the test set takes the same number of each class, but some classes have none",
-            where=place,
-            got=", ".join(names[c] for c in np.flatnonzero(counts == 0)),
-        )
-    kept = long_tail_indices(test.labels, [int(counts.min())] * len(names))
-    return test.take(np.sort(kept))
+        what = "the test set takes the same number of each class, but some classes have none"
+        got = ", ".join(names[c] for c in np.flatnonzero(counts == 0))
+        raise InputError(what, where=place, got=got)
+    return test.take(np.sort(long_tail_indices(test.labels, [int(counts.min())] * len(names))))
 
 
 def _text(file: Path) -> str:

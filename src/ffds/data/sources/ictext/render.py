@@ -25,8 +25,7 @@ from ffds.data.sources.ictext.layout import (
     Crop,
     Sizes,
     cut_out,
-    write_root,
-    write_split,
+    write_layout,
 )
 from ffds.errors import InputError
 from ffds.files import write_json
@@ -58,18 +57,16 @@ accuracies measured on these images say nothing about it. `{MARKER}` holds the s
 """
 Grey = NDArray[np.float32]
 """Brightness or cover from 0 to 1, (H, W)."""
+Point = tuple[float, float]
+"""(x, y) in pixels."""
+Stream = np.random.RandomState
+"""numpy has frozen its values, so a chip is the same under every numpy."""
 
 
 def rendered_sample(directory: Path, seed: int, sizes: Sizes = PAPER) -> Path:
-    """The directory of the sample, in the layout of the natural ICText-LT; rendered only if it is missing.
+    """The sample below `directory`, in the layout of the natural ICText-LT; rendered only if it is missing.
 
-    Args:
-        directory: where the sample lies or will lie; made if missing.
-        seed: decides every pixel, any integer >= 0.
-        sizes: images a class; the paper's.
-
-    Raises:
-        InputError: the directory cannot be written, or what lies there is another sample.
+    The seed, any integer >= 0, decides every pixel.
     """
     root = directory / f"ictext-sample-seed{seed}"
     made = {"format": FORMAT, "seed": seed, "natural": list(sizes.natural), "test": sizes.test}
@@ -80,24 +77,17 @@ def rendered_sample(directory: Path, seed: int, sizes: Sizes = PAPER) -> Path:
     except (OSError, ValueError):
         marker = None
     if marker != {"what": RENDERED, **made}:
-        raise InputError(
-            "this is not the rendered sample that is asked for",
-            where=root / MARKER,
-            got=json.dumps(marker),
-            allowed=f"format {FORMAT}, seed {seed}, {sum(sizes.natural)} training images",
-            fix="remove the directory, so that it is rendered again, or give another data.root",
-        )
+        what, got = "this is not the rendered sample that is asked for", json.dumps(marker)
+        allowed = f"format {FORMAT}, seed {seed}, {sum(sizes.natural)} training images"
+        fix = "remove the directory, so that it is rendered again, or give another data.root"
+        raise InputError(what, where=root / MARKER, got=got, allowed=allowed, fix=fix)
     return root
 
 
-def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: int) -> tuple[Path, Path]:
-    """Write rendered chips in ICText's form, to try the cut of ICText-LT, and return annotations and images.
+def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: int) -> None:
+    """Write rendered chips in ICText's form: ``<split>.json`` and the folder ``<split>/`` in `directory`.
 
-    Args:
-        directory: where to write ``<split>.json`` and the folder ``<split>/``; it exists.
-        split: decides, with `seed`, what is drawn.
-        counts: how often each letter or digit appears, lower case too.
-        seed: any integer >= 0.
+    `counts` says how often each letter or digit appears, lower case too.
     """
     names = CHARACTERS + string.ascii_lowercase
     images: list[dict[str, Any]] = []
@@ -108,25 +98,24 @@ def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: i
         images.append({"id": k, "file_name": f"{k:05d}.png", "height": height, "width": width})
         Image.fromarray(chip.pixels).save(directory / split / images[k]["file_name"], compress_level=1)
         for mark in chip.marks:
-            annotation = {"id": len(annotations), "image_id": k, "bbox": mark.corners}
+            annotation = {"id": len(annotations), "image_id": k, "bbox": mark.corners, "ignore": 0}
             annotation |= {"category_id": names.index(mark.name), "aesthetic": list(map(int, mark.flaws))}
-            annotations.append(annotation | {"ignore": 0})
+            annotations.append(annotation)
     categories = [{"id": k, "name": name} for k, name in enumerate(names)]
     info = {"description": f"{RENDERED}; aesthetic: {', '.join(FLAWS)}"}
-    file = directory / f"{split}.json"
-    write_json(file, {"info": info, "images": images, "annotations": annotations, "categories": categories})
-    return file, directory / split
+    content = {"info": info, "images": images, "annotations": annotations, "categories": categories}
+    write_json(directory / f"{split}.json", content)
 
 
 def _render(root: Path, seed: int, sizes: Sizes, made: Mapping[str, object]) -> None:
     natural = dict(zip(CHARACTERS, sizes.natural, strict=True))
+    counts = {"train": natural, "val": dict.fromkeys(CHARACTERS, sizes.test)}
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=root.parent, prefix=".") as unfinished:
             part = Path(unfinished, root.name)
-            write_split(part, "train", _crops("train", natural, seed))
-            write_split(part, "val", _crops("val", dict.fromkeys(CHARACTERS, sizes.test), seed))
-            write_root(part, README, made)
+            splits = {split: _crops(split, counts[split], seed) for split in counts}
+            write_layout(part, splits, README, made)
             part.rename(root)
     except OSError as error:
         if not root.exists():  # another process may have been faster
@@ -141,7 +130,7 @@ def _crops(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Crop]:
 
 def _chips(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Chip]:
     """Chips that together carry each character as often as asked for, in random order."""
-    stream = np.random.RandomState(derived_seed(seed, "ictext", split) % 2**32)
+    stream = Stream(derived_seed(seed, "ictext", split) % 2**32)
     text = stream.permutation([name for name, count in counts.items() for _ in range(count)]).tolist()
     starts = range(0, len(text), PER_CHIP)
     for start in track(starts, f"rendered {split} chips, not ICText"):
@@ -174,29 +163,31 @@ class _Print:
     narrowing: float
     spacing: float
     tilt: float
-    plastic: float
     ink: float
 
 
 def draw_chip(characters: Sequence[str], seed: int) -> Chip:
-    """Draw a chip with these characters on one to three lines.
+    """Draw a chip with these letters and digits on one to three lines; the seed decides everything else.
 
     One chip has one font, size, tilt, ink and light; each character has each flaw independently.
-
-    Args:
-        characters: letters and digits, at least one.
-        seed: of everything else, any integer >= 0.
 
     >>> chip = draw_chip("TL074", seed=0)
     >>> "".join(mark.name for mark in chip.marks), chip.pixels.shape[2]
     ('TL074', 3)
     """
-    # RandomState's stream is frozen, so a chip is the same under every numpy.
-    stream = np.random.RandomState(seed % 2**32)
-    style = _style(stream)
+    stream = Stream(seed % 2**32)
+    brightness = stream.uniform(0.08, 0.42)
+    style = _Print(
+        font=FONTS[stream.randint(len(FONTS))],
+        height=int(stream.randint(*HEIGHTS)),
+        narrowing=stream.uniform(0.65, 1.05),
+        spacing=stream.uniform(0.12, 0.35),
+        tilt=float(np.clip(stream.normal(0, 2.5), -8, 8)),
+        ink=brightness + stream.uniform(0.5, 0.9),
+    )
     glyphs = [_glyph(style, name) for name in characters]
     centres, height, width = _arranged(glyphs, style, stream)
-    grey = _plastic(style.plastic, height, width, stream)
+    grey = _plastic(brightness, height, width, stream)
     marks = []
     for name, glyph, centre in zip(characters, glyphs, centres, strict=True):
         low_contrast, blurry, broken = (bool(flaw) for flaw in stream.random_sample(len(FLAWS)) < FLAWED)
@@ -214,19 +205,6 @@ def draw_chip(characters: Sequence[str], seed: int) -> Chip:
     amount = stream.uniform(3, 12)
     noise = (_even_noise(height, width, stream) + _even_noise(height, width, stream) - 1) * amount
     return Chip(np.clip(np.asarray(picture) + noise[..., None], 0, 255).astype(np.uint8), tuple(marks))
-
-
-def _style(stream: np.random.RandomState) -> _Print:
-    brightness = stream.uniform(0.08, 0.42)
-    return _Print(
-        font=FONTS[stream.randint(len(FONTS))],
-        height=int(stream.randint(*HEIGHTS)),
-        narrowing=stream.uniform(0.65, 1.05),
-        spacing=stream.uniform(0.12, 0.35),
-        tilt=float(np.clip(stream.normal(0, 2.5), -8, 8)),
-        plastic=brightness,
-        ink=brightness + stream.uniform(0.5, 0.9),
-    )
 
 
 @cache
@@ -249,10 +227,8 @@ def _glyph(style: _Print, name: str) -> Grey:
     return _as_grey(large.resize(size, Image.Resampling.BILINEAR))
 
 
-def _arranged(
-    glyphs: Sequence[Grey], style: _Print, stream: np.random.RandomState
-) -> tuple[list[tuple[float, float]], int, int]:
-    """The centre of each glyph, (x, y), and the height and width of the picture."""
+def _arranged(glyphs: Sequence[Grey], style: _Print, stream: Stream) -> tuple[list[Point], int, int]:
+    """The centre of each glyph, and the height and width of the picture."""
     per_line = math.ceil(len(glyphs) / int(stream.randint(1, 4)))
     gap, places, x = style.spacing * style.height, [], 0.0
     for k, glyph in enumerate(glyphs):
@@ -266,25 +242,18 @@ def _arranged(
     return [(x - left, y - top) for x, y in turned], math.ceil(bottom - top), math.ceil(right - left)
 
 
-def _turned(place: tuple[float, float], degrees: float) -> tuple[float, float]:
+def _turned(place: Point, degrees: float) -> Point:
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return place[0] * cosine + place[1] * sine, place[1] * cosine - place[0] * sine
 
 
-def _corners(glyph: Grey, centre: tuple[float, float], style: _Print) -> tuple[float, ...]:
+def _corners(glyph: Grey, centre: Point, style: _Print) -> tuple[float, ...]:
     x, y = glyph.shape[1] / 2 + 1.5, glyph.shape[0] / 2 + 1.5
     turned = [_turned(corner, style.tilt) for corner in ((-x, -y), (x, -y), (x, y), (-x, y))]
     return tuple(round(centre[axis] + corner[axis], 1) for corner in turned for axis in (0, 1))
 
 
-def _print_on(
-    grey: Grey,
-    glyph: Grey,
-    centre: tuple[float, float],
-    style: _Print,
-    strength: float,
-    stream: np.random.RandomState,
-) -> None:
+def _print_on(grey: Grey, glyph: Grey, centre: Point, style: _Print, strength: float, stream: Stream) -> None:
     """Cover the plastic with ink where the glyph is; the ink is as grainy as what it lies on."""
     turned = _as_image(glyph).rotate(style.tilt, Image.Resampling.BILINEAR, expand=True)
     cover = _as_grey(turned) * np.float32(strength)
@@ -295,7 +264,7 @@ def _print_on(
     under += cover * (np.float32(style.ink) - under)
 
 
-def _plastic(brightness: float, height: int, width: int, stream: np.random.RandomState) -> Grey:
+def _plastic(brightness: float, height: int, width: int, stream: Stream) -> Grey:
     """Moulded plastic: fine grain on coarser speckle, lit from one side."""
     grain, speckle = (
         _smooth(_even_noise(height // part + 1, width // part + 1, stream), height, width) - 0.5
@@ -308,7 +277,7 @@ def _plastic(brightness: float, height: int, width: int, stream: np.random.Rando
     return np.asarray(brightness * light, dtype=np.float32)
 
 
-def _broken(glyph: Grey, stream: np.random.RandomState) -> Grey:
+def _broken(glyph: Grey, stream: Stream) -> Grey:
     """The glyph with one or two cuts across it and some of its ink flaked off."""
     height, width = glyph.shape
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
@@ -330,7 +299,7 @@ def _blur(picture: Image.Image, corners: tuple[float, ...], radius: float) -> No
     picture.paste(soft, (left, top))
 
 
-def _even_noise(height: int, width: int, stream: np.random.RandomState) -> Grey:
+def _even_noise(height: int, width: int, stream: Stream) -> Grey:
     """Even noise between 0 and 1."""
     drawn = np.frombuffer(stream.bytes(height * width), dtype=np.uint8)
     return drawn.reshape(height, width).astype(np.float32) / np.float32(255)
