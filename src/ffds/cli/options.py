@@ -19,8 +19,8 @@ __all__ = [
     "numbers",
     "plain",
     "print_result",
+    "requested_jobs",
     "resolved_recipe",
-    "wanted_jobs",
 ]
 
 _EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
@@ -94,7 +94,7 @@ def numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"not whole numbers with commas between: {text!r}") from None
 
 
-def wanted_jobs(options: argparse.Namespace) -> Any:
+def requested_jobs(options: argparse.Namespace) -> Any:
     """The `ffds.jobs.options.Jobs` that the arguments ask for."""
     from ffds.jobs.options import Jobs
 

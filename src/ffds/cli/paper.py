@@ -17,7 +17,7 @@ from ffds.cli.options import (
     names,
     numbers,
     print_result,
-    wanted_jobs,
+    requested_jobs,
 )
 from ffds.files import check_directory
 
@@ -47,7 +47,7 @@ def table(options: argparse.Namespace) -> None:
         out=options.out,
         runs=options.runs,
         train=not options.no_train,
-        jobs=wanted_jobs(options),
+        jobs=requested_jobs(options),
     )
     written = [] if options.save is None else write_table(filled, Path(options.save))
     lines = [textwrap.fill(caption(filled), shutil.get_terminal_size().columns), *footnotes(filled)]
@@ -69,7 +69,7 @@ def figure(options: argparse.Namespace) -> None:
         options.seed,
         options.out,
         train=not options.no_train,
-        jobs=wanted_jobs(options),
+        jobs=requested_jobs(options),
     )
     check_directory(options.save, "--save DIR")
     drawing = draw_figure(options.figure, request)

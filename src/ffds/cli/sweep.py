@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffds.cli.options import add_jobs, add_out, add_recipe, add_verb, print_result, wanted_jobs
+from ffds.cli.options import add_jobs, add_out, add_recipe, add_verb, print_result, requested_jobs
 
 if TYPE_CHECKING:
     from ffds.sweep.results import SweepResult
@@ -21,7 +21,7 @@ def sweep(options: argparse.Namespace) -> None:
     from ffds.sweep.recipe import searched_recipe
 
     searched_recipe(options.recipe, options.overrides)
-    jobs = wanted_jobs(options)
+    jobs = requested_jobs(options)
     from ffds.errors import NonFiniteLossError
     from ffds.sweep.search import sweep as search
 

@@ -16,8 +16,8 @@ from ffds.cli.options import (
     names,
     numbers,
     print_result,
+    requested_jobs,
     resolved_recipe,
-    wanted_jobs,
 )
 from ffds.files import check_directory, check_file
 
@@ -49,7 +49,7 @@ def compare(options: argparse.Namespace) -> None:
     for method in options.methods:
         planned_recipe(options.recipe, options.overrides, method=method)
     check_directory(options.out, "--out DIR")
-    jobs = wanted_jobs(options)
+    jobs = requested_jobs(options)
     from ffds.reports.comparison import SHORT, compare_recipes
 
     comparison = compare_recipes(

@@ -80,7 +80,7 @@ class Measure:
     Attributes:
         name: its key in ``summary.json``.
         title: the heading of its column.
-        compute: its value from the counts; None where no test image tells.
+        compute: its value from the counts; None without a test image for it.
         shown: places that show it; the summary and ``ffds eval`` hold every measure.
         digits: digits after the point in tables.
     """
