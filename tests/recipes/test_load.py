@@ -60,7 +60,6 @@ def recipe_file(tmp_path):
         (["method=d-ffds"], None, {"name": "d-ffds", "k": 0.2, "start": 0.5, "num_groups": 3}),
         ([], "d-ffds", {"name": "d-ffds", "k": 0.2, "start": 0.5, "num_groups": 3}),
         ([], "ldam", METHODS["ldam"]().model_dump()),
-        (["method=d-ffds", "method.k=0.7"], None, {"name": "d-ffds", "k": 0.7, "beta": 0.99}),
         (["method.k=0.7", "method=d-ffds"], None, {"name": "d-ffds", "k": 0.7, "beta": 0.99}),
         (["method=ce"], "d-ffds", {"name": "ce"}),
         (["methods.d-ffds.start=0.25"], "d-ffds", {"start": 0.25}),
@@ -90,11 +89,8 @@ def test_the_origin_of_every_leaf(recipe_file):
         **{key: f"{recipe_file}:{line}" for key, line in lines.items()},
         **dict.fromkeys(("data.root", "method.name", "method.gamma_max"), "command line"),
     }
-    with pytest.raises(TypeError):
-        resolved.origin["name"] = "elsewhere"
     own = load_recipe(str(recipe_file)).origin
-    lines = [own[f"method.{key}"].rpartition(":")[2] for key in ("name", "k", "num_groups")]
-    assert lines == ["7", "8", "12"]
+    assert [own[f"method.{key}"][-2:] for key in ("name", "k", "num_groups")] == [":7", ":8", "12"]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -123,7 +119,7 @@ def test_a_dumped_recipe_loads_as_an_equal_one(name, method, tmp_path):
 def test_the_name_is_that_of_the_file_unless_it_says_another(tmp_path):
     path = tmp_path / "a b.yaml"
     path.write_text("data: {name: digits}\n")
-    with pytest.raises(InputError, match=rf"(?s)unknown value of name\n  where:   {re.escape(str(path))}\n"):
+    with pytest.raises(InputError, match=rf"unknown value of name\n  where:   {re.escape(str(path))}\n"):
         load_recipe(str(path))
     assert load_recipe(str(path), ["name=ab"]).recipe.name == "ab"
     path.write_text("name: c.d-e_f\ndata: {name: digits}\n")
@@ -145,16 +141,13 @@ def test_a_broken_recipe_is_refused_without_torch():
 
 
 def test_an_unknown_name_lists_the_shipped_and_the_nearest():
-    with pytest.raises(InputError) as caught:
+    words = f"unknown recipe 'cifar100-lt-10O'\n  allowed: {', '.join(shipped_recipes())}, "
+    with pytest.raises(InputError, match=rf"{words}.*\n  fix:     did you mean cifar100-lt-10\?"):
         load_recipe("cifar100-lt-10O")
-    assert "unknown recipe 'cifar100-lt-10O'" in str(caught.value)
-    assert f"allowed: {', '.join(shipped_recipes())}" in str(caught.value)
-    assert "did you mean cifar100-lt-10?" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["missing.yaml", "missing/digits", "digits.yml", "\0.yaml", "x" * 5000 + ".yaml", "directory.yaml"],
+    "name", ["missing.yaml", "missing/digits", "\0.yaml", "x" * 5000 + ".yaml", "directory.yaml"]
 )
 def test_a_file_that_is_not_there(name, tmp_path):
     (tmp_path / "directory.yaml").mkdir()
@@ -162,23 +155,15 @@ def test_a_file_that_is_not_there(name, tmp_path):
         load_recipe(str(tmp_path / name))
 
 
-def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path):
-    (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbfdata:\r\n  name: digits\r\n")
-    resolved = load_recipe(str(tmp_path / "mine.yaml"))
-    assert (resolved.recipe.name, resolved.origin["data.name"]) == ("mine", f"{tmp_path}/mine.yaml:2")
-
-
-def test_not_utf8_names_the_line(tmp_path):
-    path = tmp_path / "latin1.yaml"
+def test_files_of_windows_are_read_others_and_large_ones_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xef\xbb\xbfdata:\r\n  name: digits\r\n")
+    assert load_recipe(str(path)).origin["data.name"] == f"{path}:2"
     path.write_bytes("a: 1\nb: größe\n".encode("latin-1"))
     with pytest.raises(InputError, match=rf"not UTF-8 text\n  where:   {re.escape(str(path))}:2\n"):
         load_recipe(str(path))
-
-
-def test_size_is_limited(tmp_path):
-    path = tmp_path / "large.yaml"
     path.write_bytes(b"data: {name: digits}\n".ljust(MAX_BYTES, b"#"))
-    assert load_recipe(str(path)).recipe.name == "large"
+    assert load_recipe(str(path)).recipe.name == "mine"
     path.write_bytes(b"#" * (MAX_BYTES + 1))
     with pytest.raises(InputError, match="too large"):
         load_recipe(str(path))
@@ -196,13 +181,6 @@ def test_values_follow_the_rules_of_the_file():
     assert (recipe.data.image_size, recipe.trainer.precision) == (None, "16")
 
 
-def test_every_node_knows_the_command_line_and_its_key():
-    tree, _ = parse_overrides(["method=ffds", "method.k=0.5", "data={name: digits, cut: [1, 2, 3]}"])
-    for key, own in (("method.name", "method"), ("method.k", "method.k"), ("data.cut.1", "data.cut")):
-        node = tree.nearest(key.split("."))[0]
-        assert (node.key, node.where) == (own, "command line")
-
-
 def test_of_two_the_later_counts():
     tree, _ = parse_overrides(["method=ce", "trainer.seed=1", "method.name=ffds", "trainer.seed=2"])
     assert tree.plain() == {"method": {"name": "ffds"}, "trainer": {"seed": 2}}
@@ -213,20 +191,16 @@ def test_a_value_may_hold_an_equals_sign_and_a_hash_that_begins_no_comment(text)
     assert parse_overrides([f"data.root={text}"])[0].plain() == {"data": {"root": text.strip("'\"")}}
 
 
+UNREADABLE = ("@x", "[1,2", "pics #2", "#2", "'😀' # x", "[3,4,3] # x", "\udcff")
+
+
 @pytest.mark.parametrize(
     ("override", "what"),
     [
         ("trainer.seed", "trainer.seed is no override"),
         ("=3", "=3 is no override"),
         ("", " is no override"),
-        ("--seed", "--seed is no override"),
-        ("data.root=@x", "cannot read the value of data.root"),
-        ("data.cut=[1,2", "cannot read the value of data.cut"),
-        ("data.root=pics #2", "cannot read the value of data.root"),
-        ("data.root=#2", "cannot read the value of data.root"),
-        ("data.root='😀' # x", "cannot read the value of data.root"),
-        ("data.cut=[3,4,3] # x", "cannot read the value of data.cut"),
-        ("data.root=\udcff", "cannot read the value of data.root"),
+        *((f"data.root={text}", "cannot read the value of data.root") for text in UNREADABLE),
         ("data.root=!!python/name:os.system x", "tag !!python/name:os.system is refused"),
         ("data={a: 1, a: 2}", "key data.a is given twice"),
     ],
@@ -242,19 +216,21 @@ def test_what_cannot_be_read_is_named_and_the_others_still_count(override, what)
 
 
 def test_a_planned_recipe_is_the_recipe_with_method_and_seed():
-    found = planned_recipe("digits", ["schedule.epochs=2"], method="ce", seed=3)
-    assert found == load_recipe("digits", ["schedule.epochs=2", "trainer.seed=3"], method="ce").recipe
+    planned = planned_recipe("digits", ["schedule.epochs=2"], method="ce", seed=3)
+    assert planned == load_recipe("digits", ["schedule.epochs=2", "trainer.seed=3"], method="ce").recipe
 
 
 @pytest.mark.parametrize(
-    "override", ["method=ffds", "method={name: ffds}", "trainer.seed=3", "trainer={seed: 3}"]
+    ("override", "words"),
+    [
+        *(
+            (text, r"method of.*method\.name=ffds.*--methods")
+            for text in ("method=ffds", "method={name: ffds}")
+        ),
+        *((text, r"seed of.*trainer\.seed=3.*--seeds") for text in ("trainer.seed=3", "trainer={seed: 3}")),
+    ],
 )
-def test_a_plan_decides_method_and_seed(override):
-    words = (
-        r"method of.*method\.name=ffds.*--methods"
-        if "method" in override
-        else r"seed of.*trainer\.seed=3.*--seeds"
-    )
+def test_a_plan_decides_method_and_seed(override, words):
     with pytest.raises(InputError, match=f"(?s)decides the {words}"):
         planned_recipe("digits", [override], method="ce", seed=0)
 

@@ -95,23 +95,17 @@ def test_every_fault_is_named_at_once(broken):
     [
         "unknown key schedule.epocs\n  where:   bad.yaml:14:3\n  got:     3\n"
         "  allowed: a section with the keys epochs, warmup, milestones\n  fix:     did you mean epochs?",
-        "unknown value of data.name\n  where:   bad.yaml:3:3\n"
-        '  got:     "cifar"\n'
+        'unknown value of data.name\n  where:   bad.yaml:3:3\n  got:     "cifar"\n'
         "  allowed: one of digits, cifar10, cifar100, tiny-imagenet, ictext, ictext-sample, folder, parquet\n"
         "  fix:     did you mean cifar10?",
-        "data.std[1] is out of range\n  where:   bad.yaml:6:12\n  got:     -2\n"
-        "  allowed: a finite number, above 0",
         "data.imbalance_factor is not a finite number\n  where:   bad.yaml:5:3\n  got:     NaN\n"
         "  allowed: a finite number, at least 1, or null",
         "data.cut has the wrong length\n  where:   bad.yaml:7:3\n  got:     [3]\n"
         "  allowed: a list of 3, each a whole number, at least 1, or null",
-        "trainer.seed has the wrong type\n  where:   bad.yaml:17:11\n"
-        '  got:     "yes"\n'
+        'trainer.seed has the wrong type\n  where:   bad.yaml:17:11\n  got:     "yes"\n'
         "  allowed: a whole number, at least 0 and below 4294967296",
         "methods.ffds.gamma_min, methods.ffds.gamma_max: gamma_min 5.0 is above gamma_max 3.0\n"
         "  where:   bad.yaml:23:10, bad.yaml:23:24",
-        "key optimizer.lr is given twice\n  where:   bad.yaml:10:3 and bad.yaml:11:3\n"
-        "  fix:     keep one of them",
         "unknown key method.k\n  where:   bad.yaml:21:3\n  got:     0.5\n"
         "  allowed: a section with the keys name, milestones, sampler\n"
         "  fix:     k is a setting of ffds, d-ffds",
@@ -126,9 +120,7 @@ def test_each_has_key_place_given_allowed_and_remedy(broken, block):
     assert block in blocks(refusal(broken))
 
 
-@pytest.mark.parametrize(
-    "name", ["../../etc", "/etc/x", "a/b", "..", ".", "-x", "", "a\\b", "a b", "x" * 101]
-)
+@pytest.mark.parametrize("name", ["/etc/x", "a/b", "..", ".", "-x", "", "a\\b", "a b", "x" * 101])
 def test_a_hostile_name_is_refused_with_line_and_column(name, tmp_path):
     path = written(tmp_path, f"data: {{name: digits}}\nname: '{name}'\n")
     assert f"unknown value of name\n  where:   {path}:2:1\n" in refusal(path)
@@ -182,19 +174,14 @@ def test_settings_of_other_methods_say_whose_they_are(method):
         assert f"{name} is a setting of {owners}" in message
 
 
-def test_fields_that_disagree_are_placed_at_those_that_were_written():
-    message = refusal("cifar10-lt-10", ["method.gamma_min=5", "data.std=[1]", "model.pretrained=true"])
-    assert (
-        "method.gamma_min, methods.d-ffds.gamma_max: gamma_min 5.0 is above gamma_max 4.5\n"
-        "  where:   command line, cifar10-lt-10.yaml:48:5" in message
-    )
+def test_all_disagreements_are_named_and_placed_at_the_fields_that_were_written():
+    data = ["data.augment=[pad-crop, resized-crop, pad-crop]", "data.eval_resize=8", "data.std=[1]"]
+    message = refusal("cifar10-lt-10", [*data, "method.gamma_min=5", "model.pretrained=true"])
+    assert len(blocks(message)) == 6
+    words = "method.gamma_min, methods.d-ffds.gamma_max: gamma_min 5.0 is above gamma_max 4.5"
+    assert f"{words}\n  where:   command line, cifar10-lt-10.yaml:48:5" in message
     assert "data.mean, data.std: mean has 3 channels and std 1\n" in message
     assert "pretrained weights exist for timm/NAME only, not for resnet32" in message
-
-
-def test_all_disagreements_of_one_section_are_named():
-    overrides = ["data.augment=[pad-crop, resized-crop, pad-crop]", "data.eval_resize=8", "data.std=[1, 1]"]
-    assert len(blocks(refusal("digits", overrides))) == 4
 
 
 @pytest.mark.parametrize("method", ["ldam-drw", "ib", "ib-cb", "ib-fl", "d-ffds"])
@@ -206,16 +193,13 @@ def test_a_deferred_method_needs_two_epochs(method):
 
 @pytest.mark.parametrize("method", ["ldam", "ldam-drw"])
 def test_ldam_on_a_linear_head_is_refused(method):
-    message = refusal("digits", ["model.head=linear"], method=method)
-    assert f"method {method} diverges on a linear head: set model.head to auto or cosine" in message
-    assert "where:   command line" in message
+    words = f"method {method} diverges on a linear head: set model.head to auto or cosine"
+    assert f"{words}\n  where:   command line" in refusal("digits", ["model.head=linear"], method=method)
 
 
 def test_a_syntax_error_does_not_hide_the_command_lines(tmp_path):
-    path = written(tmp_path, "a: 1\nb: [1\n")
-    message = refusal(path, ["nonsense"])
-    assert "not valid YAML" in message
-    assert "nonsense is no override" in message
+    message = refusal(written(tmp_path, "a: 1\nb: [1\n"), ["nonsense"])
+    assert re.search(r"(?s)not valid YAML.*nonsense is no override", message)
 
 
 def test_long_values_are_cut_and_control_characters_shown():
@@ -230,10 +214,8 @@ def test_long_values_are_cut_and_control_characters_shown():
         (("optimizer", "momentum"), "a finite number, at least 0 and below 1"),
         (("data", "download"), "true or false"),
         (("data", "root"), "text (in quotes if it looks like a number), or null"),
-        (("data", "cut", 1), "a whole number, at least 1"),
         (("data", "mean"), "a list of 1 to 3, each a finite number"),
         (("data", "augment"), "a list, each one of pad-crop, resized-crop, hflip, vflip"),
-        (("data", "augment", 0), "one of pad-crop, resized-crop, hflip, vflip"),
         (("schedule", "milestones", 3, 0), "a finite number, above 0 and below 1"),
         (
             ("schedule", "milestones", 3),
@@ -249,7 +231,4 @@ def test_the_words_for_each_kind_of_setting(path, words):
 @pytest.mark.parametrize("section", [Recipe, *SECTIONS.values(), *METHODS.values()])
 def test_every_setting_has_words(section):
     for name in section.model_fields:
-        if (section, name) != (Recipe, "method"):
-            words = allowed(section, (name,))
-            assert words
-            assert "{" not in words
+        assert (section, name) == (Recipe, "method") or "{" not in (allowed(section, (name,)) or "{")

@@ -1,7 +1,6 @@
 """What is read from YAML: plain values with key and place, and nothing that a hostile file could do."""
 
 import math
-import random
 import sys
 
 import pytest
@@ -13,18 +12,15 @@ from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, MAX_DEPTH, Node, dum
 from ffds.settings import by_dotted_key
 
 
-def root_of(text):
-    root, problems = parse_yaml(text, "my.yaml")
+def root_of(text, source="my.yaml"):
+    root, problems = parse_yaml(text, source)
     assert root is not None
     assert problems == []
     return root
 
 
 def value_of(text):
-    root, problems = parse_yaml(text, key="key")
-    assert root is not None
-    assert problems == []
-    return root.plain()
+    return root_of(text, source="").plain()
 
 
 def problem_of(text):
@@ -54,11 +50,7 @@ def test_unquoted_scalars_that_are_not_text(text, expected):
     ],
 )
 def test_everything_else_is_text(text):
-    assert value_of(text) == text
-
-
-def test_quotes_make_text():
-    assert value_of("""['1', "true", 'null', '1e-3']""") == ["1", "true", "null", "1e-3"]
+    assert value_of(text) == text == value_of(f"'{text}'") == value_of(f'"{text}"')
 
 
 @pytest.mark.parametrize(
@@ -91,10 +83,8 @@ def test_a_key_given_twice_is_an_error_with_both_places_and_the_rest_is_still_re
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("a: !!python/object/apply:os.system ['touch canary']", "my.yaml:1:4"),
-        ("a:\n  b: !!python/name:os.system x", "my.yaml:2:6"),
+        ("a:\n  b: !!python/object/apply:os.system ['touch canary']", "my.yaml:2:6"),
         ("a: !!str 5", "my.yaml:1:4"),
-        ("a: !mine {x: 1}", "my.yaml:1:4"),
         ("a: ! x", "my.yaml:1:4"),
         ("!!python/tuple a: 1", "my.yaml:1:1"),
         ("? !x a\n: 1", "my.yaml:1:3"),
@@ -118,7 +108,6 @@ NESTED = "more than 10000 values or 16 levels, aliases counted in full\n  where:
         ("just text", "not a mapping of keys to values"),
         ("- a\n- b", "not a mapping of keys to values"),
         ("a: 1\n---\nb: 2", "not valid YAML: expected a single document in the stream, but found another"),
-        ("a: [1, 2", "not valid YAML: "),
         (
             "a: 1\n b: 2",
             "not valid YAML: mapping values are not allowed in this context\n  where:   my.yaml:2:",
@@ -143,31 +132,23 @@ def test_anchors_and_merges():
     root = root_of(text)
     assert root.plain()["one"] == {"x": 1, "y": 9}
     assert root.plain()["two"] == {"x": 1, "y": 2, "z": 4, "w": 0}
-    assert [root.nearest(path)[0].place for path in (("two", "x"), ("one", "y"))] == [
-        "my.yaml:1",
-        "my.yaml:3",
-    ]
+    assert root.nearest(("two", "x"))[0].place == "my.yaml:1"
+    assert root.nearest(("one", "y"))[0].place == "my.yaml:3"
 
 
 @pytest.mark.parametrize("item", ["[{}]", "{{<<: [{}]}}"])
 def test_an_alias_bomb_is_refused_before_it_expands(item):
     lines = ["a0: &a0 {k: x}"]
     lines += [f"a{i}: &a{i} {item.format(', '.join([f'*a{i - 1}'] * 10))}" for i in range(1, 30)]
-    root, problems = parse_yaml("\n".join(lines), "my.yaml")
-    unread = root is None
-    assert unread  # on its own: a failure must not print the bomb
-    assert str(problems[0]).startswith(NESTED)
+    assert problem_of("\n".join(lines)).startswith(NESTED)
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
 def test_deep_nesting_is_refused_at_any_depth(opening):
     for depth in (MAX_DEPTH + 2, sys.getrecursionlimit() * 50):
         assert parse_yaml(f"a:\n  {opening * depth}", "my.yaml")[0] is None
-
-
-def test_nesting_within_the_limit_is_read():
-    text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
-    assert value_of(text) == yaml.safe_load(text)
+    within = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert value_of(within) == yaml.safe_load(within)
 
 
 def test_control_characters_of_a_hostile_file_are_not_sent_to_the_terminal():
@@ -190,52 +171,31 @@ def node(value, place=DEFAULT):
 def laid_over(base, over):
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
-    return {
-        k: laid_over(base[k], over[k]) if k in base and k in over else {**base, **over}[k]
-        for k in base | over
-    }
+    both = {key: laid_over(base[key], over[key]) for key in base if key in over}
+    return base | over | both
 
 
 @settings(deadline=None)
 @given(mappings, mappings)
-def test_merge_against_a_twin_on_plain_dicts(base, over):
-    assert merge(node(base), node(over)).plain() == laid_over(base, over)
-    for one, other in ((base, {}), ({}, base), (base, base)):
-        assert merge(node(one), node(other)).plain() == base
-
-
-@settings(deadline=None)
-@given(mappings, mappings)
-def test_every_leaf_of_a_merge_keeps_the_place_it_came_from(base, over):
+def test_a_merge_is_that_of_plain_dicts_and_every_leaf_keeps_its_place(base, over):
     merged = merge(node(base), node(over, COMMAND_LINE))
+    assert merged.plain() == laid_over(base, over)
     for key in by_dotted_key(merged.plain()):
         leaf, _ = merged.nearest(key.split("."))
         assert leaf.place == (COMMAND_LINE if key in by_dotted_key(over) else DEFAULT)
 
 
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**17), 10**17)
-    | st.floats(allow_nan=False)
-    | st.text(st.characters(exclude_categories=["Cs"]))
-    | st.sampled_from(
-        ["1e-3", "010", "yes", "null", "~", "", " ", "<<", "=", "1_0", "# x", "- a", "a: b", "\x85", "1."]
-    )
-)
-keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(lambda key: key != "<<")
+TRICKY = ["1e-3", "010", "yes", "null", "~", "", " ", "<<", "=", "1_0", "# x", "- a", "a: b", "\x85", "1."]
+numbers = st.integers(-(10**17), 10**17) | st.floats(allow_nan=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+keys = texts.filter(lambda key: key != "<<")
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4)
+    st.none() | st.booleans() | numbers | texts | st.sampled_from(TRICKY),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
 )
 
 
 @settings(deadline=None)
 @given(st.dictionaries(keys, values, max_size=4))
-def test_what_is_dumped_is_read_back_equal_with_its_types(value):
+def test_what_is_dumped_is_read_back_equal_with_its_types_and_order(value):
     assert repr(root_of(dump_yaml(value)).plain()) == repr(value)
-
-
-def test_the_order_of_keys_is_kept():
-    shuffled = [f"k{i}" for i in range(50)]
-    random.Random(0).shuffle(shuffled)
-    assert list(root_of(dump_yaml(dict.fromkeys(shuffled, 1))).entries) == shuffled
