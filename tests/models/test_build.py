@@ -16,44 +16,27 @@ def build(name="resnet32", head="linear", num_classes=10, in_channels=3, seed=0,
     return build_model(section, head=head, num_classes=num_classes, in_channels=in_channels, seed=seed)
 
 
-def size(network):
-    return sum(weight.numel() for weight in network.parameters())
-
-
 @pytest.mark.parametrize(
-    ("name", "classes", "parameters"),
-    [("resnet32", 10, 464_154), ("resnet32", 100, 470_004), ("timm/resnet18", 36, 11_194_980)],
+    ("name", "head", "shape"),
+    [
+        ("resnet32", "linear", (3, 3, 32, 32)),
+        ("resnet20", "cosine", (2, 1, 32, 32)),
+        ("timm/resnet18", "linear", (2, 1, 32, 32)),
+        ("timm/mobilenetv3_small_050", "cosine", (1, 3, 224, 224)),
+        ("timm/vit_tiny_patch16_224", "linear", (1, 3, 224, 224)),
+        ("timm/convnext_atto", "linear", (1, 3, 224, 224)),
+    ],
 )
-def test_published_sizes(name, classes, parameters):
-    assert size(build(name, num_classes=classes)) == parameters
-
-
-@pytest.mark.parametrize("head", ["linear", "cosine"])
-def test_logits_and_features(head):
-    network = build(head=head).eval()
+def test_logits_and_features_in_colour_and_grey(name, head, shape):
+    network = build(name, head, in_channels=shape[1]).eval()
     assert isinstance(network.head, {"linear": LinearHead, "cosine": CosineHead}[head])
-    images = torch.randn(3, 3, 32, 32)
-    logits, features = network(images, with_features=True)
-    assert (logits.shape, features.shape) == ((3, 10), (3, 64))
-    assert torch.equal(network(images), logits)
-    assert torch.equal(network.head(features), logits)
-    assert torch.equal(network.backbone(images), features)
-
-
-@pytest.mark.parametrize(
-    "name", ["mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto", "resnet18"]
-)
-def test_timm_networks_get_a_head_of_their_feature_size(name):
-    network = build(f"timm/{name}", num_classes=7).eval()
+    images = torch.randn(shape)
     with torch.no_grad():
-        logits, features = network(torch.randn(1, 3, 224, 224), with_features=True)
-    assert logits.shape == (1, 7)
-    assert features.shape == (1, network.head.in_features)
-
-
-@pytest.mark.parametrize("name", ["resnet20", "timm/resnet18"])
-def test_greyscale(name):
-    assert build(name, in_channels=1).eval()(torch.randn(2, 1, 32, 32)).shape == (2, 10)
+        logits, features = network(images, with_features=True)
+        assert logits.shape == (shape[0], 10)
+        assert features.shape == (shape[0], network.head.weight.shape[1])
+        assert torch.equal(network(images), logits)
+        assert torch.equal(network.head(features), logits)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "timm/mobilenetv3_small_050"])
@@ -72,19 +55,16 @@ def test_the_seed_alone_decides_the_weights(name, head):
 
 
 @pytest.mark.parametrize(
-    ("name", "suggested"),
+    ("name", "hint"),
     [
-        ("resnet18x", "resnet18"),
-        ("convnext_ato", "convnext_atto"),
-        ("resnet18.a1_in2k", "resnet18.a1_in1k"),
-        ("qqqqqqqq", ""),
+        ("resnet18x", r"did you mean resnet18\?"),
+        ("resnet18.a1_in2k", r"did you mean resnet18\.a1_in1k\?"),
+        ("qqqqqqqq", r"knows$"),
     ],
 )
-def test_unknown_timm_name(name, suggested):
-    with pytest.raises(InputError, match=f"timm has no model {name}") as caught:
+def test_unknown_timm_name(name, hint):
+    with pytest.raises(InputError, match=rf"timm has no model {name}\n(.*\n)+.*{hint}"):
         build(f"timm/{name}")
-    assert (f"did you mean {suggested}?" in str(caught.value)) == bool(suggested)
-    assert not suggested or build(f"timm/{suggested}").head.in_features > 0
 
 
 @pytest.mark.parametrize(
@@ -100,11 +80,11 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(InputError, match=r"pretrained weights of timm/resnet18 cannot be had") as caught:
+    with pytest.raises(
+        InputError, match=r"of timm/resnet18 cannot be had(.*\n)+.*pretrained to false"
+    ) as caught:
         build("timm/resnet18", pretrained=True)
-    assert "set model.pretrained to false" in str(caught.value)
     assert "second line" not in str(caught.value)
-    assert caught.value.__cause__ is error
     if isinstance(error, RuntimeError):
         with pytest.raises(RuntimeError, match="No pretrained"):
             build("timm/resnet18")  # a failure of another kind is not hidden
@@ -124,5 +104,4 @@ def test_compiles_without_a_graph_break():
     network = build("resnet20", "cosine").eval()
     images = torch.randn(2, 3, 16, 16).to(memory_format=torch.channels_last)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
-    for found, expected in zip(compiled(images, True), network(images, True), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(compiled(images, True), network(images, True), rtol=1e-4, atol=1e-5)

@@ -1,7 +1,5 @@
 """Heads: their initial weights and their formulas."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +24,6 @@ def test_cosine_head_starts_with_unit_weights_and_no_bias():
     assert [name for name, _ in head.named_parameters()] == ["weight"]
     assert head.weight.shape == (1000, 64)
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(1000))
-    # Uniform in a cube, then projected: no coordinate can exceed 1 / |w| by much, and none is preferred.
     assert head.weight.mean().abs() < 0.005
 
 
@@ -36,12 +33,9 @@ def test_cosine_head_equals_the_cosine_and_knows_no_length(dim, classes, batch, 
     generator = torch.Generator().manual_seed(seed)
     head = CosineHead(dim, classes)
     features = torch.randn(batch, dim, generator=generator) + 0.1
-    logits = head(length * features)
-    for row in range(batch):
-        for label in range(classes):
-            h, w = features[row].double(), head.weight[label].detach().double()
-            cosine = sum(a * b for a, b in zip(h, w, strict=True)) / (math.hypot(*h) * math.hypot(*w))
-            assert logits[row, label].item() == pytest.approx(cosine.item(), abs=1e-4)
+    h, w = features.double(), head.weight.detach().double()
+    cosines = h @ w.T / (h.square().sum(1).sqrt()[:, None] * w.square().sum(1).sqrt())
+    torch.testing.assert_close(head(length * features).double(), cosines, rtol=0, atol=1e-4)
 
 
 def test_zero_features_have_logit_zero_and_finite_gradients():
@@ -50,7 +44,6 @@ def test_zero_features_have_logit_zero_and_finite_gradients():
     logits = head(features)
     assert (logits == 0).all()
     (1e4 * logits).sum().backward()
-    assert features.grad.isfinite().all()
     assert features.grad.abs().max() <= 1e11
     assert head.weight.grad.isfinite().all()
 

@@ -6,15 +6,14 @@ import torch.nn.functional as F
 
 from ffds.models.resnet_cifar import ResNetCifar
 
-# Published with the paper: 0.27, 0.46, 0.66 and 0.85 million with a linear head for 10 classes.
-WITH_TEN_CLASSES = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018}
 
-
-@pytest.mark.parametrize("depth", [20, 32, 44, 56])
-def test_parameters_and_layers_as_published(depth):
+@pytest.mark.parametrize(
+    ("depth", "with_ten_classes"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)]
+)
+def test_parameters_and_layers_as_published(depth, with_ten_classes):
     network = ResNetCifar(depth)
     weights = sum(weight.numel() for weight in network.parameters())
-    assert weights + 64 * 10 + 10 == WITH_TEN_CLASSES[depth]
+    assert weights + 64 * 10 + 10 == with_ten_classes
     assert sum(isinstance(module, torch.nn.Conv2d) for module in network.modules()) == depth - 1
 
 
@@ -22,7 +21,6 @@ def test_parameters_and_layers_as_published(depth):
 def test_any_image_of_eight_pixels_or_more_gives_64_features(channels, height, width):
     features = ResNetCifar(20, channels)(torch.randn(2, channels, height, width))
     assert features.shape == (2, 64)
-    assert features.isfinite().all()
     assert (features >= 0).all()
 
 
@@ -75,17 +73,14 @@ def test_channels_last_stays_channels_last_and_equal():
     network = ResNetCifar(20).eval()
     images = torch.randn(2, 3, 32, 32)
     expected = network(images)
-    layouts = {}
-
-    def note(name):
-        def hook(_module, _inputs, output):
-            layouts[name] = output.is_contiguous(memory_format=torch.channels_last)
-
-        return hook
-
-    for number, block in enumerate(network.blocks):
-        block.register_forward_hook(note(number))
+    layouts = []
+    for block in network.blocks:
+        block.register_forward_hook(
+            lambda _module, _inputs, output: layouts.append(
+                output.is_contiguous(memory_format=torch.channels_last)
+            )
+        )
     network = network.to(memory_format=torch.channels_last)
-    found = network(images.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert layouts == dict.fromkeys(range(9), True)
+    features = network(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    assert layouts == [True] * 9

@@ -3,6 +3,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -37,7 +38,7 @@ def original(tmp_path_factory):
     for k in range(0, 200, 2):
         (root / "val" / "images" / f"val_{k}.JPEG").write_bytes(jpeg(k))
         lines.append(f"val_{k}.JPEG\t{WNIDS[k]}\t0\t32\t44\t62\n")
-    (root / "val" / "val_annotations.txt").write_text("".join(reversed(lines)))
+    (root / TESTS).write_text("".join(reversed(lines)))
     (root / "wnids.txt").write_text("\n".join(reversed(WNIDS)))
     return root
 
@@ -60,19 +61,11 @@ def test_the_original_layout(original, above):
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        (
-            "val/val_annotations.txt",
-            "val_0.JPEG\tn00000000\nval_1.JPEG\tn99\t0\n",
-            r"no known class\n.*:2\n.*n99",
-        ),
-        ("val/val_annotations.txt", "val_1.JPEG\n", r"no known class\n.*:1\n"),
+        (TESTS, "val_0.JPEG\tn00000000\nval_1.JPEG\tn99\t0\n", r"no known class\n.*:2\n.*n99"),
+        (TESTS, "val_1.JPEG\n", r"no known class\n.*:1\n"),
         ("wnids.txt", "\n".join(WNIDS[::2]), r"this is not Tiny ImageNet(.*\n)+.*100 classes"),
         ("wnids.txt", None, r"cannot be read\n.*wnids\.txt"),
-        (
-            "val/val_annotations.txt",
-            None,
-            r"tiny-imagenet-200/, the archive tiny-imagenet-200.zip, or Parquet",
-        ),
+        (TESTS, None, r"tiny-imagenet-200/, the archive tiny-imagenet-200.zip, or Parquet"),
     ],
 )
 def test_files_that_are_missing_or_do_not_fit(original, tmp_path, file, text, words):
@@ -83,17 +76,13 @@ def test_files_that_are_missing_or_do_not_fit(original, tmp_path, file, text, wo
         opened(copy)
 
 
+@pytest.mark.skipif(not PACKS.is_dir(), reason="the real packs are not beside this checkout")
 def test_original_files_and_pack_agree_on_real_images(tmp_path):
     """Some real files, laid out as in the zip, decode and number as the pack says."""
-    if not PACKS.is_dir():
-        pytest.skip("the real packs are not beside this checkout")
-    parquet = pytest.importorskip("pyarrow.parquet")
     pack = PACKS / "tiny-imagenet-if10"
     wnids = sorted((pack / "wnids.txt").read_text().split())
-    with parquet.ParquetFile(pack / "train-00000-of-00002.parquet") as file:
-        rows = file.read_row_group(0).to_pylist()[::20]
-    with parquet.ParquetFile(pack / "val-00000-of-00001.parquet") as file:
-        tests = file.read_row_group(0).to_pylist()[:20]
+    rows = pq.ParquetFile(pack / "train-00000-of-00002.parquet").read_row_group(0).to_pylist()[::20]
+    tests = pq.ParquetFile(pack / "val-00000-of-00001.parquet").read_row_group(0).to_pylist()[:20]
     train = {wnid: {f"{wnid}_9.JPEG": jpeg(0)} for wnid in wnids}
     for row in rows:
         train[wnids[row["label"]]][row["image"]["path"]] = row["image"]["bytes"]
@@ -105,15 +94,16 @@ def test_original_files_and_pack_agree_on_real_images(tmp_path):
     for row in tests:
         (tmp_path / "val" / "images" / row["image"]["path"]).write_bytes(row["image"]["bytes"])
     lines = (pack / "val_annotations.txt").read_text().splitlines(keepends=True)
-    (tmp_path / "val" / "val_annotations.txt").write_text("".join(lines[:20]))
+    (tmp_path / TESTS).write_text("".join(lines[:20]))
     shutil.copy(pack / "wnids.txt", tmp_path)
 
     dataset = opened(tmp_path)
     assert dataset.test.labels.tolist() == [row["label"] for row in tests]
-    np.testing.assert_array_equal(
-        dataset.test.images, [decode(row["image"]["bytes"], Stored()) for row in tests]
-    )
     in_order = [files[name] for files in train.values() for name in sorted(files)]
-    np.testing.assert_array_equal(dataset.train.images, [decode(content, Stored()) for content in in_order])
+    for split, contents in (
+        (dataset.test, [row["image"]["bytes"] for row in tests]),
+        (dataset.train, in_order),
+    ):
+        np.testing.assert_array_equal(split.images, [decode(content, Stored()) for content in contents])
     by_index = sorted(rows, key=lambda row: row["index"])
     assert by_index == sorted(rows, key=lambda row: (row["label"], row["image"]["path"]))
