@@ -6,14 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffds.cli.options import (
-    add_overrides,
-    add_recipe,
-    add_verb,
-    plain,
-    print_result,
-    resolved_recipe,
-)
+from ffds.cli.options import add_overrides, add_recipe, add_verb, plain, print_result, resolved_recipe
 
 if TYPE_CHECKING:
     from ffds.data.cache import Entry
@@ -46,7 +39,13 @@ def info(options: argparse.Namespace) -> None:
 
 def pack(options: argparse.Namespace) -> None:
     """Write a recipe's data as a Parquet pack."""
-    _refuse_setting_as_directory(options.directory)
+    from ffds.errors import InputError
+    from ffds.recipes.schema import Recipe
+
+    key, equals, _ = options.directory.partition("=")
+    if equals and key.partition(".")[0] in Recipe.model_fields:
+        what, fix = "the directory of the pack is missing", "name the directory before the settings"
+        raise InputError(what, got=options.directory, fix=fix)
     data = resolved_recipe(options).recipe.data
     from ffds.data.pack import write_pack
 
@@ -65,16 +64,12 @@ def cache(options: argparse.Namespace) -> None:
         print_result(options, content, {}, f"{_mebibytes(freed)} removed from {directory}")
         return
     facts = [_facts(entry) for entry in entries()]
-    rows = [
-        [
-            *(one["images_of"] or "a damaged file", "x".join(map(str, one["shape"]))),
-            *(_mebibytes(one["bytes"]), one["last_used"].replace("T", " ")),
-        ]
-        for one in facts
-    ]
+    rows = [["images of", "N x H x W x C", "size", "last used"]]
+    for one in facts:
+        about, shape = one["images_of"] or "a damaged file", "x".join(map(str, one["shape"]))
+        rows.append([about, shape, _mebibytes(one["bytes"]), one["last_used"].replace("T", " ")])
     title = f"{_mebibytes(sum(one['bytes'] for one in facts))} in {directory}"
-    header = ["images of", "N x H x W x C", "size", "last used"]
-    print_result(options, {"directory": directory, "entries": facts}, {title: [header, *rows]})
+    print_result(options, {"directory": directory, "entries": facts}, {title: rows})
 
 
 def ictext(options: argparse.Namespace) -> None:
@@ -90,9 +85,8 @@ def ictext(options: argparse.Namespace) -> None:
 def add_verbs(verbs: Any) -> None:
     """Add data with its own verbs."""
     about = "Look at data, or pack them."
-    own = verbs.add_parser("data", help=about, description=about).add_subparsers(
-        metavar="VERB", required=True
-    )
+    family = verbs.add_parser("data", help=about, description=about)
+    own = family.add_subparsers(metavar="VERB", required=True)
     add_recipe(add_verb(own, "info", info))
     parser = add_verb(own, "pack", pack, json_output=False)
     parser.add_argument("recipe", metavar="RECIPE", help="a shipped name or a file")
@@ -100,19 +94,10 @@ def add_verbs(verbs: Any) -> None:
     add_overrides(parser)
     parser = add_verb(own, "cache", cache)
     parser.add_argument("--clear", action="store_true", help="remove them; they are made again when needed")
-    _add_ictext(own)
-
-
-def _add_ictext(verbs: Any) -> None:
-    parser = add_verb(verbs, "ictext", ictext, json_output=False)
+    parser = add_verb(own, "ictext", ictext, json_output=False)
     for split in ("train", "test"):
-        parser.add_argument(
-            f"--{split}",
-            nargs=2,
-            required=True,
-            metavar=("JSON", "IMAGES"),
-            help=f"annotations of ICText's {split} images, and the directory of these images",
-        )
+        about = f"annotations of ICText's {split} images, and the directory of these images"
+        parser.add_argument(f"--{split}", nargs=2, required=True, metavar=("JSON", "IMAGES"), help=about)
     parser.add_argument("directory", metavar="DIR", help="where to write ictext-lt-18/ and ictext-lt-100/")
     parser.add_argument("--seed", type=_seed, default=0, help="of the characters chosen (default: 0)")
     parser.add_argument("--keep-ignored", action="store_true", help="also take characters marked ignore")
@@ -127,17 +112,6 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "bytes": entry.bytes,
         "last_used": datetime.fromtimestamp(entry.used).isoformat(timespec="minutes"),
     }
-
-
-def _refuse_setting_as_directory(directory: str) -> None:
-    """Refuse ``key=value`` where the directory should stand."""
-    from ffds.errors import InputError
-    from ffds.recipes.schema import Recipe
-
-    key, equals, _ = directory.partition("=")
-    if equals and key.partition(".")[0] in Recipe.model_fields:
-        what = "the directory of the pack is missing"
-        raise InputError(what, got=directory, fix="name the directory before the settings")
 
 
 def _mebibytes(size: int) -> str:

@@ -7,21 +7,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = [
-    "HELP",
-    "add_jobs",
-    "add_out",
-    "add_overrides",
-    "add_recipe",
-    "add_verb",
-    "cell",
-    "names",
-    "numbers",
-    "plain",
-    "print_result",
-    "requested_jobs",
-    "resolved_recipe",
-]
+__all__ = ["HELP", "add_jobs", "add_out", "add_overrides", "add_recipe", "add_verb"]
+__all__ += ["cell", "names", "numbers", "plain", "print_result", "requested_jobs", "resolved_recipe"]
 
 _EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
 RECIPE is a shipped name (ffds recipes) or a file; key=value changes one setting, e.g. trainer.seed=1"""
@@ -60,25 +47,13 @@ def add_out(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
     """--jobs N, --devices A,B,… and --scheduler ADDRESS."""
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="runs at a time, each in a process with its share of the cores; on the CPU the number of "
-        "threads decides the last digits (default: one for each device, else 1)",
-    )
-    parser.add_argument(
-        "--devices",
-        type=numbers,
-        default=(),
-        metavar="A,B,…",
-        help="GPU numbers, given out to the jobs in turn (default: each job takes what its recipe asks for)",
-    )
-    parser.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="of a Dask cluster that trains the runs, e.g. tcp://HOST:8786; its workers see --out DIR",
-    )
+    jobs = "runs at a time, each in a process with its share of the cores; on the CPU the number of threads "
+    jobs += "decides the last digits (default: one for each device, else 1)"
+    parser.add_argument("--jobs", type=int, metavar="N", help=jobs)
+    devices = "GPU numbers, given out to the jobs in turn (default: each job takes what its recipe asks for)"
+    parser.add_argument("--devices", type=numbers, default=(), metavar="A,B,…", help=devices)
+    scheduler = "of a Dask cluster that trains the runs, e.g. tcp://HOST:8786; its workers see --out DIR"
+    parser.add_argument("--scheduler", metavar="ADDRESS", help=scheduler)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -41,14 +41,8 @@ def table(options: argparse.Namespace) -> None:
     plan = planned_table(
         options.table, columns=options.columns, methods=options.methods, overrides=options.overrides
     )
-    filled = reproduced(
-        plan,
-        seeds=options.seeds,
-        out=options.out,
-        runs=options.runs,
-        train=not options.no_train,
-        jobs=requested_jobs(options),
-    )
+    train, jobs = not options.no_train, requested_jobs(options)
+    filled = reproduced(plan, seeds=options.seeds, out=options.out, runs=options.runs, train=train, jobs=jobs)
     written = [] if options.save is None else write_table(filled, Path(options.save))
     lines = [textwrap.fill(caption(filled), shutil.get_terminal_size().columns), *footnotes(filled)]
     tables = {column: rows(filled, column) for column in filled.columns}
@@ -63,14 +57,8 @@ def figure(options: argparse.Namespace) -> None:
     from ffds.plotting import save_figure
 
     recipe = options.recipe or ("ictext-lt-18" if options.figure == "4" else "cifar100-lt-100")
-    request = Request(
-        recipe,
-        tuple(options.overrides),
-        options.seed,
-        options.out,
-        train=not options.no_train,
-        jobs=requested_jobs(options),
-    )
+    train, jobs = not options.no_train, requested_jobs(options)
+    request = Request(recipe, tuple(options.overrides), options.seed, options.out, train=train, jobs=jobs)
     check_directory(options.save, "--save DIR")
     drawing = draw_figure(options.figure, request)
     if drawing.remark:
@@ -83,33 +71,24 @@ def figure(options: argparse.Namespace) -> None:
 def add_verbs(verbs: Any) -> None:
     """Add table and figure."""
     parser = add_out(add_verb(verbs, "table", table))
-    parser.add_argument(
-        "table",
-        metavar="TABLE",
-        choices=TABLES,
-        help="1a methods, 1b groups, 1c modules, 2b curves, or runs: every finished run in one line",
-    )
-    parser.add_argument(
-        "--columns", type=names, default=(), metavar="RECIPE,…", help="datasets (default: the paper's)"
-    )
-    parser.add_argument(
-        "--methods", type=names, default=(), metavar="A,B,…", help="rows of 1a and of runs (default: all)"
-    )
+    add = parser.add_argument
+    about = "1a methods, 1b groups, 1c modules, 2b curves, or runs: every finished run in one line"
+    add("table", metavar="TABLE", choices=TABLES, help=about)
+    add("--columns", type=names, default=(), metavar="RECIPE,…", help="datasets (default: the paper's)")
+    add("--methods", type=names, default=(), metavar="A,B,…", help="rows of 1a and of runs (default: all)")
     seeds = "seeds (default: 0 where it trains, else all that were measured)"
-    parser.add_argument("--seeds", type=numbers, metavar="0,1,…", help=seeds)
-    parser.add_argument("--runs", metavar="FILE", help="read this runs.csv, train nothing")
-    parser.add_argument("--save", metavar="DIR", help="also write Markdown, LaTeX and CSV there")
+    add("--seeds", type=numbers, metavar="0,1,…", help=seeds)
+    add("--runs", metavar="FILE", help="read this runs.csv, train nothing")
+    add("--save", metavar="DIR", help="also write Markdown, LaTeX and CSV there")
     _add_training(parser)
 
     parser = add_out(add_verb(verbs, "figure", figure, json_output=False))
-    parser.add_argument("figure", metavar="FIGURE", choices=FIGURES, help=", ".join(FIGURES))
-    parser.add_argument(
-        "--recipe", metavar="RECIPE", help="dataset (default: cifar100-lt-100, for figure 4 ictext-lt-18)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the runs (default: 0)")
-    parser.add_argument(
-        "--save", metavar="DIR", default="figures", help="where SVG, PDF, PNG and CSV go (default: figures)"
-    )
+    add = parser.add_argument
+    add("figure", metavar="FIGURE", choices=FIGURES, help=", ".join(FIGURES))
+    add("--recipe", metavar="RECIPE", help="dataset (default: cifar100-lt-100, for figure 4 ictext-lt-18)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the runs (default: 0)")
+    place = "where SVG, PDF, PNG and CSV go (default: figures)"
+    add("--save", metavar="DIR", default="figures", help=place)
     _add_training(parser)
 
 

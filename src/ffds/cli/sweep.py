@@ -45,17 +45,11 @@ def sweep(options: argparse.Namespace) -> None:
 def add_verbs(verbs: Any) -> None:
     """Add sweep."""
     parser = add_out(add_verb(verbs, "sweep", sweep))
-    parser.add_argument(
-        "--trials", type=int, default=50, metavar="N", help="trials of the whole study (default: 50)"
-    )
-    parser.add_argument(
-        "--study", metavar="NAME", help="name of the study (default: one for these settings and images)"
-    )
-    parser.add_argument(
-        "--storage",
-        metavar="URL",
-        help="where the study lies, e.g. postgresql+psycopg://HOST/DATABASE (default: a file below --out)",
-    )
+    add = parser.add_argument
+    add("--trials", type=int, default=50, metavar="N", help="trials of the whole study (default: 50)")
+    add("--study", metavar="NAME", help="name of the study (default: one for these settings and images)")
+    url = "where the study lies, e.g. postgresql+psycopg://HOST/DATABASE (default: a file below --out)"
+    add("--storage", metavar="URL", help=url)
     add_jobs(parser)
     add_recipe(parser)
 

@@ -52,9 +52,8 @@ def compare(options: argparse.Namespace) -> None:
     jobs = requested_jobs(options)
     from ffds.reports.comparison import SHORT, compare_recipes
 
-    comparison = compare_recipes(
-        options.recipe, options.overrides, options.methods, options.seeds, out=options.out, jobs=jobs
-    )
+    asked = (options.recipe, options.overrides, options.methods, options.seeds)
+    comparison = compare_recipes(*asked, out=options.out, jobs=jobs)
     summaries = [run.summary for runs in comparison.runs.values() for run in runs if run.done]
     title = f"{comparison.title}, test set after the last epoch, percent"
     written = f"written: {Path(options.out) / comparison.recipe / 'compare.md'} and compare.csv"
@@ -87,9 +86,8 @@ def add_verbs(verbs: Any) -> None:
     add_recipe(add_out(add_verb(verbs, "train", train)))
 
     parser = add_out(add_verb(verbs, "compare", compare))
-    parser.add_argument(
-        "--methods", type=names, required=True, metavar="A,B,…", help="methods of Table 1, e.g. ce,d-ffds"
-    )
+    about = "methods of Table 1, e.g. ce,d-ffds"
+    parser.add_argument("--methods", type=names, required=True, metavar="A,B,…", help=about)
     parser.add_argument("--seeds", type=numbers, default=(0,), metavar="0,1,…", help="seeds (default: 0)")
     add_jobs(parser)
     add_recipe(parser)
