@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from ffds.cli import main
-from ffds.data.sources.ictext import cut as build
-from ffds.data.sources.ictext import render as sample
+from ffds.data.sources.ictext import cut, render
 from ffds.data.sources.ictext.layout import CHARACTERS, Sizes
 from ffds.data.sources.ictext.render import write_parent
 
@@ -19,17 +18,21 @@ TINY = Sizes(natural=(3, *[2] * 34, 1), head=100, test=1)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "cut_ictext_lt", partial(build.cut_ictext_lt, sizes=SMALL))
-    monkeypatch.setattr(sample, "rendered_sample", partial(sample.rendered_sample, sizes=TINY))
+    monkeypatch.setattr(cut, "cut_ictext_lt", partial(cut.cut_ictext_lt, sizes=SMALL))
+    monkeypatch.setattr(render, "rendered_sample", partial(render.rendered_sample, sizes=TINY))
 
 
 @pytest.fixture
 def parent(tmp_path: Path) -> list[str]:
     """The arguments that name rendered chips: one more of each character than is needed."""
     counts = dict(zip(CHARACTERS, [count + 1 for count in COUNTS], strict=True))
-    train = write_parent(tmp_path, "train", counts, seed=0)
-    test = write_parent(tmp_path, "test", dict.fromkeys(CHARACTERS, 2), seed=0)
-    return ["--train", *map(str, train), "--test", *map(str, test)]
+    write_parent(tmp_path, "train", counts, seed=0)
+    write_parent(tmp_path, "test", dict.fromkeys(CHARACTERS, 2), seed=0)
+    return [part for split in ("train", "test") for part in (f"--{split}", *places(tmp_path / split))]
+
+
+def places(images: Path) -> tuple[str, str]:
+    return f"{images}.json", str(images)
 
 
 def test_ictext_lt_is_cut_and_read(
@@ -63,18 +66,15 @@ def test_seed_and_ignored(parent: list[str], tmp_path: Path, capsys: pytest.Capt
     assert "seed 3, characters marked `ignore` taken too" in readme
 
 
-@pytest.mark.parametrize("seed", ["-1", "4294967296", "x"])
-def test_a_seed_out_of_range(seed: str, parent: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["data", "ictext", *parent, str(tmp_path / "data"), "--seed", seed])
-    assert end.value.code == 2
-
-
-def test_annotations_that_are_missing_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    gone = str(tmp_path / "gone.json")
-    assert main(["data", "ictext", "--train", gone, ".", "--test", gone, ".", str(tmp_path / "data")]) == 2
+def test_seeds_and_annotations_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = places(tmp_path / "gone")
+    arguments = ["data", "ictext", "--train", *gone, "--test", *gone, str(tmp_path / "data")]
+    assert main(arguments) == 2
     assert "gone.json" in capsys.readouterr().err
-    assert not (tmp_path / "data").exists()
+    for seed in ("-1", "4294967296", "x"):
+        with pytest.raises(SystemExit, match="2"):
+            main([*arguments, "--seed", seed])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("recipe", ["ictext-lt-100", "ictext-lt-18"])
