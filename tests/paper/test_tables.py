@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from ffds.errors import NonFiniteLossError
-from ffds.paper.table_plan import planned_table
+from ffds.paper.table_plan import Failure, planned_table
 from ffds.paper.tables import (
-    Failure,
     caption,
     cell_records,
     filled_table,

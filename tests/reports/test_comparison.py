@@ -239,7 +239,10 @@ def test_without_any_run_there_is_a_table_of_gaps(tmp_path):
 
 @pytest.mark.parametrize(
     ("how", "jobs"),
-    [({}, Jobs(1)), ({"jobs": 3}, Jobs(3)), ({"devices": [1, 0]}, Jobs(2, (1, 0)))],
+    [
+        *(({}, Jobs(1)), ({"jobs": 3}, Jobs(3)), ({"devices": [1, 0]}, Jobs(2, (1, 0)))),
+        ({"scheduler": "tcp://HOST:8786"}, Jobs(scheduler="tcp://HOST:8786")),
+    ],
 )
 def test_jobs_are_passed_on(how, jobs, tmp_path, monkeypatch):
     asked = []

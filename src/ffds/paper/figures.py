@@ -20,8 +20,8 @@ from ffds.methods.ffds import FFDS
 from ffds.paper import figure_data, panels
 from ffds.paper.reference import COLUMN_TITLES
 from ffds.paper.reproduce import find_run, train_missing, with_seed
-from ffds.paper.table_plan import planned_table
-from ffds.paper.tables import Cell, filled_table
+from ffds.paper.table_plan import Cell, planned_table
+from ffds.paper.tables import filled_table
 from ffds.plotting import COLUMN, PAGE, style
 from ffds.recipes.load import load_recipe, planned_recipe
 from ffds.recipes.schema import Recipe

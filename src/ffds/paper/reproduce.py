@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ffds.errors import InputError
 from ffds.jobs.options import ALONE, Jobs
-from ffds.paper.table_plan import PlannedTable
-from ffds.paper.tables import Failure, FilledTable, filled_table
+from ffds.paper.table_plan import Failure, Table
+from ffds.paper.tables import filled_table
 from ffds.recipes.schema import Recipe
 from ffds.reports.run_records import identity, read_csv, readable_runs, records
 from ffds.run_directory import Run
@@ -17,23 +17,18 @@ __all__ = ["find_run", "reproduced", "train_missing", "with_seed"]
 
 
 def reproduced(
-    plan: PlannedTable,
+    plan: Table,
     *,
     seeds: Sequence[int] | None = None,
     out: str | Path = "runs",
     runs: str | Path | None = None,
     train: bool = True,
     jobs: Jobs = ALONE,
-) -> FilledTable:
-    """A table of the paper from measured runs.
+) -> Table:
+    """A planned table with what was measured for it.
 
-    Args:
-        plan: see `ffds.paper.table_plan.planned_table`.
-        seeds: one run of each cell per seed; None: seed 0 where it trains, else all that are there.
-        out: directory of all runs.
-        runs: a ``runs.csv`` to read in place of run directories; nothing is trained then.
-        train: whether to train what is missing.
-        jobs: how many runs train at a time.
+    Each cell has one run per seed; without `seeds` that is seed 0 where it trains, else all that are there.
+    `runs` is a ``runs.csv`` to read in place of the run directories in `out`; nothing is trained then.
 
     Raises:
         InputError: the ``runs.csv`` cannot be read, or the jobs cannot be had.
@@ -50,12 +45,7 @@ def reproduced(
 
 
 def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Jobs = ALONE) -> list[Failure]:
-    """Train those recipes that no finished run measures, each once, and return the trainings that failed.
-
-    Raises:
-        InputError: the jobs cannot be had.
-        Interrupted: SIGTERM or SIGINT; run it again to go on.
-    """
+    """Train those recipes that no finished run measures, each once, and return the trainings that failed."""
     finished = {(record.identity, record.seed) for record in records(out)}
     needed = {(identity(recipe), recipe.trainer.seed): recipe for recipe in recipes}
     missing = {Run.of(recipe, out).path: recipe for key, recipe in needed.items() if key not in finished}
@@ -69,11 +59,7 @@ def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Job
 
 
 def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
-    """The finished run that measures a recipe with its seed.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The finished run that measures a recipe with its seed; without one an InputError."""
     own = Run.of(recipe, out)
     if own.done:
         return own
@@ -81,22 +67,13 @@ def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
     for run, record in readable_runs(out):
         if (record.identity, record.seed) == key:
             return run
-    raise InputError(
-        "this run is not there",
-        where=out,
-        got=f"no finished run of {recipe.name}, {recipe.method.name}, seed {recipe.trainer.seed}, "
-        f"{recipe.schedule.epochs} epochs",
-        fix="without --no-train it is trained; --out DIR names another directory of runs",
-    )
+    got = f"no finished run of {recipe.name}, {recipe.method.name}, seed {key[1]}, {key[0].epochs} epochs"
+    fix = "without --no-train it is trained; --out DIR names another directory of runs"
+    raise InputError("this run is not there", where=out, got=got, fix=fix)
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """The recipe with another seed.
-
-    Raises:
-        InputError: the seed is negative.
-    """
+    """The recipe with another seed; a negative one is an InputError."""
     if seed < 0:
         raise InputError("a seed must not be negative", where="--seeds", got=seed, allowed="0, 1, 2, …")
-    trainer = recipe.trainer.model_copy(update={"seed": seed})
-    return recipe.model_copy(update={"trainer": trainer})
+    return recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"seed": seed})})

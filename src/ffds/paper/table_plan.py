@@ -1,28 +1,72 @@
-"""The runs that each table of the paper needs, and the paper's number for each cell."""
+"""The tables of the paper: the runs that each needs, the paper's numbers, and what was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from ffds.data.sources.registry import titled
-from ffds.errors import InputError
+from ffds.errors import FfdsError, InputError
 from ffds.paper.reference import COLUMN_TITLES, METHOD_TITLES, TABLE_1A, TABLE_1B, TABLE_1C, TABLE_2B
 from ffds.recipes.load import planned_recipe
 from ffds.recipes.schema import Recipe
-from ffds.reports.run_records import protocol
+from ffds.reports.formatting import Spread
+from ffds.reports.run_records import Identity, RunRecord, protocol
 
-__all__ = ["TABLES", "Definition", "PlannedCell", "PlannedTable", "planned_table"]
+__all__ = ["TABLES", "Cell", "Definition", "Failure", "Table", "planned_table"]
 
 
 @dataclass(frozen=True)
-class PlannedCell:
-    """One cell before it is filled: titles of its row and column, the run it needs, the paper's accuracy."""
+class Cell:
+    """A cell of a table: the recipe of its runs, the paper's accuracy, and what was measured.
+
+    Attributes:
+        paper: None where the paper has no number.
+        runs: the measured runs, sorted by seed.
+        failed: whether a training for it failed.
+    """
 
     row: str
     column: str
     recipe: Recipe
     paper: float | None
+    runs: tuple[RunRecord, ...] = ()
+    failed: bool = False
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that were measured."""
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def last(self) -> Spread:
+        """Accuracy after the last epoch: the result."""
+        return Spread(tuple(run.accuracy_last for run in self.runs))
+
+    @property
+    def best(self) -> Spread:
+        """Highest test accuracy of an epoch, chosen on the test set."""
+        return Spread(tuple(run.best_on_test for run in self.runs if run.best_on_test is not None))
+
+    @property
+    def difference(self) -> float | None:
+        """Measured after the last epoch, less the paper's number."""
+        return None if self.last.mean is None or self.paper is None else self.last.mean - self.paper
+
+    @property
+    def shown(self) -> str:
+        """The result as text; a failed training differs from a missing one."""
+        return "failed" if self.failed and not self.runs else str(self.last)
+
+
+class Failure(NamedTuple):
+    """A training without a result: its run directory, the experiment it belongs to, and the cause."""
+
+    path: Path
+    identity: Identity
+    error: FfdsError
 
 
 @dataclass(frozen=True)
@@ -43,17 +87,32 @@ class Definition:
 
 
 @dataclass(frozen=True)
-class PlannedTable:
-    """A table before it is filled: its cells column by column, and the one protocol of its runs.
+class Table:
+    """A table with what was measured for it, at first nothing.
 
-    `overrides` are the settings on top of every recipe, as on a command line.
+    Attributes:
+        overrides: settings on top of every recipe, as on a command line.
+        protocol: the length of all its runs, see `ffds.reports.run_records.protocol`.
+        cells: column by column.
     """
 
     name: str
     definition: Definition
     overrides: tuple[str, ...]
-    cells: tuple[PlannedCell, ...]
     protocol: str
+    cells: tuple[Cell, ...]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, list[Cell]]:
+        """The cells of each column, by its title."""
+        titles = dict.fromkeys(cell.column for cell in self.cells)
+        return {title: [cell for cell in self.cells if cell.column == title] for title in titles}
+
+    @property
+    def sources(self) -> list[RunRecord]:
+        """The runs that its numbers come from, each once."""
+        return list({id(run): run for cell in self.cells for run in cell.runs}.values())
 
 
 _NO_SMOOTHING = ("method.k=0.0",)
@@ -101,13 +160,9 @@ TABLES = tuple(_DEFINITIONS)
 
 
 def planned_table(
-    name: str,
-    *,
-    columns: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    overrides: Sequence[str] = (),
-) -> PlannedTable:
-    """The runs behind a table of the paper.
+    name: str, *, columns: Sequence[str] = (), methods: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> Table:
+    """A table of the paper with nothing measured yet.
 
     Args:
         name: one of `TABLES`.
@@ -129,32 +184,18 @@ def planned_table(
         raise InputError(f"every row of table {name} is D-FFDS", got=f"methods {', '.join(methods)}")
     table = _DEFINITIONS[name]
     variants = {method: (method, ()) for method in methods} or table.variants
-    cells = tuple(
-        _planned_cell(
-            row, column, planned_recipe(column, [*overrides, *settings], method=method), table.paper
-        )
-        for column in dict.fromkeys(columns or table.paper)
-        for row, (method, settings) in variants.items()
-    )
-    return PlannedTable(name, table, tuple(overrides), cells, _one_protocol(cells))
-
-
-def _planned_cell(
-    row: str, column: str, recipe: Recipe, paper: Mapping[str, Mapping[str, float]]
-) -> PlannedCell:
-    title = COLUMN_TITLES.get(column, column)
-    heading = titled(recipe.data.name, title)
-    # The paper has no number for images that only look like its own.
-    number = paper.get(column, {}).get(row) if heading == title else None
-    return PlannedCell(METHOD_TITLES.get(row, row), heading, recipe, number)
-
-
-def _one_protocol(cells: Iterable[PlannedCell]) -> str:
+    cells = []
+    for column in dict.fromkeys(columns or table.paper):
+        title = COLUMN_TITLES.get(column, column)
+        for row, (method, settings) in variants.items():
+            recipe = planned_recipe(column, [*overrides, *settings], method=method)
+            heading = titled(recipe.data.name, title)
+            # The paper has no number for images that only look like its own.
+            paper = table.paper.get(column, {}).get(row) if heading == title else None
+            cells.append(Cell(METHOD_TITLES.get(row, row), heading, recipe, paper))
     protocols = {protocol(cell.recipe): cell.column for cell in cells}
     if len(protocols) > 1:
-        raise InputError(
-            "a table holds one protocol",
-            got="; ".join(f"{name} for {column}" for name, column in protocols.items()),
-            fix="name columns of the same length with --columns, or leave schedule.epochs out",
-        )
-    return next(iter(protocols))
+        got = "; ".join(f"{length} for {column}" for length, column in protocols.items())
+        fix = "name columns of the same length with --columns, or leave schedule.epochs out"
+        raise InputError("a table holds one protocol", got=got, fix=fix)
+    return Table(name, table, tuple(overrides), next(iter(protocols)), tuple(cells))

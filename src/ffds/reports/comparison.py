@@ -39,9 +39,7 @@ class Comparison:
     """The runs of a comparison, finished or failed.
 
     Attributes:
-        recipe: name of the recipe.
-        title: its name in a heading.
-        seeds: the seeds of every method.
+        title: name of the recipe in a heading.
         runs: method → its runs, one for each seed.
         failures: run directory → why it has no result.
     """
@@ -59,15 +57,11 @@ class Comparison:
 
     def table(self, columns: Sequence[str] = tuple(COLUMNS)) -> list[list[str]]:
         """Header and one row a method, as text; columns are titles of `COLUMNS`."""
-        body = (
-            [
-                method,
-                str(len(self._finished(method))),
-                *(str(self.cell(method, column)) for column in columns),
-            ]
-            for method in self.runs
-        )
-        return [["method", "n", *columns], *body]
+        lines = [["method", "n", *columns]]
+        for method in self.runs:
+            cells = (str(self.cell(method, column)) for column in columns)
+            lines.append([method, str(len(self._finished(method))), *cells])
+        return lines
 
     def markdown(self) -> str:
         """The table in Markdown, with what was measured, which runs failed, and where they ran."""
@@ -78,13 +72,13 @@ class Comparison:
             f"Test set, percent; mean ± sample standard deviation over n seeds of {seeds}. The last epoch is "
             "the result; best on test is the highest of all epochs, chosen on the test set.",
             *(f"Failed: {path}: {str(error).splitlines()[0]}" for path, error in self.failures.items()),
-            "\n".join(provenance(_source(run) for method in self.runs for run in self._finished(method))),
+            "\n".join(provenance(map(_source, self._all_finished()))),
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def csv(self) -> str:
         """One line a run, all numbers of its summary."""
-        lines = [flat_summary(run.summary) for method in self.runs for run in self._finished(method)]
+        lines = [flat_summary(run.summary) for run in self._all_finished()]
         # Runs of an earlier version may know fewer measures.
         columns = list(dict.fromkeys(name for line in lines for name in line)) or ["recipe"]
         return csv_text(columns, ([line.get(name) for name in columns] for line in lines))
@@ -98,6 +92,9 @@ class Comparison:
     def _finished(self, method: str) -> list[Run]:
         """The runs with a result; a finished run on other images than are there now is among the failures."""
         return [run for run in self.runs[method] if run.done and run.path not in self.failures]
+
+    def _all_finished(self) -> list[Run]:
+        return [run for method in self.runs for run in self._finished(method)]
 
 
 def _source(run: Run) -> tuple[str, str, str | None, str]:
@@ -115,6 +112,7 @@ def compare(
     overrides: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     devices: Sequence[int] = (),
+    scheduler: str | None = None,
     shown: bool = True,
 ) -> Comparison:
     """Train several methods with several seeds and set their results side by side.
@@ -131,13 +129,15 @@ def compare(
         jobs: runs at a time, each in a process of its own with its share of the cores; None: one for each of
             `devices`, without devices one. On the CPU the number of threads decides the last digits.
         devices: numbers of GPUs, given out to the jobs in turn.
+        scheduler: address of a Dask scheduler whose workers train the runs, for example ``tcp://HOST:8786``;
+            None: this machine trains them. It excludes `jobs` and `devices`.
         shown: whether to report progress on standard error.
 
     Raises:
         InputError: a recipe cannot be resolved, or the jobs cannot be had; nothing has been trained then.
         Interrupted: SIGTERM or SIGINT; run it again to go on.
     """
-    texts, many = override_texts(overrides or {}), Jobs.asked(jobs, devices)
+    texts, many = override_texts(overrides or {}), Jobs.asked(jobs, devices, scheduler)
     return compare_recipes(recipe, texts, methods, seeds, out=out, jobs=many, shown=shown)
 
 
