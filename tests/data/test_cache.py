@@ -16,7 +16,8 @@ from ffds.data.cache import cache_directory, clear, entries
 from ffds.data.open import open_dataset
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
-from tests.data.test_pack import DIGITS, as_pack, same, write_pack
+from tests.data.pictures import same
+from tests.data.test_pack import DIGITS, as_pack, write_pack
 
 
 @pytest.fixture(autouse=True)

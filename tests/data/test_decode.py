@@ -53,9 +53,8 @@ def test_lossless_forms_come_back_exactly(form):
 def test_grey_becomes_three_channels_or_stays_one():
     grey = picture(channels=1)
     assert decode(encoded(grey), Stored()).shape == (6, 9, 3)
-    np.testing.assert_array_equal(decode(encoded(grey), Stored(mode="L")), grey)
-    as_colour = encoded(np.repeat(grey, 3, axis=-1), "WEBP", lossless=True)
-    np.testing.assert_array_equal(decode(as_colour, Stored(mode="L")), grey)
+    for content in (encoded(grey), encoded(np.repeat(grey, 3, axis=-1), "WEBP", lossless=True)):
+        np.testing.assert_array_equal(decode(content, Stored(mode="L")), grey)
 
 
 def test_orientation_is_respected():
@@ -65,31 +64,22 @@ def test_orientation_is_respected():
     np.testing.assert_array_equal(upright, np.rot90(array, k=-1, axes=(0, 1)))
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_a_broken_orientation_is_ignored(form):
+def test_a_broken_orientation_is_ignored_but_not_a_truncated_file():
     array = picture(40, 40)
-    options = {"lossless": True} if form == "WEBP" else {}
-    content = encoded(array, form, exif=b"Exif\0\0neither order of bytes", **options)
+    content = encoded(array, exif=b"Exif\0\0neither order of bytes")
     np.testing.assert_array_equal(decode(content, Stored()), array)
-    with pytest.raises(OSError, match=r"truncated|could not create decoder"):
+    with pytest.raises(OSError, match="truncated"):
         decode(content[:2000], Stored())
 
 
-@pytest.mark.parametrize("side", [5, 20, 33])
-def test_a_square_is_resized_as_torchvision_does(side):
-    array = picture(20, 20)
-    expected = v2.Resize(side, antialias=True)(Image.fromarray(array))
-    np.testing.assert_array_equal(decode(encoded(array), Stored(side)), np.asarray(expected))
-
-
-@pytest.mark.parametrize("shape", [(40, 64), (64, 40), (41, 64)])
-def test_the_centre_is_kept_as_torchvision_does(shape):
+@pytest.mark.parametrize("shape", [(40, 64), (64, 40), (41, 64), (20, 20), (9, 9)])
+def test_the_centre_is_kept_and_resized_as_torchvision_does(shape):
     ramp = np.add.outer(np.arange(shape[0]), 2 * np.arange(shape[1])).astype(np.uint8)
     array = np.stack([ramp, ramp // 2, 255 - ramp], axis=-1)
     expected = v2.CenterCrop(20)(v2.Resize(20, antialias=True)(Image.fromarray(array)))
     pixels = decode(encoded(array), Stored(20))
     assert pixels.shape == (20, 20, 3)
-    assert np.abs(pixels.astype(int) - np.asarray(expected)).mean() < 2
+    assert np.abs(pixels.astype(int) - np.asarray(expected)).mean() < (2 if shape[0] != shape[1] else 1e-9)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
@@ -182,14 +172,21 @@ def test_what_is_no_file_is_refused(tmp_path):
 def test_order_is_kept_over_many_batches():
     arrays = [np.full((2, 2, 3), k % 256, dtype=np.uint8) for k in range(300)]
     items = [Encoded(k, str(k), encoded(array)) for k, array in enumerate(arrays)]
-    pixels, bad = decode_all([items[200:], items[:200]], 300, Stored(), "stop")
+    pixels, bad = decode_all([items[200:], *([item] for item in items[:200])], 300, Stored(), "stop")
     assert not bad
     np.testing.assert_array_equal(pixels, arrays)
 
 
-def test_images_are_asked_for_no_faster_than_they_are_decoded(monkeypatch):
-    content, done, ahead = encoded(picture(2, 2)), [], []
+@pytest.fixture
+def done(monkeypatch):
+    """Every image decoded from now on."""
+    done = []
     monkeypatch.setattr(decoding, "decode", lambda *given: done.append(given) or decode(*given))
+    return done
+
+
+def test_images_are_asked_for_no_faster_than_they_are_decoded(done):
+    content, ahead = encoded(picture(2, 2)), []
 
     def batches():
         for start in range(0, 50 * BATCH, BATCH):
@@ -201,10 +198,9 @@ def test_images_are_asked_for_no_faster_than_they_are_decoded(monkeypatch):
     assert max(ahead) <= BATCHES_AHEAD * BATCH
 
 
-def test_a_bad_image_stops_the_decoding_of_those_behind_it(tmp_path, monkeypatch):
-    done, before = [], threading.active_count()
+def test_a_bad_image_stops_the_decoding_of_those_behind_it(tmp_path, done):
+    before = threading.active_count()
     good, bad = files_of([encoded(picture(2, 2)), b"bad"], tmp_path)
-    monkeypatch.setattr(decoding, "decode", lambda *given: done.append(given) or decode(*given))
     images = FileImages((good, good, bad, *[good] * 100 * BATCH), Stored())
     with pytest.raises(InputError, match=r"1\.png"):
         images.read(np.arange(len(images.paths)), "stop")
@@ -244,13 +240,10 @@ def test_no_digest_where_there_is_nothing_to_read(tmp_path):
 
 
 def test_another_library_or_format_gives_another_digest(monkeypatch):
-    digests = {digest_of([b"a"])}
-    version = decoding.features.version
+    digests, version = {digest_of([b"a"])}, decoding.features.version
     for changed in decoding.LIBRARIES:
         with monkeypatch.context() as patch:
-            patch.setattr(
-                decoding.features, "version", lambda name, c=changed: "0" if name == c else version(name)
-            )
+            patch.setattr(decoding.features, "version", lambda one, c=changed: (one == c, version(one)))
             digests.add(digest_of([b"a"]))
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "CACHE_FORMAT", decoding.CACHE_FORMAT + 1)

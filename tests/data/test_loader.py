@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffds.data import loader
 from ffds.data.dataset import Split
-from ffds.data.loader import DeviceImages, EvalBatches, HostImages, TrainBatches, fits, images_for
+from ffds.data.loader import EvalBatches, StoredImages, TrainBatches, fits
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -54,21 +55,13 @@ def check_equal(batches, others):
 # Training
 
 
-@pytest.mark.parametrize(
-    ("count", "batch_size", "world_size", "sizes"),
-    [
-        (10, 5, 1, [5, 5]),
-        (12, 5, 1, [5, 5, 2]),
-        (11, 5, 1, [5, 6]),
-        (5, 1, 1, [1, 1, 1, 1, 1]),
-        (5, 2, 2, [2, 3]),
-        (11, 4, 2, [4, 7]),
-        (15, 6, 2, [6, 9]),
-        (16, 6, 2, [6, 6, 4]),
-        (3, 8, 3, [3]),
-        (17, 8, 4, [8, 9]),
-    ],
-)
+SIZES = [
+    *((10, 5, 1, [5, 5]), (12, 5, 1, [5, 5, 2]), (11, 5, 1, [5, 6]), (5, 1, 1, [1] * 5), (5, 2, 2, [2, 3])),
+    *((15, 6, 2, [6, 9]), (16, 6, 2, [6, 6, 4]), (3, 8, 3, [3]), (17, 8, 4, [8, 9])),
+]
+
+
+@pytest.mark.parametrize(("count", "batch_size", "world_size", "sizes"), SIZES)
 def test_sizes_of_global_batches(count, batch_size, world_size, sizes):
     for rank in range(world_size):
         batches = train(count, batch_size, rank=rank, world_size=world_size)
@@ -97,6 +90,7 @@ def test_ranks_share_the_batches_of_one_rank(count, batch_size, world_size, epoc
     steps = list(zip(*ranks, strict=True))
     drawn = places(batch for parts in steps for batch in parts)
     assert len(drawn) == count
+    assert all(torch.equal(part.labels, 1000 + part.indices) for parts in steps for part in parts)
     if sampler == "instance-balanced":
         assert sorted(drawn) == list(range(count))
     for parts in steps:
@@ -109,16 +103,6 @@ def test_ranks_share_the_batches_of_one_rank(count, batch_size, world_size, epoc
         for whole, parts in zip(alone, steps, strict=True):
             assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
             assert torch.equal(torch.cat([part.indices for part in parts]), whole.indices)
-
-
-@pytest.mark.parametrize("count", [1, 7, 300])
-def test_every_image_once_an_epoch_with_its_label_and_place(count):
-    batches = train(count, 4)
-    for epoch in range(3):
-        produced = list(batches.epoch(epoch))
-        assert sorted(places(produced)) == list(range(count))
-        for batch in produced:
-            check_rows_belong_together(batch)
 
 
 def test_class_balanced_every_class_and_every_image_of_it_is_equally_likely():
@@ -190,12 +174,8 @@ def test_evaluation_sees_each_image_once_and_in_order(count, batch_size, world_s
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
     assert sorted(index for batches in ranks for index in places(batches)) == list(range(count))
     assert all(places(batches) == sorted(places(batches)) for batches in ranks)
+    assert places(one := evaluate(count, batch_size)) == places(one), "it cannot be repeated"
     assert bool(count) == bool(ranks[0]), "the first rank has rows if any has"
-
-
-def test_evaluation_can_be_repeated():
-    batches = evaluate(5, 2)
-    assert places(batches) == places(batches) == [0, 1, 2, 3, 4]
 
 
 def test_read_only_arrays_are_accepted():
@@ -203,7 +183,10 @@ def test_read_only_arrays_are_accepted():
     split.images.setflags(write=False)
     split.labels.setflags(write=False)
     batches = TrainBatches(split, PLAIN, batch_size=3, seed=0, device=CPU)
-    assert sorted(places(batches.epoch(0))) == list(range(6))
+    produced = list(batches.epoch(0))
+    assert sorted(places(produced)) == list(range(6))
+    for batch in produced:
+        check_rows_belong_together(batch)
 
 
 # Where the images are
@@ -213,9 +196,10 @@ ORDER = torch.randperm(20, generator=torch.Generator().manual_seed(0))
 PARTS = [slice(0, 7), slice(7, 8), slice(12, 20)]
 
 
-@pytest.mark.parametrize("kind", [DeviceImages, HostImages])
-def test_batches_are_the_same_and_are_not_written_again(kind):
-    batches = list(kind(ARRAY, CPU).batches(ORDER, PARTS))
+@pytest.mark.parametrize("on_device", [True, False])
+def test_batches_are_the_same_and_are_not_written_again(on_device, monkeypatch):
+    monkeypatch.setattr(loader, "fits", lambda *_: on_device)
+    batches = list(StoredImages(ARRAY, CPU).batches(ORDER, PARTS))
     for part, (images, indices) in zip(PARTS, batches, strict=True):
         assert images.dtype == torch.uint8
         np.testing.assert_array_equal(indices, ORDER[part])
@@ -228,6 +212,6 @@ def test_images_take_half_of_what_is_free_on_a_gpu(free, fit, monkeypatch):
     gpu = torch.device("cuda", 1)
     assert fits(gpu, ARRAY.nbytes) is fit
     assert fits(CPU, 2**60)
-    assert type(images_for(CPU, ARRAY)) is DeviceImages
+    assert StoredImages(ARRAY, CPU).on_device
     if not fit:
-        assert type(images_for(gpu, ARRAY)) is HostImages
+        assert not StoredImages(ARRAY, gpu).on_device

@@ -10,18 +10,9 @@ from ffds.data import open_dataset
 from ffds.data.pack import write_pack
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
+from tests.data.pictures import same
 
 DIGITS = Data(name="digits", imbalance_factor=10.0)
-
-
-def same(first, second):
-    for split in ("train", "test", "validation"):
-        a, b = getattr(first, split), getattr(second, split)
-        assert (a is None) == (b is None)
-        if a is not None:
-            np.testing.assert_array_equal(a.images, b.images)
-            np.testing.assert_array_equal(a.labels, b.labels)
-    assert first.class_names == second.class_names
 
 
 def as_pack(data, directory, **settings):

@@ -12,7 +12,7 @@ from ffds.data import open_dataset, storage
 from ffds.data.streaming import StreamedImages
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
-from tests.data.pictures import write_folder, write_picture
+from tests.data.pictures import same, write_folder, write_picture
 
 SIDE = 8
 DECODED = (9 + 2) * SIDE * SIDE * 3
@@ -21,12 +21,6 @@ DECODED = (9 + 2) * SIDE * SIDE * 3
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("folder"), {"a": 5, "b": 4}, {"a": 1, "b": 1})
-
-
-@pytest.fixture(autouse=True)
-def one_rank(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def opened(root, **settings):
@@ -48,13 +42,11 @@ def test_up_to_a_third_of_the_memory(amount, streamed, root, monkeypatch, capsys
     set_memory(monkeypatch, amount)
     assert is_streamed(opened(root)) is streamed
     message = capsys.readouterr().err
+    assert message.count("\n") == streamed
     if streamed:
-        assert message.count("\n") == 1
         assert message.startswith(f"image folder {root}: 11 images, ")
         assert "more than a third of" in message
         assert "stay in their files; the training process will decode them" in message
-    else:
-        assert message == ""
 
 
 def test_images_outside_the_tail_take_no_memory(root, monkeypatch):
@@ -93,9 +85,6 @@ def test_images_of_one_size_may_be_left_as_they_are(tmp_path, monkeypatch):
     dataset = opened(tmp_path, image_size=None)
     assert is_streamed(dataset)
     assert dataset.train.images.shape == (2, 7, 5, 3)
-    write_picture(tmp_path / "train" / "b" / "1.png", 0, (6, 7))
-    with pytest.raises(InputError, match="images differ in size"):
-        list(opened(tmp_path, image_size=None).train.images.batches([np.arange(2)], np.empty))
 
 
 def test_several_images_in_one_file_cannot_stay_there():
@@ -124,11 +113,7 @@ def test_unreadable_images_are_left_out_as_in_memory(workers, settings, tmp_path
     assert is_streamed(ours)
     assert ours.skipped == theirs.skipped
     assert len(ours.skipped) == 4
-    assert ours.class_counts == theirs.class_counts
-    for split in ("train", "test", *(["validation"] if "validation" in settings else [])):
-        one, other = getattr(ours, split), getattr(theirs, split)
-        np.testing.assert_array_equal(one.labels, other.labels)
-        np.testing.assert_array_equal(one.images[:], other.images)
+    same(ours, theirs)
 
 
 def test_no_readable_image_at_all(tmp_path):

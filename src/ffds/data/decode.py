@@ -6,12 +6,12 @@ import hashlib
 import platform
 import stat
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -108,12 +108,12 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def attempt(stored: Stored, item: Encoded) -> NDArray[np.uint8] | str:
+def attempt(content: bytes | Path | None, stored: Stored) -> NDArray[np.uint8] | str:
     """The pixels of an image, or what is wrong with it."""
-    if not item.content:
+    if not content:
         return "no bytes"
     try:
-        return decode(item.content, stored)
+        return decode(content, stored)
     except UnidentifiedImageError:
         return f"not an image in a known format ({', '.join(FORMATS)})"
     except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
@@ -127,20 +127,18 @@ def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored,
         batches: the images, about `BATCH` in each; together their positions are 0 .. count - 1.
         count: number of images N.
         stored: size and channels wanted.
-        on_bad: ``stop`` at the first image that cannot be read, or ``skip`` it.
-
-    Returns:
-        The array (N, H, W, C), zero at the positions of `bad`.
+        on_bad: ``stop`` at the first image that cannot be read, or ``skip`` it: it is zero in the array.
 
     Raises:
         InputError: an image cannot be read (``stop``), none can, or their sizes differ.
     """
     images: NDArray[np.uint8] | None = None
     bad: dict[int, str] = {}
-    threads = image_threads()
-    with refusing_bombs():
-        try:
-            for item, pixels in _attempts(batches, stored, threads):
+    left = iter(batches)
+    with refusing_bombs(), image_threads() as threads:
+        while group := list(islice(left, BATCHES_AHEAD)):
+            decoded = threads.map(lambda batch: [attempt(item.content, stored) for item in batch], group)
+            for item, pixels in zip(chain(*group), chain.from_iterable(decoded), strict=True):
                 if isinstance(pixels, str):
                     if on_bad == "stop":
                         raise unreadable(item.name, pixels)
@@ -150,8 +148,6 @@ def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored,
                     images = np.zeros((count, *pixels.shape), dtype=np.uint8)
                 check_size(item.name, pixels.shape, images.shape[1:])
                 images[item.position] = pixels
-        finally:
-            threads.shutdown(cancel_futures=True)
     if images is None:
         raise InputError("no image can be read", got="; ".join(list(bad.values())[:3]))
     return Decoded(images, bad)
@@ -167,28 +163,16 @@ def refusing_bombs() -> Iterator[None]:
 
 def unreadable(name: str, fault: str) -> InputError:
     """The error of an image that cannot be read."""
-    return InputError(
-        "an image cannot be read",
-        where=name,
-        got=fault,
-        fix="repair or remove it, or leave out all that cannot be read: data.on_bad_image=skip",
-    )
+    fix = "repair or remove it, or leave out all that cannot be read: data.on_bad_image=skip"
+    return InputError("an image cannot be read", where=name, got=fault, fix=fix)
 
 
 def check_size(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
-    """Images that are stored as they are must have one size.
-
-    Raises:
-        InputError: this one has another shape (H, W, C) than the first.
-    """
+    """Raise InputError if an image has another shape (H, W, C) than the first, so no array can hold both."""
     if shape != first:
-        raise InputError(
-            "images differ in size",
-            where=name,
-            got=f"{shape[1]}x{shape[0]}",
-            allowed=f"{first[1]}x{first[0]}, as the first image read",
-            fix="bring all to one size: data.image_size=S (with data.name=folder, parquet or ictext)",
-        )
+        got, allowed = f"{shape[1]}x{shape[0]}", f"{first[1]}x{first[0]}, as the first image read"
+        fix = "bring all to one size: data.image_size=S (with data.name=folder, parquet or ictext)"
+        raise InputError("images differ in size", where=name, got=got, allowed=allowed, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -200,13 +184,10 @@ class FileImages:
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order."""
-        items = [self.encoded(position, row) for position, row in enumerate(rows.tolist())]
+        paths = [self.paths[row] for row in rows.tolist()]
+        items = [Encoded(position, str(path), path) for position, path in enumerate(paths)]
         batches = (items[start : start + BATCH] for start in range(0, len(items), BATCH))
         return decode_all(batches, len(items), self.stored, on_bad)
-
-    def encoded(self, position: int, row: int) -> Encoded:
-        """The image of a row, to be decoded to a position of an array."""
-        return Encoded(position, str(self.paths[row]), self.paths[row])
 
     def origin(self, rows: NDArray[np.int64]) -> Origin | None:
         """The files of `rows` and the digest of their content; None if one cannot be read."""
@@ -222,14 +203,7 @@ class FileImages:
 def pixels_digest(files: Sequence[Path], *choices: bytes) -> str | None:
     """sha256 of all that decides the pixels: the content of the files, the choices, the decoder's version.
 
-    Names, places and times of the files do not count: a copy has the same digest.
-
-    Args:
-        files: in the order in which they are read.
-        choices: what else decides the pixels: the form they are stored in, the rows that are read.
-
-    Returns:
-        64 hex digits; None where there is no file, or one that cannot be read.
+    Names and times of the files do not count. None where there is no file, or one that cannot be read.
     """
     if not files:
         return None
@@ -263,20 +237,6 @@ def _opened(path: Path) -> BufferedReader:
     return path.open("rb")
 
 
-def _attempts(
-    batches: Iterable[Sequence[Encoded]], stored: Stored, threads: ThreadPoolExecutor
-) -> Iterator[tuple[Encoded, NDArray[np.uint8] | str]]:
-    """Each image with what became of it, in order, while the threads are a few batches ahead."""
-    ahead: deque[tuple[Sequence[Encoded], Future[list[NDArray[np.uint8] | str]]]] = deque()
-    for batch in batches:
-        ahead.append((batch, threads.submit(lambda items: [attempt(stored, item) for item in items], batch)))
-        if len(ahead) > BATCHES_AHEAD:
-            items, decoded = ahead.popleft()
-            yield from zip(items, decoded.result(), strict=True)
-    for items, decoded in ahead:
-        yield from zip(items, decoded.result(), strict=True)
-
-
 def _turn_upright(image: Image.Image) -> None:
     image.load()
     try:
@@ -297,9 +257,8 @@ def _padded(image: Image.Image, side: int) -> Image.Image:
     # The long side is shrunk before black is added to the other, for the same reason.
     long = max(image.size)
     wide, tall = image.width == long, image.height == long
-    strip = image.resize(
-        (side if wide else image.width, side if tall else image.height), Image.Resampling.BILINEAR
-    )
+    shrunk = (side if wide else image.width, side if tall else image.height)
+    strip = image.resize(shrunk, Image.Resampling.BILINEAR)
     whole = Image.new(image.mode, (side if wide else long, side if tall else long))
     whole.paste(strip, ((whole.width - strip.width) // 2, (whole.height - strip.height) // 2))
     return whole.resize((side, side), Image.Resampling.BILINEAR)

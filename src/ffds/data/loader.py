@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from ffds.methods.base import Sampler
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
-__all__ = ["Batch", "DeviceImages", "EvalBatches", "HostImages", "TrainBatches", "fits", "images_for"]
+__all__ = ["Batch", "EvalBatches", "StoredImages", "TrainBatches", "fits"]
 
 MAX_MEMORY_FRACTION = 1 / 2
 """Images that take more of an accelerator's free memory than this would leave too little for the network."""
@@ -90,11 +90,12 @@ class TrainBatches:
                 allowed=f"at least {world_size} of each",
                 fix="use fewer devices or a larger trainer.batch_size",
             )
-        self._images, self._labels = images_for(device, split.images), _labels_on(device, split)
+        self._images = StoredImages(split.images, device)
+        self._labels = torch.tensor(split.labels, device=device)
         self._transform = TrainTransform(data)
         self._bounds = _train_bounds(len(split), batch_size, world_size)
-        share = _share(self._bounds[1], rank, world_size)
-        self.rows = share.stop - share.start
+        first = _part(0, self._bounds[1], rank, world_size)
+        self.rows = first.stop - first.start
         self._rows_of_class = torch.from_numpy(np.argsort(split.labels, kind="stable"))
         self._class_counts = torch.from_numpy(np.unique(split.labels, return_counts=True)[1])
         self._seed, self._rank, self._world_size = seed, rank, world_size
@@ -113,16 +114,17 @@ class TrainBatches:
             start_step: first step, where the ones before it are done already.
             sampler: which images are drawn.
         """
-        steps = range(start_step, len(self))
-        sizes = [self._bounds[step + 1] - self._bounds[step] for step in steps]
-        shares = [_share(size, self._rank, self._world_size) for size in sizes]
-        parts = [_shifted(share, self._bounds[step]) for step, share in zip(steps, shares, strict=True)]
+        bounds = list(pairwise(self._bounds))[start_step:]
+        parts = [_part(start, end - start, self._rank, self._world_size) for start, end in bounds]
         stored = self._images.batches(self._drawn(epoch, sampler), parts)
-        for step, size, rows, (images, indices) in zip(steps, sizes, shares, stored, strict=True):
+        for step, (images, indices) in enumerate(stored, start_step):
+            start, end = bounds[step - start_step]
+            part = parts[step - start_step]
             seed = derived_seed(self._seed, "augment", epoch, step)
+            rows = slice(part.start - start, part.stop - start)
             with self._images.preparing():
-                augmented = self._transform(images, seed, rows=rows, global_size=size)
-            yield Batch(augmented, self._labels.index_select(0, indices), indices, size)
+                augmented = self._transform(images, seed, rows=rows, global_size=end - start)
+            yield Batch(augmented, self._labels.index_select(0, indices), indices, end - start)
 
     def _drawn(self, epoch: int, sampler: Sampler) -> Tensor:
         """Places of the images of an epoch, those of all ranks, int64 (N,) on the CPU."""
@@ -160,40 +162,44 @@ class EvalBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._images, self._labels = images_for(device, split.images), _labels_on(device, split)
+        self._images = StoredImages(split.images, device)
+        self._labels = torch.tensor(split.labels, device=device)
         self._transform = EvalTransform(data)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
 
     def __iter__(self) -> Iterator[Batch]:
         """This rank's batches."""
-        total = len(self._labels)
-        sizes, parts = [], []
-        for start in range(0, total, self._batch_size):
-            size = min(self._batch_size, total - start)
-            share = _share(size, self._rank, self._world_size)
-            if share.start < share.stop:
-                sizes.append(size)
-                parts.append(_shifted(share, start))
-        stored = self._images.batches(torch.arange(total), parts)
-        for size, part, (images, indices) in zip(sizes, parts, stored, strict=True):
+        total, size = len(self._labels), self._batch_size
+        sizes = [min(size, total - start) for start in range(0, total, size)]
+        parts = [_part(k * size, rows, self._rank, self._world_size) for k, rows in enumerate(sizes)]
+        kept = [(rows, part) for rows, part in zip(sizes, parts, strict=True) if part.start < part.stop]
+        stored = self._images.batches(torch.arange(total), [part for _, part in kept])
+        for (rows, part), (images, indices) in zip(kept, stored, strict=True):
             with self._images.preparing():
                 prepared = self._transform(images)
-            yield Batch(prepared, self._labels[part], indices, size)
+            yield Batch(prepared, self._labels[part], indices, rows)
 
 
-class DeviceImages:
-    """Images that lie on the device from the start.
+class StoredImages:
+    """Images on the device if they fit there; others in memory or in files, and each batch is copied.
 
     Args:
         images: uint8 (N, H, W, C).
-        device: where they shall be.
+        device: where batches shall be.
+
+    Attributes:
+        on_device: whether all of them are on the device; in the CPU's memory they are.
     """
 
-    def __init__(self, images: NDArray[np.uint8], device: torch.device) -> None:
-        self._images = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
+    def __init__(self, images: NDArray[np.uint8] | StreamedImages, device: torch.device) -> None:
+        self._images: Tensor | NDArray[np.uint8] | StreamedImages = images
+        self._device = device
+        self.on_device = not isinstance(images, StreamedImages) and fits(device, images.nbytes)
+        if not isinstance(images, StreamedImages) and self.on_device:
+            self._images = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
 
     def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of one batch after the other.
+        """The images of one batch after the other; the host does not wait for the copies.
 
         Args:
             order: int64 (N,), places of the images, on the CPU.
@@ -202,60 +208,19 @@ class DeviceImages:
         Yields:
             Images uint8 (B, H, W, C) and their places int64 (B,), on the device.
         """
-        placed = order.to(self._images.device)
-        for part in parts:
-            yield self._images.index_select(0, placed[part]), placed[part]
+        images, placed = self._images, order.to(self._device)
+        if isinstance(images, Tensor):
+            yield from ((images.index_select(0, placed[part]), placed[part]) for part in parts)
+            return
+        rows = [order.numpy()[part] for part in parts]
+        read = images.batches(rows) if isinstance(images, StreamedImages) else (images[one] for one in rows)
+        for part, batch in zip(parts, map(torch.from_numpy, read), strict=True):
+            pinned = batch.pin_memory() if self._device.type == "cuda" else batch
+            yield pinned.to(self._device, non_blocking=True), placed[part]
 
     def preparing(self) -> AbstractContextManager[None]:
-        """Entered while a batch is augmented."""
-        return nullcontext()
-
-
-class HostImages:
-    """Images in memory or in their files, of which each batch is copied to the device when it is due.
-
-    Args:
-        images: in their files, or in memory as uint8 (N, H, W, C).
-        device: where each batch shall be.
-    """
-
-    def __init__(self, images: NDArray[np.uint8] | StreamedImages, device: torch.device) -> None:
-        self._images, self._device = images, device
-
-    def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `DeviceImages.batches`; the host does not wait for the copies."""
-        placed, rows = order.to(self._device), order.numpy()
-        filled: deque[Tensor] = deque()
-
-        def empty(size: int) -> NDArray[np.uint8]:
-            shape = (size, *self._images.shape[1:])
-            filled.append(torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda"))
-            array: NDArray[np.uint8] = filled[-1].numpy()
-            return array
-
-        read = self._images.batches if isinstance(self._images, StreamedImages) else self._gathered
-        for part, _ in zip(parts, read([rows[part] for part in parts], empty), strict=True):
-            yield filled.popleft().to(self._device, non_blocking=True), placed[part]
-
-    def preparing(self) -> AbstractContextManager[None]:
-        """As `DeviceImages.preparing`: on the CPU, workers leave a core to one thread only."""
-        beside_workers = isinstance(self._images, StreamedImages) and self._device.type == "cpu"
-        return _one_thread() if beside_workers else nullcontext()
-
-    def _gathered(
-        self, batches: Sequence[NDArray[np.int64]], empty: Callable[[int], NDArray[np.uint8]]
-    ) -> Iterator[NDArray[np.uint8]]:
-        for rows in batches:
-            images = empty(len(rows))
-            images[:] = self._images[rows]
-            yield images
-
-
-def images_for(device: torch.device, images: NDArray[np.uint8] | StreamedImages) -> DeviceImages | HostImages:
-    """Images in memory are put on the device if they fit there; all others are copied batch by batch."""
-    if isinstance(images, StreamedImages) or not fits(device, images.nbytes):
-        return HostImages(images, device)
-    return DeviceImages(images, device)
+        """Entered while a batch is augmented: on the CPU, workers leave a core to one thread only."""
+        return nullcontext() if self.on_device or self._device.type != "cpu" else _one_thread()
 
 
 def fits(device: torch.device, size: int) -> bool:
@@ -274,10 +239,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _labels_on(device: torch.device, split: Split) -> Tensor:
-    return torch.from_numpy(np.require(split.labels, requirements=("C", "W"))).to(device)
-
-
 def _train_bounds(total: int, batch_size: int, world_size: int) -> list[int]:
     """Where global batches start, and the end."""
     bounds = [*range(0, total, batch_size), total]
@@ -286,11 +247,7 @@ def _train_bounds(total: int, batch_size: int, world_size: int) -> list[int]:
     return bounds
 
 
-def _share(size: int, rank: int, world_size: int) -> slice:
-    """The rows of one rank: contiguous, in rank order, sizes at most one apart, larger ones first."""
-    start, stop = (-(-size * part // world_size) for part in (rank, rank + 1))
-    return slice(start, stop)
-
-
-def _shifted(rows: slice, start: int) -> slice:
-    return slice(start + rows.start, start + rows.stop)
+def _part(start: int, size: int, rank: int, world_size: int) -> slice:
+    """Rows of one rank in a batch from `start` on: contiguous, in rank order, the first ranks' one longer."""
+    first, stop = (start - (-size * part // world_size) for part in (rank, rank + 1))
+    return slice(first, stop)

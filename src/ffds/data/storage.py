@@ -18,13 +18,13 @@ from ffds.data.dataset import Split
 from ffds.data.decode import FileImages, attempt, refusing_bombs
 from ffds.data.source import ArrayImages, Decoded, Labelled, OnBad
 from ffds.data.sources.registry import SOURCES
-from ffds.data.streaming import PIECE, StreamedImages, decode_pieces
+from ffds.data.streaming import PIECE, StreamedImages, decode_pieces, pieces_of
 from ffds.environment import is_first_rank, ranks_here, usable_cores
 from ffds.errors import InputError
 from ffds.progress import track
 from ffds.recipes.schema import Data
 
-__all__ = ["keep_images", "machine_memory", "read_images", "stay_in_files", "without_unreadable"]
+__all__ = ["keep_images", "machine_memory", "read_images", "without_unreadable"]
 
 MAX_MEMORY_FRACTION = 1 / 3
 """Images that take more of the memory than this stay in their files."""
@@ -43,34 +43,6 @@ def read_images(data: Data, split: Labelled, on_bad: OnBad = "stop") -> Decoded:
     return split.images.read(split.rows, on_bad)
 
 
-def stay_in_files(data: Data, splits: Sequence[Labelled]) -> bool:
-    """Whether images stay in their files, as `data.in_memory` says.
-
-    ``auto``: if all of them, decoded, take more than a third of this machine's memory, which the ranks on it
-    share.
-
-    Args:
-        data: the recipe's section.
-        splits: all the images that are needed.
-
-    Raises:
-        InputError: the recipe wants it, but several images share a file.
-    """
-    own_files = all(isinstance(split.images, FileImages) for split in splits)
-    if data.in_memory is False and not own_files:
-        separate = [name for name, facts in SOURCES.items() if facts.file_per_image]
-        raise InputError(
-            "these images cannot stay in their files: several share one",
-            got=f"data.in_memory=false, data.name={data.name}",
-            allowed=f"one file for each image, as in {', '.join(separate)}, and no Parquet files",
-            fix="set data.in_memory to auto or true",
-        )
-    if data.in_memory == "auto":
-        room = MAX_MEMORY_FRACTION * machine_memory()
-        return own_files and _decoded_bytes(splits) * ranks_here() > room
-    return not data.in_memory
-
-
 def keep_images(data: Data, splits: Sequence[Labelled], description: str) -> list[Split]:
     """Each split with its images in memory, or in their files, which a line on standard error then says.
 
@@ -80,9 +52,9 @@ def keep_images(data: Data, splits: Sequence[Labelled], description: str) -> lis
         description: of their source.
 
     Raises:
-        InputError: see `read_images` and `stay_in_files`.
+        InputError: an image cannot be read, their sizes differ, or they are to stay in files they share.
     """
-    if not stay_in_files(data, splits):
+    if not _stay_in_files(data, splits):
         return [Split(read_images(data, split).images, split.labels, _paths(split)) for split in splits]
     shape, workers = _image_shape(splits), _workers(data)
     if is_first_rank():
@@ -98,13 +70,21 @@ def without_unreadable(
 ) -> list[tuple[Labelled, NDArray[np.bool_], tuple[str, ...]]]:
     """Of each split the images that can be read, a mask of them, and a line about each of the others.
 
-    Args:
-        data: the recipe's section; decides whether the images are kept in memory from here on.
-        splits: all the images that are needed.
+    Images that do not stay in their files are in memory from here on.
     """
-    if stay_in_files(data, splits):
-        return [_checked_in_files(data, split, _image_shape(splits)) for split in splits]
-    return [_checked_in_memory(data, split) for split in splits]
+    streamed, checked = _stay_in_files(data, splits), []
+    for split in splits:
+        images, bad, readable = None, {}, np.ones(len(split), dtype=np.bool_)
+        if streamed:
+            bad = _faults_in_files(data, split, _image_shape(splits))
+        elif len(split):
+            images, bad = read_images(data, split, "skip")
+        readable[list(bad)] = False
+        kept = split.take(readable)
+        if images is not None:
+            kept = replace(kept, images=ArrayImages(images[readable]), rows=np.arange(len(kept)))
+        checked.append((kept, readable, tuple(bad.values())))
+    return checked
 
 
 def machine_memory() -> int:
@@ -117,29 +97,31 @@ def machine_memory() -> int:
     return min(limits)
 
 
-def _checked_in_memory(data: Data, split: Labelled) -> tuple[Labelled, NDArray[np.bool_], tuple[str, ...]]:
-    readable = np.ones(len(split), dtype=np.bool_)
-    if not len(split):
-        return split, readable, ()
-    images, bad = read_images(data, split, "skip")
-    readable[list(bad)] = False
-    kept = split.take(readable)
-    in_memory = replace(kept, images=ArrayImages(images[readable]), rows=np.arange(len(kept)))
-    return in_memory, readable, tuple(bad.values())
+def _stay_in_files(data: Data, splits: Sequence[Labelled]) -> bool:
+    """As `data.in_memory` says; ``auto`` compares with this machine's memory, which the ranks on it share."""
+    own_files = all(isinstance(split.images, FileImages) for split in splits)
+    if data.in_memory is False and not own_files:
+        separate = ", ".join(name for name, facts in SOURCES.items() if facts.file_per_image)
+        raise InputError(
+            "these images cannot stay in their files: several share one",
+            got=f"data.in_memory=false, data.name={data.name}",
+            allowed=f"one file for each image, as in {separate}, and no Parquet files",
+            fix="set data.in_memory to auto or true",
+        )
+    if data.in_memory == "auto":
+        room = MAX_MEMORY_FRACTION * machine_memory()
+        return own_files and _decoded_bytes(splits) * ranks_here() > room
+    return not data.in_memory
 
 
-def _checked_in_files(
-    data: Data, split: Labelled, shape: tuple[int, int, int]
-) -> tuple[Labelled, NDArray[np.bool_], tuple[str, ...]]:
-    """Decodes every file once and keeps nothing of it."""
-    files, readable, skipped = _files(split), np.ones(len(split), dtype=np.bool_), []
-    pieces = [split.rows[start : start + PIECE] for start in range(0, len(split), PIECE)]
+def _faults_in_files(data: Data, split: Labelled, shape: tuple[int, int, int]) -> dict[int, str]:
+    """By position the file and fault of each image that cannot be read; all are decoded, none is kept."""
+    files, pieces, bad = _files(split), pieces_of(split.rows), {}
     with closing(decode_pieces(files, shape, pieces, _workers(data))) as decoded:
         for number, piece in enumerate(track(pieces, f"pieces of {PIECE} images checked")):
-            _, faults = next(decoded)
-            readable[[number * PIECE + k for k in faults]] = False
-            skipped += [f"{files.place(int(piece[k]))}: {fault}" for k, fault in faults.items()]
-    return split.take(readable), readable, tuple(skipped)
+            for k, fault in next(decoded)[1].items():
+                bad[number * PIECE + k] = f"{files.place(int(piece[k]))}: {fault}"
+    return bad
 
 
 def _workers(data: Data) -> int:
@@ -160,10 +142,9 @@ def _image_shape(splits: Sequence[Labelled]) -> tuple[int, int, int]:
     with refusing_bombs():
         for split in splits:
             for row in split.rows.tolist():
-                pixels = attempt(stored, _files(split).encoded(0, row))
+                pixels = attempt(_files(split).paths[row], stored)
                 if not isinstance(pixels, str):
-                    height, width, channels = pixels.shape
-                    return height, width, channels
+                    return pixels.shape[0], pixels.shape[1], pixels.shape[2]
     raise InputError("no image can be read", where=_files(splits[0]).paths[0].parent)
 
 
@@ -180,11 +161,8 @@ def _paths(split: Labelled) -> tuple[Path, ...] | None:
 
 
 def _streaming_message(data: Data, splits: Sequence[Labelled], description: str, workers: int) -> str:
-    size = _decoded_bytes(splits) / 2**30
-    why = (
-        f", {size:.3g} GiB decoded, more than a third of {machine_memory() / 2**30:.3g} GiB of memory,"
-        if data.in_memory == "auto"
-        else ""
-    )
+    size, memory = _decoded_bytes(splits) / 2**30, machine_memory() / 2**30
+    too_large = f", {size:.3g} GiB decoded, more than a third of {memory:.3g} GiB of memory,"
+    why = too_large if data.in_memory == "auto" else ""
     who = f"{workers} worker{'s' * (workers != 1)}" if workers else "the training process"
     return f"{description}: {sum(map(len, splits)):,} images{why} stay in their files; {who} will decode them"

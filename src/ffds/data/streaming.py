@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ffds.data.decode import FileImages, attempt, check_size, refusing_bombs, unreadable
 from ffds.errors import FfdsError, InputError
 
-__all__ = ["PIECE", "StreamedImages", "decode_pieces"]
+__all__ = ["PIECE", "StreamedImages", "decode_pieces", "pieces_of"]
 
 PIECE = 32
 """Images that a worker decodes at a time; a larger batch is decoded by several workers at once."""
@@ -74,30 +74,28 @@ class StreamedImages:
         """The images at `indices`, in that order, still in their files."""
         return replace(self, rows=self.rows[indices])
 
-    def batches(
-        self, batches: Sequence[Rows], empty: Callable[[int], NDArray[np.uint8]]
-    ) -> Iterator[NDArray[np.uint8]]:
-        """Decode batch after batch; the workers decode later ones while the caller uses an earlier one.
-
-        Args:
-            batches: places of the images of each batch.
-            empty: makes the array (n, H, W, C) that a batch of n images is written to.
+    def batches(self, batches: Sequence[Rows]) -> Iterator[NDArray[np.uint8]]:
+        """Decode the images at each of `batches`, while the workers are ahead with later ones.
 
         Raises:
             InputError: an image cannot be read, or has another size than the first.
             FfdsError: a worker died.
         """
-        pieces = [self.rows[piece] for rows in batches for piece in _pieces(rows)]
+        pieces = [piece for batch in batches for piece in pieces_of(self.rows[batch])]
         with closing(decode_pieces(self.files, self.image_shape, pieces, self.workers)) as decoded:
-            for rows in batches:
-                images, done = empty(len(rows)), 0
-                for piece in _pieces(rows):
+            for batch in batches:
+                images = np.empty((len(batch), *self.image_shape), dtype=np.uint8)
+                for start in range(0, len(batch), PIECE):
                     pixels, faults = next(decoded)
                     for k, fault in faults.items():
-                        raise unreadable(self.files.place(int(self.rows[piece[k]])), fault)
-                    images[done : done + len(piece)] = pixels
-                    done += len(piece)
+                        raise unreadable(self.files.place(int(self.rows[batch[start + k]])), fault)
+                    images[start : start + PIECE] = pixels
                 yield images
+
+
+def pieces_of(rows: Rows) -> list[Rows]:
+    """The rows in portions for `decode_pieces`."""
+    return [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
 
 
 def decode_pieces(
@@ -121,14 +119,18 @@ def decode_pieces(
     """
     reader = _Reader(files, image_shape, workers)
     answers, processes = _started(reader, pieces, workers)
-    # A worker ignores the SIGTERM by which Python ends its children at exit.
+    # At exit Python would send SIGTERM, which the workers ignore, and wait for them.
     end = partial(_kill, processes)
     atexit.register(end)
     try:
         for number, piece in enumerate(pieces):
-            answer = _next(answers, processes)
-            if isinstance(answer, BaseProcess):
-                raise reader.death_of(answer)
+            try:
+                answer = next(answers)
+            except RuntimeError:  # torch notices within five seconds that a worker died
+                dead = [process for process in processes if process.exitcode]
+                if dead:
+                    raise reader.death_of(dead[0]) from None
+                raise
             if isinstance(answer, InputError):
                 raise answer
             yield reader.slot(number)[: len(piece)], answer
@@ -142,15 +144,15 @@ def decode_pieces(
 class _Reader:
     """The dataset of the loader: decodes pieces into memory that the workers share with their parent.
 
-    The memory is anonymous, inherited when a worker is forked: it needs neither file descriptors nor room in
-    ``/dev/shm``, which containers keep small, and is gone with the processes.
+    The memory is anonymous: it needs no room in ``/dev/shm``, which containers keep small. Pixels sent
+    through a pipe would leave the parent waiting forever if a worker were killed in the middle of them.
     """
 
     def __init__(self, files: FileImages, image_shape: tuple[int, int, int], workers: int) -> None:
         self._files = files
         # One piece more than are asked for at a time: the caller still uses the one before them.
         self._images = _shared((PREFETCH * workers + 1, PIECE, *image_shape), np.uint8)
-        self._states = _shared((max(1, workers), 2), np.int64)
+        self._states = _shared((max(1, workers), 2), np.int64)  # process id and row of each worker
         self._worker = 0
 
     def slot(self, number: int) -> NDArray[np.uint8]:
@@ -160,9 +162,7 @@ class _Reader:
 
     def begin(self, worker: int) -> None:
         """Called in each worker when it starts."""
-        threading.Thread(target=_exit_with_parent, daemon=True).start()
         # The training process decides what a signal to its group or to all processes of a job means.
-        os.setpgid(0, 0)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         self._worker = worker
@@ -174,7 +174,7 @@ class _Reader:
         with refusing_bombs():
             for k, row in enumerate(rows.tolist()):
                 self._states[self._worker, 1] = row
-                pixels = attempt(self._files.stored, self._files.encoded(k, row))
+                pixels = attempt(self._files.paths[row], self._files.stored)
                 if isinstance(pixels, str):
                     faults[k] = pixels
                     continue
@@ -204,8 +204,8 @@ def _started(
 ) -> tuple[Iterator[Faults | InputError], list[BaseProcess]]:
     """The answers to the pieces, and the processes that give them.
 
-    The workers are forked: that takes milliseconds, and scripts need no ``if __name__ == "__main__"``. They
-    use Pillow and numpy only, no thread and no device of their parent.
+    The workers are forked: scripts then need no ``if __name__ == "__main__"``. They use Pillow and numpy
+    only, no thread and no device of their parent.
     """
     # Opening a dataset in memory needs no torch.
     import torch
@@ -225,7 +225,7 @@ def _started(
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=reader.begin,
             collate_fn=_unchanged,
-            generator=torch.Generator(),
+            generator=torch.Generator(),  # so that torch draws nothing from the global one
         )
         answers = iter(loader)
     if handler is not None and threading.current_thread() is threading.main_thread():
@@ -234,39 +234,14 @@ def _started(
     return answers, [child for child in multiprocessing.active_children() if child not in others]
 
 
-def _next(
-    answers: Iterator[Faults | InputError], processes: Sequence[BaseProcess]
-) -> Faults | InputError | BaseProcess:
-    """The next answer, or the process that died before it gave one; torch notices within five seconds."""
-    try:
-        return next(answers)
-    except RuntimeError:
-        dead = [process for process in processes if process.exitcode]
-        if not dead:
-            raise
-        return dead[0]
-
-
 def _kill(processes: Sequence[BaseProcess]) -> None:
     for process in processes:
         process.kill()
-    for process in processes:
         process.join()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _unchanged(answer: Any) -> Any:
     return answer
-
-
-def _pieces(rows: Rows) -> list[Rows]:
-    return [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
 
 
 def _shared(shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
