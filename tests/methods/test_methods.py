@@ -108,7 +108,11 @@ NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe", "sampler"}
 
 @pytest.mark.parametrize(
     ("method", "setting"),
-    [(name, key) for name, method in METHODS.items() for key in method.model_fields.keys() - NOT_OF_THE_LOSS],
+    [
+        (name, key)
+        for name, method in METHODS.items()
+        for key in sorted(method.model_fields.keys() - NOT_OF_THE_LOSS)
+    ],
 )
 def test_no_setting_is_dead(method, setting):
     """Whatever a recipe may say of a method changes its loss."""
