@@ -57,7 +57,6 @@ class Dataset:
         name: the source's name, e.g. ``cifar100``.
         source: where the images came from, in words for a person.
         class_names: one per class, in label order.
-        train: the images trained on.
         test: the images the results are reported on; never used to choose anything.
         validation: images held out of training, None unless `data.validation` asks for them.
         skipped: files left out because they could not be read (`data.on_bad_image: skip`).

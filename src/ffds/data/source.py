@@ -91,13 +91,10 @@ class Source:
 
     Attributes:
         description: where it came from, for a person.
-        class_names: one per class, in label order.
-        train: the training images.
-        test: the test images.
-        cut_test: there are none: a part of `train` is to become them.
+        cut_test: there are no test images: a part of `train` is to become them.
         ranks: int64 (N,) of a pre-cut pack: place of each training image in the shuffle of its class.
         carried: images of each class in that pack, whether or not all can be read.
-        skipped: images left out because they cannot be read.
+        skipped: a line about each image left out because it cannot be read.
     """
 
     description: str

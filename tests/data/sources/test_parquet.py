@@ -23,13 +23,13 @@ def png(value, side=4):
     return content.getvalue()
 
 
-def write(file, labels, *, names=None, contents=None, column="label", group=3, **more):
+def write(file, labels, *, names=None, contents=None, group=3, **more):
     """A shard in the hub's layout; row k shows the grey value k."""
     contents = [png(k) for k in range(len(labels))] if contents is None else contents
     images = [{"bytes": content, "path": f"{k}.png"} for k, content in enumerate(contents)]
-    table = pa.table({"image": pa.array(images, IMAGE), column: pa.array(labels), **more})
+    table = pa.table({"image": pa.array(images, IMAGE), "label": pa.array(labels), **more})
     if names is not None:
-        features = {"image": {"_type": "Image"}, column: {"_type": "ClassLabel", "names": names}}
+        features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, file, row_group_size=group)
@@ -57,7 +57,6 @@ def test_shards_are_read_as_one(root):
     assert values(dataset.train) == [0, 1, 2, 3, 4, 0, 1]
     assert dataset.train.labels.tolist() == [0, 1, 0, 1, 1, 1, 0]
     assert values(dataset.test) == [0, 1]
-    assert dataset.validation is None
 
 
 @pytest.mark.parametrize("split", ["test", "validation", "val"])

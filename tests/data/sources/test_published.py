@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 import ffds.data.sources.published
 from ffds.data.long_tail import long_tail_counts, tail_counts, tail_rows
-from ffds.data.open import open_dataset, open_source
+from ffds.data.open import open_source
 from ffds.data.source import Source
 from ffds.data.sources.published import Published, open_published
 from ffds.errors import InputError
@@ -207,21 +206,6 @@ def test_subsets_of_the_packs(name, as_parquet):
         rows = tail_rows(source, data)
         assert len(rows) == total
         np.testing.assert_array_equal(rows, np.flatnonzero(ranks < counts[source.train.labels]))
-
-
-@with_packs
-def test_a_real_pack_in_memory():
-    root = str(PACKS / "cifar100-if10")
-    dataset = open_dataset(Data(name="cifar100", root=root, imbalance_factor=10.0, validation=0.05))
-    images, labels = dataset.test.images, dataset.test.labels
-    assert len(dataset.train) + len(dataset.validation) == 19_573
-    assert dataset.class_names[:2] == ("apple", "aquarium_fish")
-    np.testing.assert_allclose(images.mean(axis=(0, 1, 2)) / 255, [0.5088, 0.4874, 0.4419], atol=1e-3)
-    table = pq.read_table(PACKS / "cifar100-if10" / "test-00000-of-00001.parquet")
-    for row in (0, 511, 512, 9_999):
-        (stored,) = table.slice(row, 1).to_pylist()
-        np.testing.assert_array_equal(images[row], Image.open(BytesIO(stored["img"]["bytes"])))
-        assert labels[row] == stored["fine_label"]
 
 
 @with_packs

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from ffds.data.sources.registry import SOURCES, titled
+from ffds.data.sources.registry import SOURCES
 from ffds.recipes.schema import Data
 
 
@@ -17,11 +17,6 @@ def test_every_name_that_a_recipe_may_give_has_facts():
 def test_every_opener_exists(name):
     module, function = SOURCES[name].opener.split(":")
     assert callable(getattr(import_module(f"ffds.data.sources.{module}"), function))
-
-
-def test_a_heading_carries_the_disclaimer():
-    assert titled("ictext-sample", "one") == "one (rendered sample, not ICText)"
-    assert [name for name in SOURCES if titled(name, "one") != "one"] == ["ictext-sample"]
 
 
 def test_facts_can_be_read_without_any_library():

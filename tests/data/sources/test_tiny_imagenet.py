@@ -86,24 +86,20 @@ def test_original_files_and_pack_agree_on_real_images(tmp_path):
     train = {wnid: {f"{wnid}_9.JPEG": jpeg(0)} for wnid in wnids}
     for row in rows:
         train[wnids[row["label"]]][row["image"]["path"]] = row["image"]["bytes"]
-    for wnid, files in train.items():
-        (tmp_path / "train" / wnid / "images").mkdir(parents=True)
-        for name, content in files.items():
-            (tmp_path / "train" / wnid / "images" / name).write_bytes(content)
-    (tmp_path / "val" / "images").mkdir(parents=True)
-    for row in tests:
-        (tmp_path / "val" / "images" / row["image"]["path"]).write_bytes(row["image"]["bytes"])
+    files = {
+        f"train/{wnid}/images/{name}": train[wnid][name] for wnid in wnids for name in sorted(train[wnid])
+    }
+    tested = {f"val/images/{row['image']['path']}": row["image"]["bytes"] for row in tests}
+    for name, content in (files | tested).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
     lines = (pack / "val_annotations.txt").read_text().splitlines(keepends=True)
     (tmp_path / TESTS).write_text("".join(lines[:20]))
     shutil.copy(pack / "wnids.txt", tmp_path)
 
     dataset = opened(tmp_path)
     assert dataset.test.labels.tolist() == [row["label"] for row in tests]
-    in_order = [files[name] for files in train.values() for name in sorted(files)]
-    for split, contents in (
-        (dataset.test, [row["image"]["bytes"] for row in tests]),
-        (dataset.train, in_order),
-    ):
-        np.testing.assert_array_equal(split.images, [decode(content, Stored()) for content in contents])
+    for split, contents in ((dataset.test, tested), (dataset.train, files)):
+        np.testing.assert_array_equal(split.images, [decode(one, Stored()) for one in contents.values()])
     by_index = sorted(rows, key=lambda row: row["index"])
     assert by_index == sorted(rows, key=lambda row: (row["label"], row["image"]["path"]))

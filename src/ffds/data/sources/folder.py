@@ -14,7 +14,7 @@ from ffds.data.source import Labelled, Source, existing_root
 from ffds.errors import InputError, nearest
 from ffds.recipes.schema import Data
 
-__all__ = ["LAYOUT", "images_below", "labelled_files", "open_folder"]
+__all__ = ["LAYOUT", "images_below", "labelled_files", "open_folder", "read_text"]
 
 LAYOUT = "train/CLASS/* with test/CLASS/* (or val/), or CLASS/* to be split by data.test_fraction"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -69,6 +69,15 @@ def labelled_files(files: Iterable[tuple[Path, int]], stored: Stored) -> Labelle
     images = FileImages(tuple(path for path, _ in pairs), stored)
     labels = np.array([label for _, label in pairs], dtype=np.int64)
     return Labelled.all_of(images, labels, images.place)
+
+
+def read_text(file: Path, accepted: str) -> str:
+    """The text of a file that belongs to a layout, which the message names if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"{file.name} cannot be read"
+        raise InputError(what, where=file, got=error, allowed=accepted) from error
 
 
 def _directories(parent: Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ffds.data.source import Source, existing_root, root_path
+from ffds.data.sources.parquet import open_parquet, split_files
 from ffds.errors import InputError
 from ffds.files import lock_or_wait
 from ffds.recipes.schema import Data
@@ -56,24 +57,17 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
     root = None if data.root is None else root_path(data.root)
     folders = () if root is None else (root / published.folder, root)
     original = next((folder for folder in folders if (folder / published.marker).is_file()), None)
-    if original is None:
-        from ffds.data.sources.parquet import open_parquet, split_files
-
-        if root is not None and split_files(root, "train"):
-            # Published images are held at their own size: image_size is what the network sees.
-            column = data.label_column or published.label_column
-            as_stored = {"label_column": column, "image_size": None, "eval_resize": None}
-            return _checked(open_parquet(data.model_copy(update=as_stored)), data, published)
-        original = _unpacked(data, published)
-    return _checked(read_original(original), data, published)
-
-
-def _checked(source: Source, data: Data, published: Published) -> Source:
-    classes, expected = len(source.class_names), published.num_classes
-    if classes != expected and data.label_column in (None, published.label_column):
+    column = data.label_column or published.label_column
+    if original is None and root is not None and split_files(root, "train"):
+        # Published images are held at their own size: image_size is what the network sees.
+        as_stored = {"label_column": column, "image_size": None, "eval_resize": None}
+        source = open_parquet(data.model_copy(update=as_stored))
+    else:
+        source = read_original(original or _unpacked(data, published))
+    got, expected = f"{len(source.class_names)} classes", f"{published.num_classes} classes"
+    if got != expected and column == published.label_column:
         what, fix = f"this is not {published.title}", "set data.name to the dataset that lies there"
-        got, allowed = f"{classes} classes", f"{expected} classes"
-        raise InputError(what, where=data.root, got=got, allowed=allowed, fix=fix)
+        raise InputError(what, where=data.root, got=got, allowed=expected, fix=fix)
     return source
 
 
@@ -107,7 +101,10 @@ def _unpack(published: Published, archive: Path, folder: Path) -> None:
             if archive.is_file():
                 _check_sum(published, archive, archive, "remove it, then fetch it with data.download=true")
             else:
-                _download(published, Path(unfinished, archive.name)).replace(archive)
+                part = Path(unfinished, archive.name)
+                _download(published, part)
+                _check_sum(published, part, published.url, "run the same command again")
+                part.replace(archive)
             if archive.suffix == ".zip":
                 shutil.unpack_archive(archive, unfinished)
             else:
@@ -122,7 +119,7 @@ def _unpack(published: Published, archive: Path, folder: Path) -> None:
         raise InputError(f"{archive.name} could not be {what}", where=where, got=error, fix=fix) from error
 
 
-def _download(published: Published, target: Path) -> Path:
+def _download(published: Published, target: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     # torchvision would wait for ever for a server that stopped sending.
@@ -132,8 +129,6 @@ def _download(published: Published, target: Path) -> Path:
         download_url(published.url, target.parent, target.name)
     finally:
         socket.setdefaulttimeout(before)
-    _check_sum(published, target, published.url, "run the same command again")
-    return target
 
 
 def _check_sum(published: Published, archive: Path, where: object, fix: str) -> None:

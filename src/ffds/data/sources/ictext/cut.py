@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
 from ffds.data.decode import FileImages, Stored
 from ffds.data.long_tail import long_tail_counts, long_tail_indices
-from ffds.data.sources.ictext.layout import CHARACTERS, PAPER, RENDERED, Crop, Sizes, cut_out, write_layout
+from ffds.data.sources.ictext.layout import CHARACTERS, PAPER, RENDERED, Sizes, cut_out, write_layout
 from ffds.errors import InputError
 from ffds.progress import track
 
@@ -39,16 +39,13 @@ class Photograph(BaseModel):
 
     id: int
     file_name: str
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
+    height: PositiveInt
+    width: PositiveInt
 
 
 @dataclass(frozen=True)
 class Character:
-    """One annotated character: its corners x1, y1, …, x4, y4 in pixels, and the image that shows it.
-
-    `place` is the annotation's position in the list; `ignored` says whether the annotators marked it so.
-    """
+    """An annotated character: its place in the list, its image, its corners x1, y1, …, x4, y4 in pixels."""
 
     place: int
     photograph: Photograph
@@ -74,9 +71,7 @@ class Parent:
 
 class _Annotation(BaseModel):
     image_id: int
-    bbox: Annotated[
-        tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=8, max_length=8)
-    ]
+    bbox: Annotated[tuple[FiniteFloat, ...], Field(min_length=8, max_length=8)]
     category_id: int
     ignore: Annotated[int, Field(ge=0, le=1)] = 0
 
@@ -86,27 +81,19 @@ class _Category(BaseModel):
     name: str
 
 
-class _Info(BaseModel):
-    description: str = ""
-
-
 class _File(BaseModel):
     images: tuple[Photograph, ...]
     annotations: tuple[_Annotation, ...]
     categories: tuple[_Category, ...]
-    info: _Info = _Info()
+    info: dict[str, Any] = {}
 
 
 def read_parent(file: Path, images: Path) -> Parent:
     """Read an annotation file of ICText.
 
-    Args:
-        file: JSON with `images` (id, file_name, height, width), `annotations` (image_id, bbox of eight
-            numbers, category_id, ignore 0 or 1) and `categories` (id, name); other keys are not read.
-        images: the directory in which the file names lie.
-
-    Raises:
-        InputError: it cannot be read or is not of this form, or what it names does not fit together.
+    It is JSON with `images` (id, file_name, height, width), `annotations` (image_id, bbox of eight numbers,
+    category_id, ignore 0 or 1) and `categories` (id, name); other keys are not read. The file names lie in
+    the directory `images`.
 
     Source: github.com/chunchet-ng/ICText-AGCL, "ICText Annotation JSON Format".
     """
@@ -121,22 +108,19 @@ def read_parent(file: Path, images: Path) -> Parent:
             raise InputError("two images have one id", where=where, got=photograph.id)
         photographs[photograph.id] = photograph
     names = {category.id: category.name for category in content.categories}
-    for k, category in enumerate(content.categories):
-        if category.name not in {*CHARACTERS, *string.ascii_lowercase}:
+    for k, listed in enumerate(content.categories):
+        if listed.name not in {*CHARACTERS, *string.ascii_lowercase}:
             what, where = "a category is not a character", f"{file}: categories[{k}]"
-            raise InputError(what, where=where, got=category.name, allowed="one of A-Z, a-z, 0-9")
+            raise InputError(what, where=where, got=listed.name, allowed="one of A-Z, a-z, 0-9")
     characters = []
     for k, one in enumerate(content.annotations):
-        for listed, kind, given in (
-            (photographs, "an image", one.image_id),
-            (names, "a category", one.category_id),
-        ):
-            if given not in listed:
-                where = f"{file}: annotations[{k}]"
-                raise InputError(f"an annotation of {kind} that is not listed", where=where, got=given)
-        name = names[one.category_id]
-        characters.append(Character(k, photographs[one.image_id], one.bbox, name, bool(one.ignore)))
-    return Parent(file, images, tuple(characters), content.info.description.startswith(RENDERED))
+        where, image, category = f"{file}: annotations[{k}]", one.image_id, one.category_id
+        if image not in photographs:
+            raise InputError("an annotation of an image that is not listed", where=where, got=image)
+        if category not in names:
+            raise InputError("an annotation of a category that is not listed", where=where, got=category)
+        characters.append(Character(k, photographs[image], one.bbox, names[category], bool(one.ignore)))
+    return Parent(file, images, tuple(characters), str(content.info.get("description")).startswith(RENDERED))
 
 
 def _content(file: Path) -> _File:
@@ -178,10 +162,6 @@ def cut_ictext_lt(
 
     Returns:
         The natural root and that of imbalance factor 100: the layout that `data.name=ictext` reads.
-
-    Raises:
-        InputError: `directory` already holds one of them or cannot be written; a class has too few
-            characters; an image cannot be read or has another size; a character lies outside of it.
     """
     roots = directory / NATURAL, directory / TAIL
     for root in roots:
@@ -199,8 +179,8 @@ def cut_ictext_lt(
         directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=directory, prefix=".") as unfinished:
             parts = Path(unfinished, NATURAL), Path(unfinished, TAIL)
-            imgs = [parts[0] / split / "imgs" for split in ("train", "val")]
             cut = {"train": _crops(train, taken), "val": _crops(test, tested)}
+            imgs = [parts[0] / split / "imgs" for split in ("train", "val")]
             copied = {"train": _copies(imgs[0], tail), "val": _copies(imgs[1], tested)}
             for part, splits in zip(parts, (cut, copied), strict=True):
                 readme = README.format(name=part.name, **facts) + ("" if rendered else TERMS)
@@ -234,8 +214,8 @@ def _taken(parent: Parent, counts: Sequence[int], seed: int, keep_ignored: bool)
     return [usable[k] for k in sorted(long_tail_indices(labels, counts, seed))]
 
 
-def _crops(parent: Parent, characters: Sequence[Character]) -> Iterator[Crop]:
-    """The characters of each photograph, which is decoded once."""
+def _crops(parent: Parent, characters: Sequence[Character]) -> Iterator[tuple[str, str, bytes]]:
+    """Name, character and content of each image file; each photograph is decoded once."""
     groups = [(photograph, list(group)) for photograph, group in groupby(characters, lambda c: c.photograph)]
     for photograph, group in track(groups, f"photographs of {parent.file.name}"):
         file, size = parent.images / photograph.file_name, (photograph.height, photograph.width)
@@ -251,9 +231,9 @@ def _crops(parent: Parent, characters: Sequence[Character]) -> Iterator[Crop]:
                 what, got = "a character lies outside its image", list(character.corners)
                 where = f"{parent.file}: annotations[{character.place}]"
                 raise InputError(what, where=where, got=got, allowed=error) from error
-            yield Crop(character.file_name, character.name, content)
+            yield character.file_name, character.name, content
 
 
-def _copies(images: Path, characters: Sequence[Character]) -> Iterator[Crop]:
+def _copies(images: Path, characters: Sequence[Character]) -> Iterator[tuple[str, str, bytes]]:
     for character in characters:
-        yield Crop(character.file_name, character.name, (images / character.file_name).read_bytes())
+        yield character.file_name, character.name, (images / character.file_name).read_bytes()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ffds.files import write_json, write_text
 
@@ -17,18 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = [
-    "CHARACTERS",
-    "INDEX",
-    "LAYOUT",
-    "MARKER",
-    "PAPER",
-    "RENDERED",
-    "Crop",
-    "Sizes",
-    "cut_out",
-    "write_layout",
-]
+__all__ = ["CHARACTERS", "INDEX", "LAYOUT", "MARKER", "PAPER", "RENDERED", "Sizes", "cut_out", "write_layout"]
 
 CHARACTERS = "012348A579C6TGBDMLSEPNRHKFIVJXUWQZYO"
 """The 36 classes in label order, which is that of falling frequency."""
@@ -66,35 +55,23 @@ PAPER = Sizes(
 """Figure 4 of Nah et al. 2023 and their released loader: 68,307 natural and 6,300 test images."""
 
 
-class Crop(NamedTuple):
-    """One character's image file: its name, what it shows, its bytes."""
-
-    name: str
-    character: str
-    content: bytes
-
-
 def write_layout(
     root: Path,
-    splits: Mapping[str, Iterable[Crop]],
+    splits: Mapping[str, Iterable[tuple[str, str, bytes]]],
     readme: str,
     rendered: Mapping[str, object] | None = None,
 ) -> None:
     """Write a directory of the layout.
 
-    Args:
-        root: the directory, which does not exist.
-        splits: the images of ``train`` and of ``val``, with distinct names without a blank.
-        readme: what a person should know.
-        rendered: how the images were rendered; None: they are photographs.
+    `splits` gives for ``train`` and ``val`` the name, character and content of each image file; names are
+    distinct and have no blank. `rendered` says how the images were rendered; None: they are photographs.
     """
-    for split, crops in splits.items():
-        images = root / split / "imgs"
-        images.mkdir(parents=True)
+    for split, images in splits.items():
+        (root / split / "imgs").mkdir(parents=True)
         lines = []
-        for crop in crops:
-            (images / crop.name).write_bytes(crop.content)
-            lines.append(f"{crop.name} {crop.character}\n")
+        for name, character, content in images:
+            (root / split / "imgs" / name).write_bytes(content)
+            lines.append(f"{name} {character}\n")
         write_text(root / split / f"{split}.txt", "".join(lines))
     label_of = {character: label for label, character in enumerate(CHARACTERS + string.ascii_lowercase)}
     write_text(root / INDEX, json.dumps(label_of) + "\n")

@@ -11,7 +11,7 @@ import numpy as np
 from ffds.data.decode import Stored
 from ffds.data.long_tail import long_tail_indices
 from ffds.data.source import Labelled, Source, existing_root, root_path
-from ffds.data.sources.folder import labelled_files
+from ffds.data.sources.folder import labelled_files, read_text
 from ffds.data.sources.ictext.layout import CHARACTERS, INDEX, LAYOUT, MARKER, RENDERED
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
@@ -64,7 +64,7 @@ def _read_layout(root: Path, data: Data) -> Source:
 
 def _labels(file: Path) -> dict[str, int]:
     try:
-        label_of = json.loads(_text(file))
+        label_of = json.loads(read_text(file, LAYOUT))
     except ValueError as error:
         raise InputError("a file of ICText-LT is not JSON", where=file, got=error) from error
     pairs = label_of.items() if isinstance(label_of, dict) else [("", label_of)]
@@ -84,7 +84,7 @@ def _split(root: Path, split: str, label_of: dict[str, int], stored: Stored) -> 
     """The images of a list, in its order, without lower-case letters."""
     file, pairs = root / split / f"{split}.txt", []
     line_of: dict[str, int] = {}
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_text(file, LAYOUT).splitlines(), start=1):
         if not line.strip():
             continue
         name, _, character = line.strip().rpartition(" ")
@@ -108,11 +108,3 @@ def _balanced(test: Labelled, names: tuple[str, ...], place: Path) -> Labelled:
         got = ", ".join(names[c] for c in np.flatnonzero(counts == 0))
         raise InputError(what, where=place, got=got)
     return test.take(np.sort(long_tail_indices(test.labels, [int(counts.min())] * len(names))))
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        what = "a file of ICText-LT cannot be read"
-        raise InputError(what, where=file, got=error, allowed=LAYOUT) from error

@@ -17,16 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from ffds.data.sources.ictext.layout import (
-    CHARACTERS,
-    MARKER,
-    PAPER,
-    RENDERED,
-    Crop,
-    Sizes,
-    cut_out,
-    write_layout,
-)
+from ffds.data.sources.ictext.layout import CHARACTERS, MARKER, PAPER, RENDERED, Sizes, cut_out, write_layout
 from ffds.errors import InputError
 from ffds.files import write_json
 from ffds.progress import track
@@ -71,7 +62,19 @@ def rendered_sample(directory: Path, seed: int, sizes: Sizes = PAPER) -> Path:
     root = directory / f"ictext-sample-seed{seed}"
     made = {"format": FORMAT, "seed": seed, "natural": list(sizes.natural), "test": sizes.test}
     if not root.exists():
-        _render(root, seed, sizes, made)
+        counts = {"train": dict(zip(CHARACTERS, sizes.natural, strict=True))}
+        counts["val"] = dict.fromkeys(CHARACTERS, sizes.test)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=directory, prefix=".") as unfinished:
+                part = Path(unfinished, root.name)
+                write_layout(
+                    part, {split: _crops(split, counts[split], seed) for split in counts}, README, made
+                )
+                part.rename(root)
+        except OSError as error:
+            if not root.exists():  # another process may have been faster
+                raise InputError("the sample cannot be rendered", where=root, got=error) from error
     try:
         marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -84,8 +87,8 @@ def rendered_sample(directory: Path, seed: int, sizes: Sizes = PAPER) -> Path:
     return root
 
 
-def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: int) -> None:
-    """Write rendered chips in ICText's form: ``<split>.json`` and the folder ``<split>/`` in `directory`.
+def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: int) -> tuple[Path, Path]:
+    """Write rendered chips in ICText's form and return ``<split>.json`` and the folder ``<split>/``.
 
     `counts` says how often each letter or digit appears, lower case too.
     """
@@ -98,34 +101,21 @@ def write_parent(directory: Path, split: str, counts: Mapping[str, int], seed: i
         images.append({"id": k, "file_name": f"{k:05d}.png", "height": height, "width": width})
         Image.fromarray(chip.pixels).save(directory / split / images[k]["file_name"], compress_level=1)
         for mark in chip.marks:
-            annotation = {"id": len(annotations), "image_id": k, "bbox": mark.corners, "ignore": 0}
+            annotation = {"id": len(annotations), "image_id": k, "bbox": mark.corners}
             annotation |= {"category_id": names.index(mark.name), "aesthetic": list(map(int, mark.flaws))}
-            annotations.append(annotation)
+            annotations.append(annotation | {"ignore": 0})
     categories = [{"id": k, "name": name} for k, name in enumerate(names)]
     info = {"description": f"{RENDERED}; aesthetic: {', '.join(FLAWS)}"}
     content = {"info": info, "images": images, "annotations": annotations, "categories": categories}
     write_json(directory / f"{split}.json", content)
+    return directory / f"{split}.json", directory / split
 
 
-def _render(root: Path, seed: int, sizes: Sizes, made: Mapping[str, object]) -> None:
-    natural = dict(zip(CHARACTERS, sizes.natural, strict=True))
-    counts = {"train": natural, "val": dict.fromkeys(CHARACTERS, sizes.test)}
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=root.parent, prefix=".") as unfinished:
-            part = Path(unfinished, root.name)
-            splits = {split: _crops(split, counts[split], seed) for split in counts}
-            write_layout(part, splits, README, made)
-            part.rename(root)
-    except OSError as error:
-        if not root.exists():  # another process may have been faster
-            raise InputError("the sample cannot be rendered", where=root, got=error) from error
-
-
-def _crops(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Crop]:
+def _crops(split: str, counts: Mapping[str, int], seed: int) -> Iterator[tuple[str, str, bytes]]:
+    """Name, character and content of each image file."""
     for k, chip in enumerate(_chips(split, counts, seed)):
         for place, mark in enumerate(chip.marks):
-            yield Crop(f"{k:05d}_{place}.png", mark.name, cut_out(chip.pixels, mark.corners))
+            yield f"{k:05d}_{place}.png", mark.name, cut_out(chip.pixels, mark.corners)
 
 
 def _chips(split: str, counts: Mapping[str, int], seed: int) -> Iterator[Chip]:
