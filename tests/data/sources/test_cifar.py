@@ -20,26 +20,24 @@ RNG = np.random.default_rng(0)
 CANARY = "canary"
 
 
-class OldType:
-    """Pickled as numpy's dtypes were when CIFAR was published."""
+class Old:
+    """Pickled as these values, which are those of `object.__reduce__`."""
+
+    def __init__(self, *values):
+        self.values = values
 
     def __reduce__(self):
-        return np.dtype, ("u1", 0, 1), (3, "|", None, None, None, -1, -1, 0)
-
-
-class OldArray:
-    """Pickled as numpy's arrays were when CIFAR was published."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __reduce__(self):
-        make, arguments, _ = self.array.__reduce__()
-        return make, arguments, (1, self.array.shape, OldType(), False, self.array.tobytes())
+        return self.values
 
 
 def old_pickle(entries):
     return pickle.dumps(entries, protocol=2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+def old_array(array):
+    """Pickled as numpy's arrays were when CIFAR was published."""
+    dtype = Old(np.dtype, ("u1", 0, 1), (3, "|", None, None, None, -1, -1, 0))
+    return Old(*array.__reduce__()[:2], (1, array.shape, dtype, False, array.tobytes()))
 
 
 @pytest.fixture(params=["cifar10", "cifar100"])
@@ -63,7 +61,7 @@ def dataset(request, tmp_path, monkeypatch):
             images = RNG.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
             rows = images.transpose(0, 3, 1, 2).reshape(len(labels), -1)
             arrays[file] = images, labels
-            sums.append([file, write(file, {label_key: labels.tolist(), "data": OldArray(rows)})])
+            sums.append([file, write(file, {label_key: labels.tolist(), "data": old_array(rows)})])
         monkeypatch.setattr(kind, files, sums)
     names = {kind.meta["key"]: [f"class {c}" for c in range(classes)]}
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": write(kind.meta["filename"], names)})
@@ -101,11 +99,6 @@ def test_the_archive_is_unpacked(dataset, monkeypatch):
     np.testing.assert_array_equal(opened(name, folder.parent).train.images, expected)
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.mkdir, (CANARY,)
-
-
 def test_an_altered_file_is_refused_and_never_unpickled(dataset, tmp_path, monkeypatch):
     name, folder, _ = dataset
     file = folder / TORCHVISION[name].train_list[-1][0]
@@ -116,7 +109,7 @@ def test_an_altered_file_is_refused_and_never_unpickled(dataset, tmp_path, monke
     with pytest.raises(InputError, match=words.format("md5")):
         opened(name, folder)
     monkeypatch.chdir(tmp_path)
-    file.write_bytes(pickle.dumps({"data": Hostile()}))
+    file.write_bytes(pickle.dumps({"data": Old(os.mkdir, (CANARY,))}))
     with pytest.raises(InputError, match=words.format("md5")):
         opened(name, folder)
     assert not Path(CANARY).exists()
