@@ -36,7 +36,7 @@ def test_names_and_titles_are_unique():
 
 def test_what_epochs_and_summaries_record():
     scores = Scores.of(COUNTS)
-    assert list(scores.summary()) == [
+    assert list(scores.measures) == [
         *(
             "accuracy",
             "balanced_accuracy",
@@ -51,7 +51,7 @@ def test_what_epochs_and_summaries_record():
         )
     ]
     assert list(scores.brief()) == ["accuracy", "head", "middle", "tail", "per_class"]
-    assert scores.brief()["head"] == scores.summary()["head"] == 50.0
+    assert scores.brief()["head"] == scores.measures["head"] == 50.0
 
 
 @pytest.mark.parametrize(

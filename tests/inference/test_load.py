@@ -32,7 +32,7 @@ def test_the_same_scores_as_in_the_summary(ldam):
     summary = ldam.summary
     assert scores.accuracy == summary["accuracy"]["last"]
     assert scores.accuracy > 12, "more than a network that knows one class"
-    found = scores.summary()
+    found = scores.measures
     assert {name: summary[name] for name in found if name != "accuracy"} == {
         name: value for name, value in found.items() if name != "accuracy"
     }

@@ -75,7 +75,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.predictions is not None:
         Path(options.predictions).parent.mkdir(parents=True, exist_ok=True)
         predictions.write(Path(options.predictions))
-    summary, images = scores.summary(), len(predictions.index)
+    summary, images = dict(scores.measures), len(predictions.index)
     rows = [["measure", "percent"], *([name, cell(value)] for name, value in summary.items())]
     content = summary | {"images": images, "per_class": scores.per_class}
     print_result(options, content, {f"{options.run}, test set of {images:,} images": rows})

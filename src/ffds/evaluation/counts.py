@@ -95,13 +95,7 @@ class Evaluation:
 class ClassAccuracy:
     """Correct and seen images of each class, counted on the device: light enough for every training step.
 
-    Args:
-        num_classes: C, at least 1.
-        device: where the counts are.
-
-    Attributes:
-        correct: int64 (C,); may be summed over ranks, saved and restored.
-        total: int64 (C,), likewise.
+    `correct` and `total` are int64 (C,) and may be summed over ranks, saved and restored.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
@@ -110,9 +104,8 @@ class ClassAccuracy:
 
     def update(self, logits_or_predictions: Tensor, labels: Tensor) -> None:
         """Count a batch: logits float (N, C) or predicted classes int64 (N,), and labels int64 (N,)."""
-        predictions = logits_or_predictions
-        if predictions.ndim == 2:
-            predictions = _predictions(predictions)
+        given = logits_or_predictions
+        predictions = _predictions(given) if given.ndim == 2 else given
         self.correct.scatter_add_(0, labels, (predictions == labels).long())
         self.total.scatter_add_(0, labels, torch.ones_like(labels))
 

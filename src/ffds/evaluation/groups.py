@@ -29,18 +29,12 @@ def class_groups(class_counts: Sequence[int], cut: tuple[int, int, int] | None) 
     total = len(class_counts)
     head, middle, tail = cut or (total // 3, total - total // 3 - (total + 1) // 3, (total + 1) // 3)
     if head + middle + tail != total:
-        raise InputError(
-            f"data.cut adds up to {head + middle + tail} classes, the data have {total}",
-            where="data.cut",
-            got=[head, middle, tail],
-            allowed=f"three numbers that add up to {total}, or null for thirds",
-        )
+        what = f"data.cut adds up to {head + middle + tail} classes, the data have {total}"
+        allowed = f"three numbers that add up to {total}, or null for thirds"
+        raise InputError(what, where="data.cut", got=[head, middle, tail], allowed=allowed)
     ordered = sorted(range(total), key=lambda label: -class_counts[label])
-    return {
-        "head": ordered[:head],
-        "middle": ordered[head : head + middle],
-        "tail": ordered[head + middle :],
-    }
+    rest = ordered[head:]
+    return {"head": ordered[:head], "middle": rest[:middle], "tail": rest[middle:]}
 
 
 def shot_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:

@@ -82,14 +82,12 @@ class Measure:
         title: the heading of its column.
         compute: its value from the counts; None without a test image for it.
         shown: places that show it; the summary and ``ffds eval`` hold every measure.
-        digits: digits after the point in tables.
     """
 
     name: str
     title: str
     compute: Callable[[Counts], float | None]
     shown: tuple[Place, ...] = ()
-    digits: int = 2
 
 
 EVERYWHERE: tuple[Place, ...] = ("epoch", "comparison", "runs")
@@ -120,7 +118,7 @@ def measures_in(place: Place) -> list[Measure]:
 
 @dataclass(frozen=True)
 class Scores:
-    """The measures of one test set by name, and the accuracy of each class; percent, None where not known."""
+    """Every measure of a test set by name, and the accuracy of each class; percent, None where not known."""
 
     measures: Mapping[str, float | None]
     per_class: list[float | None]
@@ -139,10 +137,6 @@ class Scores:
         """What each epoch records: its measures and the accuracy of each class."""
         shown = {measure.name: self.measures[measure.name] for measure in measures_in("epoch")}
         return {**shown, "per_class": self.per_class}
-
-    def summary(self) -> dict[str, float | None]:
-        """What the summary of a run records: every measure."""
-        return dict(self.measures)
 
 
 def flat_summary(summary: Mapping[str, Any]) -> dict[str, Any]:

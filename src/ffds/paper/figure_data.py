@@ -16,25 +16,9 @@ from ffds.evaluation.groups import class_groups
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
 
-__all__ = [
-    "ClassCount",
-    "Curve",
-    "EpochAccuracy",
-    "Gain",
-    "LossPoint",
-    "Norm",
-    "SmoothedProbability",
-    "accuracies_by_epoch",
-    "area",
-    "class_counts",
-    "class_order",
-    "focusing_curves",
-    "gains",
-    "loss_curves",
-    "norms",
-    "sharpness",
-    "smoothed_probabilities",
-]
+__all__ = ["ClassCount", "Curve", "EpochAccuracy", "Gain", "LossPoint", "Norm", "SmoothedProbability"]
+__all__ += ["accuracies_by_epoch", "area", "class_counts", "class_order", "focusing_curves", "gains"]
+__all__ += ["loss_curves", "norms", "sharpness", "smoothed_probabilities"]
 
 Floats = NDArray[np.float64]
 GROUPS = ("head", "middle", "tail")
@@ -107,10 +91,8 @@ class Norm(NamedTuple):
 def accuracies_by_epoch(runs: Iterable[Run]) -> list[EpochAccuracy]:
     """Figure 1: training and test accuracy of head, middle and tail in every epoch that was scored.
 
-    The training accuracy is that of the epoch's own steps, on augmented images.
-
-    Raises:
-        InputError: there are too few classes for three groups.
+    The training accuracy is that of the epoch's own steps, on augmented images. A group without classes is an
+    InputError.
     """
     rows = [
         EpochAccuracy(run.recipe.method.name, group, line["epoch"], line["train"][group], line["test"][group])
@@ -152,9 +134,9 @@ def loss_curves(k: float = 0.9) -> list[LossPoint]:
     curves = [("FL", gamma, focal(torch.from_numpy(log_p), gamma).numpy()) for gamma in (0.0, 0.5, 1.0)]
     curves += [("D-FFDS", mean, (1 - _smoothed(p, mean, k)) * -log_p) for mean in (0.3, 0.5, 0.7, 0.9)]
     return [
-        LossPoint(name, parameter, *point)
+        LossPoint(name, parameter, probability, value)
         for name, parameter, values in curves
-        for point in zip(p.tolist(), values.tolist(), strict=True)
+        for probability, value in zip(p.tolist(), values.tolist(), strict=True)
     ]
 
 
@@ -164,28 +146,23 @@ def focusing_curves(fewest: int, most: int, gamma_min: float, gamma_max: float) 
 
     images = np.unique(np.linspace(fewest, most, 200).round().astype(int)).tolist()
     names: tuple[Literal["concave", "convex", "linear"], ...] = ("concave", "convex", "linear")
-    return [
-        Curve(name, n, gamma)
-        for name in names
-        for gammas in [focusing_parameters(images, gamma_min, gamma_max, name).tolist()]
-        for n, gamma in zip(images, gammas, strict=True)
-    ]
+    rows = []
+    for name in names:
+        gammas = focusing_parameters(images, gamma_min, gamma_max, name).tolist()
+        rows += [Curve(name, n, gamma) for n, gamma in zip(images, gammas, strict=True)]
+    return rows
 
 
 def smoothed_probabilities(
     probability: Floats, group: NDArray[np.int64], group_means: Floats, k: float
 ) -> list[SmoothedProbability]:
-    """Figure 3: p of every training image before and after DynaSmooth.
+    """Figure 3: p of every training image before and after DynaSmooth, from p and group of its label.
 
-    Args:
-        probability: p of the label, (N,), in [0, 1].
-        group: group of the label, (N,), in 0 … M − 1.
-        group_means: p̄, (M,).
-        k: strength of DynaSmooth, 0 ≤ k ≤ 1.
+    `group_means` is p̄ of each group, and k the strength of DynaSmooth.
     """
     mean = group_means[group]
     columns = (group, probability, _smoothed(probability, mean, k), mean)
-    return [SmoothedProbability(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    return list(map(SmoothedProbability, *(column.tolist() for column in columns)))
 
 
 def _smoothed(p: Floats, group_mean: Floats | float, k: float) -> Floats:
@@ -194,16 +171,15 @@ def _smoothed(p: Floats, group_mean: Floats | float, k: float) -> Floats:
 
     from ffds.losses.ffds import dynamic_smoothing
 
-    p_hat: Floats = dynamic_smoothing(
-        torch.from_numpy(p), torch.as_tensor(group_mean, dtype=torch.float64), k
-    ).numpy()
+    mean = torch.as_tensor(group_mean, dtype=torch.float64)
+    p_hat: Floats = dynamic_smoothing(torch.from_numpy(p), mean, k).numpy()
     return p_hat
 
 
 def class_counts() -> list[ClassCount]:
     """Figure 4: training images of ICText-LT by class, as the paper prints them."""
     cut = long_tail_counts(PAPER.head, len(CHARACTERS), 100)
-    return [ClassCount(*row) for row in zip(CHARACTERS, PAPER.natural, cut, strict=True)]
+    return list(map(ClassCount, CHARACTERS, PAPER.natural, cut))
 
 
 def sharpness(images: NDArray[np.uint8]) -> Floats:
@@ -232,30 +208,23 @@ def gains(ce: Run, d_ffds: Run) -> list[Gain]:
 def norms(runs: Iterable[Run]) -> list[Norm]:
     """Figure 5b: ‖w_c‖₂ of the classifier after the last epoch, class by class.
 
-    Raises:
-        InputError: a run has no checkpoint of its last epoch.
+    A run without a checkpoint of its last epoch is an InputError.
     """
-    return [
-        Norm(run.recipe.method.name, rank, label, lengths[label])
-        for run in runs
-        for lengths in [_lengths(run)]
-        for rank, label in enumerate(class_order(run))
-    ]
-
-
-def _lengths(run: Run) -> list[float]:
-    weight = Checkpoints(run.checkpoints).parameter(run.recipe.schedule.epochs, "head.weight")
-    if weight is None:
-        raise InputError("the run has no checkpoint of its last epoch", where=run.checkpoints)
-    lengths: list[float] = np.linalg.norm(weight, axis=1).tolist()
-    return lengths
+    rows = []
+    for run in runs:
+        weight = Checkpoints(run.checkpoints).parameter(run.recipe.schedule.epochs, "head.weight")
+        if weight is None:
+            raise InputError("the run has no checkpoint of its last epoch", where=run.checkpoints)
+        lengths = np.linalg.norm(weight, axis=1).tolist()
+        order = enumerate(class_order(run))
+        rows += [Norm(run.recipe.method.name, rank, label, lengths[label]) for rank, label in order]
+    return rows
 
 
 def class_order(run: Run) -> list[int]:
     """Labels by falling number of training images; equal counts keep the order of the labels.
 
-    Raises:
-        InputError: the run has no checkpoint that tells the counts, and its data have no known order.
+    Where no checkpoint tells the counts and the data have no known order, that is an InputError.
     """
     counts = Checkpoints(run.checkpoints).newest_identity().get("class_counts")
     if counts is not None:

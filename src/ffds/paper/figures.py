@@ -48,10 +48,7 @@ class Drawing(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw a figure from: a recipe and settings on top, the seed and the directory of the runs.
-
-    `train` says whether to train what is missing, `jobs` how many runs train at a time.
-    """
+    """What to draw a figure from: a recipe with settings on top, the seed of its runs, and where they are."""
 
     recipe: str
     overrides: tuple[str, ...] = ()
@@ -60,9 +57,13 @@ class Request:
     train: bool = True
     jobs: Jobs = ALONE
 
+    def recipe_of(self, method: str) -> Recipe:
+        """The recipe of a run with this method."""
+        return planned_recipe(self.recipe, self.overrides, method=method, seed=self.seed)
+
     def runs(self, *methods: str) -> list[Run]:
         """The finished run of each method, trained first if it is missing."""
-        recipes = [_recipe(self, method) for method in methods]
+        recipes = [self.recipe_of(method) for method in methods]
         self.train_missing(recipes)
         return [find_run(recipe, self.out) for recipe in recipes]
 
@@ -72,17 +73,8 @@ class Request:
             raise failure.error
 
 
-def _recipe(request: Request, method: str) -> Recipe:
-    return planned_recipe(request.recipe, request.overrides, method=method, seed=request.seed)
-
-
 def draw_figure(name: str, request: Request) -> Drawing:
-    """A figure of the paper, one of `FIGURES`.
-
-    Raises:
-        InputError: an unknown figure, or a run that it needs is not there and must not be trained.
-        FfdsError: a training failed or was interrupted.
-    """
+    """A figure of the paper, one of `FIGURES`; a missing run that must not be trained is an InputError."""
     if name not in FIGURES:
         raise InputError(f"the paper has no figure {name}", allowed=", ".join(FIGURES))
     with style():
@@ -102,27 +94,24 @@ def _figure_1(request: Request) -> Drawing:
 
 
 def _figure_2a(request: Request) -> Drawing:
-    if request.overrides:
+    if got := " ".join(request.overrides):
         what = "figure 2a is drawn from formulas: no setting changes it"
-        raise InputError(what, where="command line", got=" ".join(request.overrides))
+        raise InputError(what, where="command line", got=got)
     rows = figure_data.loss_curves()
     formulas = "Formulas of the losses, without class weight and label smoothing; k = 0.9."
     return Drawing(_column(rows, panels.losses, 2.3), rows, formulas)
 
 
 def _figure_2b(request: Request) -> Drawing:
-    recipe = _recipe(request, "d-ffds")
+    recipe = request.recipe_of("d-ffds")
     most = SOURCES[recipe.data.name].largest_class
     factor = recipe.data.imbalance_factor
     if most is None or factor is None or factor == 1 or not isinstance(recipe.method, FFDS):
-        raise InputError(
-            "figure 2b needs a recipe of a dataset with a published tail",
-            got=request.recipe,
-            allowed=", ".join(name for name, facts in SOURCES.items() if facts.largest_class),
-        )
-    rows = figure_data.focusing_curves(
-        int(most / factor), most, recipe.method.gamma_min, recipe.method.gamma_max
-    )
+        what = "figure 2b needs a recipe of a dataset with a published tail"
+        allowed = ", ".join(name for name, facts in SOURCES.items() if facts.largest_class)
+        raise InputError(what, got=request.recipe, allowed=allowed)
+    gammas = recipe.method.gamma_min, recipe.method.gamma_max
+    rows = figure_data.focusing_curves(int(most / factor), most, *gammas)
     plan = planned_table("2b", columns=[request.recipe], overrides=request.overrides)
     request.train_missing([with_seed(cell.recipe, request.seed) for cell in plan.cells])
     table = filled_table(plan, records(request.out))
@@ -149,9 +138,8 @@ def _figure_3(request: Request) -> Drawing:
 def _figure_4(request: Request) -> Drawing:
     data = load_recipe(request.recipe, request.overrides).recipe.data
     if data.name not in _ICTEXT:
-        raise InputError(
-            "figure 4 shows ICText-LT", got=request.recipe, allowed="a recipe of " + " or ".join(_ICTEXT)
-        )
+        allowed = f"a recipe of {' or '.join(_ICTEXT)}"
+        raise InputError("figure 4 shows ICText-LT", got=request.recipe, allowed=allowed)
     from ffds.data.open import open_dataset
 
     rows = figure_data.class_counts()

@@ -6,36 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from ffds.paper.figure_data import (
-    ClassCount,
-    Curve,
-    EpochAccuracy,
-    Gain,
-    LossPoint,
-    Norm,
-    SmoothedProbability,
-    area,
-)
+from ffds.paper import figure_data
 from ffds.paper.reference import METHOD_TITLES
 from ffds.plotting import ABOVE, INK, ORANGE, PALE, PURPLE, SKY, TEAL, YELLOW
 
-__all__ = [
-    "accuracy_gains",
-    "class_count_bars",
-    "focusing",
-    "image_pair",
-    "losses",
-    "overfitting",
-    "smoothing",
-    "weight_norms",
-]
+__all__ = ["accuracy_gains", "class_count_bars", "focusing", "image_pair", "losses", "overfitting"]
+__all__ += ["smoothing", "weight_norms"]
 
-_LOOK: dict[str, tuple[str, Any]] = {
+_LOOK: dict[str, Any] = {
     "ce": (INK, ":"),
     "cb-fl": (ORANGE, "--"),
     "ffds": (TEAL, "-"),
@@ -44,7 +28,7 @@ _LOOK: dict[str, tuple[str, Any]] = {
 """Method → colour and line style."""
 
 
-def overfitting(rows: Sequence[EpochAccuracy], ax: Axes) -> None:
+def overfitting(rows: Sequence[figure_data.EpochAccuracy], ax: Axes) -> None:
     """Figure 1, one group: training accuracy (upper line), test accuracy (lower line), the area between."""
     handles = []
     for method, own in _by("method", rows):
@@ -54,14 +38,13 @@ def overfitting(rows: Sequence[EpochAccuracy], ax: Axes) -> None:
         ax.fill_between(epochs, test, train, color=colour, alpha=0.3, linewidth=0, hatch=hatch)
         for values in (train, test):
             ax.plot(epochs, values, color=colour, linestyle=line)
-        label = f"{METHOD_TITLES[method]} {area(own):.2f}"
+        label = f"{METHOD_TITLES[method]} {figure_data.area(own):.2f}"
         handles.append(Line2D([], [], color=colour, linestyle=line, label=label))
-    ax.set(xlabel="epoch", ylim=(0, 100))
-    ax.set_xlim(0, max(row.epoch for row in rows))
+    ax.set(xlabel="epoch", xlim=(0, max(row.epoch for row in rows)), ylim=(0, 100))
     ax.legend(handles=handles, title=f"{rows[0].group}, area", ncols=2, **ABOVE)
 
 
-def losses(rows: Sequence[LossPoint], ax: Axes) -> None:
+def losses(rows: Sequence[figure_data.LossPoint], ax: Axes) -> None:
     """Figure 2a: loss against the probability of the label."""
     looks = {
         "FL": ("-", "γ", (INK, "#6E6E6E", "#A8A8A8")),
@@ -76,7 +59,7 @@ def losses(rows: Sequence[LossPoint], ax: Axes) -> None:
     ax.legend()
 
 
-def focusing(rows: Sequence[Curve], ax: Axes, labels: Mapping[str, str]) -> None:
+def focusing(rows: Sequence[figure_data.Curve], ax: Axes, labels: Mapping[str, str]) -> None:
     """Figure 2b: γ against the number of training images; `labels` has the text of each curve."""
     looks = {"concave": (TEAL, "-"), "convex": (ORANGE, "--"), "linear": (PURPLE, "-.")}
     for name, own in _by("curve", rows):
@@ -89,7 +72,7 @@ def focusing(rows: Sequence[Curve], ax: Axes, labels: Mapping[str, str]) -> None
     ax.legend(**ABOVE)
 
 
-def smoothing(rows: Sequence[SmoothedProbability], ax: Axes) -> None:
+def smoothing(rows: Sequence[figure_data.SmoothedProbability], ax: Axes) -> None:
     """Figure 3: box plots of p of the label in each group of classes, before and after DynaSmooth."""
     groups = sorted({row.group for row in rows})
     sides = {"before": (-0.2, ORANGE, "", "p, before"), "after": (0.2, TEAL, "/////", "p̂, after")}
@@ -111,19 +94,17 @@ def smoothing(rows: Sequence[SmoothedProbability], ax: Axes) -> None:
     means = {row.group: row.group_mean for row in rows}
     diamond: dict[str, Any] = {"marker": "D", "color": INK, "markersize": 2.5, "markerfacecolor": "white"}
     ax.plot(groups, [means[group] for group in groups], linestyle="", **diamond)
-    handles = [
-        *(
-            Patch(facecolor=colour, hatch=hatch, edgecolor=INK, linewidth=0.5, label=label)
-            for _, colour, hatch, label in sides.values()
-        ),
-        Line2D([], [], linestyle="", label="p̄", **diamond),
+    handles: list[Artist] = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor=INK, linewidth=0.5, label=label)
+        for _, colour, hatch, label in sides.values()
     ]
+    handles.append(Line2D([], [], linestyle="", label="p̄", **diamond))
     ax.legend(handles=handles, ncols=3, **ABOVE)
     ax.set(xlabel="group of classes, head to tail", ylabel="probability of the label", ylim=(-0.02, 1.02))
     ax.set_xticks(groups, [str(group + 1) for group in groups])
 
 
-def class_count_bars(rows: Sequence[ClassCount], ax: Axes) -> None:
+def class_count_bars(rows: Sequence[figure_data.ClassCount], ax: Axes) -> None:
     """Figure 4: training images of each class of ICText-LT, both imbalance factors, numbers on the bars."""
     places = np.arange(len(rows))
     bars = {
@@ -149,11 +130,15 @@ def image_pair(sharp: NDArray[np.uint8], dull: NDArray[np.uint8], title: str, ax
     ax.set_axis_off()
 
 
-def accuracy_gains(rows: Sequence[Gain], ax: Axes) -> None:
+def accuracy_gains(rows: Sequence[figure_data.Gain], ax: Axes) -> None:
     """Figure 5a: accuracy of D-FFDS less that of CE, class by class from head to tail."""
-    looks = {"gain, tail": TEAL, "gain, head and middle": SKY, "loss": YELLOW}
-    for kind, colour in looks.items():
-        own = [row for row in rows if _kind(row) == kind]
+    better, worse = ([row for row in rows if (row.difference < 0) == lost] for lost in (False, True))
+    kinds = {
+        "gain, tail": ([row for row in better if row.group == "tail"], TEAL),
+        "gain, head and middle": ([row for row in better if row.group != "tail"], SKY),
+        "loss": (worse, YELLOW),
+    }
+    for kind, (own, colour) in kinds.items():
         ranks, heights = [row.rank for row in own], [row.difference for row in own]
         ax.bar(ranks, heights, 1.0, color=colour, edgecolor=INK, linewidth=0.2, label=kind)
     ax.axhline(0, color=INK, linewidth=0.6)
@@ -162,7 +147,7 @@ def accuracy_gains(rows: Sequence[Gain], ax: Axes) -> None:
     ax.legend(loc="upper left")
 
 
-def weight_norms(rows: Sequence[Norm], ax: Axes) -> None:
+def weight_norms(rows: Sequence[figure_data.Norm], ax: Axes) -> None:
     """Figure 5b: length of the classifier's weight vector, class by class from head to tail."""
     for method, own in _by("method", rows):
         colour, line = _LOOK[method]
@@ -178,9 +163,3 @@ def _by(column: str, rows: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
     """The rows of each value in a column, in order of appearance."""
     values = dict.fromkeys(getattr(row, column) for row in rows)
     return [(value, [row for row in rows if getattr(row, column) == value]) for value in values]
-
-
-def _kind(row: Gain) -> str:
-    if row.difference < 0:
-        return "loss"
-    return "gain, tail" if row.group == "tail" else "gain, head and middle"

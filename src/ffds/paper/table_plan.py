@@ -164,11 +164,8 @@ def planned_table(
 ) -> Table:
     """A table of the paper with nothing measured yet.
 
-    Args:
-        name: one of `TABLES`.
-        columns: recipes; none: the paper's.
-        methods: rows of Table 1a; none: all eleven.
-        overrides: ``key=value`` on top of every recipe; the table's own settings win over them.
+    `columns` are recipes, without any the paper's; `methods` are rows of Table 1a, without any all eleven.
+    The table's own settings win over the `overrides`.
 
     Raises:
         InputError: an unknown table, recipe, method or setting, methods for another table than 1a, or

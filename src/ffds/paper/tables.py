@@ -53,12 +53,9 @@ def rows(table: Table, column: str) -> list[list[str]]:
 
 def caption(table: Table) -> str:
     """What the numbers are."""
-    what = table.definition
-    length = (
-        "as many epochs as published"
-        if table.protocol == "full"
-        else "not the published length; every schedule is scaled to it"
-    )
+    what, length = table.definition, "not the published length; every schedule is scaled to it"
+    if table.protocol == "full":
+        length = "as many epochs as published"
     kept = deciding_settings(text for text in table.overrides if not text.startswith("data.root="))
     settings = ", ".join(text for text in table.overrides if text in kept)
     changed = f" Settings on top of the recipes: {settings}." if settings else ""

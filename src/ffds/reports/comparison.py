@@ -31,17 +31,12 @@ COLUMNS = {
 SHORT = (*(measure.title for measure in measures_in("comparison") if "epoch" in measure.shown), _BEST)
 """The columns that fit a terminal."""
 
-_DIGITS = {measure.title: measure.digits for measure in measures_in("comparison")}
-
 
 @dataclass(frozen=True)
 class Comparison:
     """The runs of a comparison, finished or failed.
 
-    Attributes:
-        title: name of the recipe in a heading.
-        runs: method → its runs, one for each seed.
-        failures: run directory → why it has no result.
+    `runs` has one run of each method for each seed, and `failures` says why a run directory has no result.
     """
 
     recipe: str
@@ -53,7 +48,7 @@ class Comparison:
     def cell(self, method: str, column: str) -> Spread:
         """One cell of the table, in a column of `COLUMNS`."""
         values = (flat_summary(run.summary).get(COLUMNS[column]) for run in self._finished(method))
-        return Spread(tuple(value for value in values if value is not None), _DIGITS.get(column, 2))
+        return Spread(tuple(value for value in values if value is not None))
 
     def table(self, columns: Sequence[str] = tuple(COLUMNS)) -> list[list[str]]:
         """Header and one row a method, as text; columns are titles of `COLUMNS`."""

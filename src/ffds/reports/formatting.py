@@ -20,7 +20,6 @@ class Spread:
     """
 
     values: tuple[float, ...]
-    digits: int = 2
 
     @property
     def mean(self) -> float | None:
@@ -33,15 +32,12 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
-        numbers = (f"{number:.{self.digits}f}" for number in (self.mean, self.std) if number is not None)
+        numbers = (f"{number:.2f}" for number in (self.mean, self.std) if number is not None)
         return " ± ".join(numbers) or MISSING
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is aligned left and all others right.
-
-    Args:
-        lines: header and rows, all of one length.
+    """Header and rows, all of one length, as a table; the first column is aligned left, all others right.
 
     >>> print(markdown_table([["method", "tail"], ["ce", "2.07"], ["d-ffds", "23.67"]]))
     | method | tail |
@@ -57,8 +53,7 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 def provenance(runs: Iterable[tuple[str, str, str | None, str]]) -> list[str]:
     """Where runs were measured: one sentence for each place, with all its commands.
 
-    Args:
-        runs: hardware, versions, commit (None for an installed package) and command of each run.
+    `runs` are hardware, versions, commit (None for an installed package) and command of each run.
 
     >>> place = "2 cores", "torch 2.13", "abc"
     >>> provenance([(*place, "ffds train"), (*place, "ffds eval")])

@@ -21,20 +21,8 @@ from ffds.recipes.schema import Recipe, keys_with
 from ffds.run_directory import Run
 from ffds.settings import Role
 
-__all__ = [
-    "COLUMNS",
-    "Identity",
-    "RunRecord",
-    "changed_settings",
-    "deciding_settings",
-    "identity",
-    "protocol",
-    "read_csv",
-    "readable_runs",
-    "records",
-    "run_record",
-    "runs_csv",
-]
+__all__ = ["COLUMNS", "Identity", "RunRecord", "changed_settings", "deciding_settings", "identity"]
+__all__ += ["protocol", "read_csv", "readable_runs", "records", "run_record", "runs_csv"]
 
 
 class Identity(NamedTuple):
@@ -66,7 +54,7 @@ def changed_settings(recipe: Recipe) -> tuple[str, ...]:
     >>> changed_settings(load_recipe("digits", ["method.k=0.5", "data.root=here"]).recipe)
     ('method.k=0.5',)
     """
-    usual = _usual(recipe).by_key
+    usual = _usual(recipe.name, recipe.method.name, recipe.data.name).by_key
     place = [] if SOURCES[recipe.data.name].own_images else [Role.PLACE]
     aside = keys_with(Role.COLUMN, Role.LOADING, *place)
     return tuple(
@@ -92,17 +80,13 @@ def protocol(recipe: Recipe) -> str:
     >>> protocol(load_recipe("cifar100-lt-100", ["schedule.epochs=40"]).recipe)
     '40-epochs'
     """
-    epochs = recipe.schedule.epochs
-    return "full" if epochs == _usual(recipe).schedule.epochs else f"{epochs}-epochs"
-
-
-def _usual(recipe: Recipe) -> Recipe:
-    """The shipped recipe for the same method; of a recipe that is not shipped, the defaults."""
-    return _shipped_or_defaults(recipe.name, recipe.method.name, recipe.data.name)
+    epochs, usual = recipe.schedule.epochs, _usual(recipe.name, recipe.method.name, recipe.data.name)
+    return "full" if epochs == usual.schedule.epochs else f"{epochs}-epochs"
 
 
 @cache
-def _shipped_or_defaults(name: str, method: str, source: str) -> Recipe:
+def _usual(name: str, method: str, source: str) -> Recipe:
+    """The shipped recipe for this method; of a recipe that is not shipped, the defaults."""
     if name in shipped_recipes():
         return load_recipe(name, method=method).recipe
     return Recipe.model_validate({"name": name, "data": {"name": source}, "method": {"name": method}})
@@ -117,10 +101,8 @@ class RunRecord:
         protocol: ``full``, or for example ``40-epochs``.
         accuracy_last: on the test set, after the last epoch.
         best_on_test: highest test accuracy of an epoch, chosen on the test set.
-        best_epoch: the epoch that had it, counted from 1.
         measures: the other measures that ``runs.csv`` shows, after the last epoch; each has its own column.
         train_accuracy: during the last epoch, on the augmented training images.
-        seconds: wall time of the run.
         commit: of this package, ``unknown`` for an installed one.
     """
 
@@ -159,14 +141,8 @@ class RunRecord:
 
 
 MEASURES = tuple(measure.name for measure in measures_in("runs") if measure.name != "accuracy")
-_KINDS = {
-    name: kind
-    for field in fields(RunRecord)
-    for name, kind in (
-        dict.fromkeys(MEASURES, "float | None") if field.name == "measures" else {field.name: str(field.type)}
-    ).items()
-}
-COLUMNS = tuple(_KINDS)
+_TYPES = {field.name: str(field.type) for field in fields(RunRecord)}
+COLUMNS = tuple(column for name in _TYPES for column in (MEASURES if name == "measures" else (name,)))
 """The columns of ``runs.csv``."""
 
 _PARSE: dict[str, Callable[[str], Any]] = {
@@ -180,11 +156,7 @@ _PARSE: dict[str, Callable[[str], Any]] = {
 
 
 def run_record(run: Run) -> RunRecord:
-    """The record of a finished run.
-
-    Raises:
-        InputError: this version cannot read its recipe.
-    """
+    """The record of a finished run; a recipe that this version cannot read is an InputError."""
     recipe, summary, environment = run.recipe, flat_summary(run.summary), run.environment
     return RunRecord(
         recipe=recipe.name,
@@ -233,8 +205,7 @@ def runs_csv(runs: Iterable[RunRecord]) -> str:
 def read_csv(path: str | Path) -> list[RunRecord]:
     """The records of a ``runs.csv``; a measure that has no column in it is None.
 
-    Raises:
-        InputError: there is no such file, another column is missing, or a field is not a number.
+    A file without another column, or with text where a number belongs, is an InputError.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -249,10 +220,10 @@ def read_csv(path: str | Path) -> list[RunRecord]:
 
 def _parsed(row: Mapping[str, str | None], where: str) -> RunRecord:
     values: dict[str, Any] = {}
-    for name, kind in _KINDS.items():
+    for name in COLUMNS:
         text = row.get(name) or ""
         try:
-            values[name] = _PARSE[kind](text)
+            values[name] = _PARSE[_TYPES.get(name, "float | None")](text)
         except ValueError as error:
             raise InputError(f"{name} is not a number", where=where, got=repr(text)) from error
     return RunRecord(measures={name: values.pop(name) for name in MEASURES}, **values)

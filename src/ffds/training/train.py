@@ -189,7 +189,7 @@ def _summary(recipe: Recipe, run: Run, scores: Scores, reached: Reached) -> dict
             "best_on_test": reached.best_on_test,
             "best_epoch": reached.best_epoch,
         },
-        **{name: value for name, value in scores.summary().items() if name != "accuracy"},
+        **{name: value for name, value in scores.measures.items() if name != "accuracy"},
         "train_accuracy": run.metrics[-1]["train"]["accuracy"],
         "seconds": reached.seconds,
         "images_per_second": reached.images / reached.train_seconds,
