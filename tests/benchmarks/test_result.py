@@ -57,49 +57,32 @@ def test_what_another_machine_measured_stays(tmp_path: Path, monkeypatch: pytest
     kept, *measured = json.loads(file.read_text(encoding="utf-8"))
     assert kept == there
     assert {entry["hardware"] for entry in measured} == {hardware()}
-    assert here["name"] in {entry["name"] for entry in measured}
-    assert "a benchmark of old" not in {entry["name"] for entry in measured}
+    names = {entry["name"] for entry in measured}
+    assert here["name"] in names
+    assert "a benchmark of old" not in names
     written = file.with_suffix(".md").read_text(encoding="utf-8")
-    assert "\n## another machine\n" in written
-    assert f"\n## {hardware()}\n" in written
+    assert all(f"\n## {machine}\n" in written for machine in ("another machine", hardware()))
     assert written.count(here["name"]) == 2
 
 
 @pytest.mark.parametrize(
-    ("better", "target", "ratio", "met"),
-    [
-        ("higher", 2.0, 2.0, True),
-        ("higher", 2.1, 2.0, False),
-        ("lower", 0.5, 0.5, True),
-        ("lower", 0.4, 0.5, False),
-    ],
+    ("better", "ratio", "missed", "spread"),
+    [("higher", 2.0, 2.1, (4 / 3, 4.0)), ("lower", 0.5, 0.4, (0.25, 0.75))],
 )
-def test_the_target_is_a_bound_on_the_right_side(better: str, target: float, ratio: float, met: bool) -> None:
+def test_the_target_is_a_bound_on_the_right_side(
+    better: str, ratio: float, missed: float, spread: tuple[float, float]
+) -> None:
     pairs = Pairs((1.0, 3.0, 2.0), (4.0, 4.0, 3.0))
-    result = Result.of("x", pairs, against="y", unit="s", better=better, target=target)
-    assert (result.ours, result.yardstick, result.ratio, result.met, result.pairs) == (
-        2.0,
-        4.0,
-        ratio,
-        met,
-        3,
-    )
-    spread = (4 / 3, 4.0) if better == "higher" else (0.25, 0.75)
-    assert (result.min, result.max) == pytest.approx(spread)
-
-
-def test_a_result_without_target_is_not_judged() -> None:
+    for target, met in ((ratio, True), (missed, False)):
+        result = Result.of("x", pairs, against="y", unit="s", better=better, target=target)
+        assert (result.ours, result.yardstick, result.ratio, result.pairs) == (2.0, 4.0, ratio, 3)
+        assert (result.min, result.max) == pytest.approx(spread)
+        assert result.met == met
     assert Result("x", "", "s", 1.0).met is None
 
 
 def test_sides_take_turns() -> None:
-    turns = []
-
-    def side(name: str, seconds: float) -> float:
-        turns.append(name)
-        return seconds
-
-    found = alternate(lambda: side("ours", 1.0), lambda: side("yardstick", 2.0), 3)
-    assert turns == ["ours", "yardstick"] * 3
-    assert found == Pairs((1.0,) * 3, (2.0,) * 3)
-    assert found.scaled(10).medians == (10.0, 20.0)
+    turns = iter(range(6))
+    pairs = alternate(lambda: next(turns), lambda: next(turns), 3)
+    assert pairs == Pairs((0, 2, 4), (1, 3, 5))
+    assert pairs.scaled(10).medians == (20, 30)

@@ -38,12 +38,12 @@ def test_a_scaling_table_has_a_row_for_each_size() -> None:
 def test_parts_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "parts.json"
     step_parts.main(["--quick", "--out", str(file)])
-    found = [step_parts.Share(**share) for share in json.loads(file.read_text(encoding="utf-8"))["shares"]]
-    assert step_parts.parts_table(found) in capsys.readouterr().out
-    for kind in {share.step for share in found}:
-        of = {share.part: share.seconds for share in found if share.step == kind}
-        assert of["convolutions"] > of["optimizer"] > 0
-        assert of["batch norm"] > 0
+    shares = [step_parts.Share(**share) for share in json.loads(file.read_text(encoding="utf-8"))["shares"]]
+    assert step_parts.parts_table(shares) in capsys.readouterr().out
+    for kind in {share.step for share in shares}:
+        seconds = {share.part: share.seconds for share in shares if share.step == kind}
+        assert seconds["convolutions"] > seconds["optimizer"] > 0
+        assert seconds["batch norm"] > 0
 
 
 def test_what_is_measured_on_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,15 +56,9 @@ def test_what_is_measured_on_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture
     assert file.with_suffix(".md").read_text(encoding="utf-8") == gpu.page(found)
     figures = {part: [gpu.Figure(**figure) for figure in found[part]["figures"]] for part in parts}
     rates = figures["throughput"]
-    assert {figure.row for figure in rates} == {
-        "the conventional loop, 2 workers, eager",
-        "eager",
-        "eager, CUDA graphs",
-    }
-    for figure in rates:
-        assert figure.low is not None
-        assert figure.high is not None
-        assert 0 < figure.low <= figure.value <= figure.high
+    rows = {"the conventional loop, 2 workers, eager", "eager", "eager, CUDA graphs"}
+    assert {figure.row for figure in rates} == rows
+    assert all(0 < (figure.low or 0) <= figure.value <= (figure.high or 0) for figure in rates)
     assert {figure.column: figure.value > 0 for figure in figures["runs"]}["seconds"]
     accuracies = {figure.row: figure.value for figure in figures["runs"] if figure.column == "accuracy"}
     assert list(accuracies) == ["D-FFDS, first", "D-FFDS, again"]
@@ -78,10 +72,7 @@ def test_what_is_measured_on_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture
     ("kernel", "part"),
     [
         ("triton_poi_fused_convolution_backward_native_batch_norm_backward_30", "fused kernels"),
-        (
-            "void at::native::batch_norm_collect_statistics_channels_last_kernel<>",
-            "batch norm",
-        ),
+        ("void at::native::batch_norm_collect_statistics_channels_last_kernel<>", "batch norm"),
         ("void cudnn::batchnorm_fwtr_nhwc_semiPersist<float>", "batch norm"),
         ("sm80_xmma_wgrad_implicit_gemm_indexed_tf32f32_tf32f32_f32_nhwckrsc_nhwc", "convolutions"),
         ("void cudnn::engines_precompiled::nhwcToNchwKernel<float>", "convolutions"),
