@@ -43,11 +43,15 @@ def test_a_table_fits_the_terminal(columns, out, capsys, monkeypatch):
     assert "40.00" not in printed, "these runs are short, the table is not"
 
 
-def test_the_protocol_is_chosen_with_the_epochs(out, capsys):
-    assert main(["table", "1a", "--columns", "cifar100-lt-100", "--no-train", "--out", str(out), SHORT]) == 0
+def test_the_protocol_is_chosen_with_the_epochs_and_the_table_is_saved(out, capsys):
+    arguments = ["table", "1a", "--columns", "cifar100-lt-100", "--no-train", "--out", str(out), SHORT]
+    assert main([*arguments, "--save", str(out / "tables")]) == 0
     printed = capsys.readouterr().out
     assert printed.count("40.00") == 4
     assert "Protocol 2-epochs" in printed
+    files = {path.name for path in (out / "tables").iterdir()}
+    assert files == {"table-1a.md", "table-1a.tex", "table-1a.csv"}
+    assert f"written: {out / 'tables' / 'table-1a.md'}" in printed
 
 
 def test_runs_csv_and_back(out, tmp_path, capsys, monkeypatch):
@@ -62,24 +66,12 @@ def test_runs_csv_and_back(out, tmp_path, capsys, monkeypatch):
     file = str(saved / "runs.csv")
     assert main(["table", "2b", "--runs", file, SHORT, "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)
-    assert [(cell["row"], cell["accuracy_mean"]) for cell in cells] == [
-        *(("concave", 40.0), ("convex", None), ("linear", None))
-    ]
-    assert main(["table", "runs", "--runs", file, "--methods", "ce,ffds", "--seeds", "0", "--json"]) == 0
-    assert [line["method"] for line in json.loads(capsys.readouterr().out)] == ["ce", "ffds"]
-    assert main(["table", "runs", "--runs", file, "--columns", "digits", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == []
-    assert main(["table", "runs", "--runs", file, "--seeds", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == []
-
-
-def test_a_table_is_saved(out, tmp_path, capsys):
-    saved = tmp_path / "tables"
-    arguments = ["table", "1c", "--no-train", "--out", str(out), SHORT, "--save", str(saved)]
-    assert main(arguments) == 0
-    names = {path.name for path in saved.iterdir()}
-    assert names == {"table-1c.md", "table-1c.tex", "table-1c.csv"}
-    assert f"written: {saved / 'table-1c.md'}" in capsys.readouterr().out
+    rows = [("concave", 40.0), ("convex", None), ("linear", None)]
+    assert [(cell["row"], cell["accuracy_mean"]) for cell in cells] == rows
+    chosen = (["--methods", "ce,ffds", "--seeds", "0"], ["--columns", "digits"], ["--seeds", "1"])
+    for choice, methods in zip(chosen, (["ce", "ffds"], [], []), strict=True):
+        assert main(["table", "runs", "--runs", file, *choice, "--json"]) == 0
+        assert [line["method"] for line in json.loads(capsys.readouterr().out)] == methods
 
 
 @pytest.mark.parametrize(
@@ -95,18 +87,14 @@ def test_what_cannot_be_saved_is_told_before_training(arguments, tmp_path, capsy
     assert "--save DIR" in message
 
 
-def test_a_figure_names_its_files(out, tmp_path, capsys):
+def test_a_figure_names_its_files_and_what_is_missing_from_it(out, tmp_path, capsys):
     saved = tmp_path / "drawn"
     arguments = ["figure", "5b", "--no-train", "--out", str(out), "--save", str(saved), SHORT]
     assert main(arguments) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed == [str(saved / f"figure-5b.{ending}") for ending in ("svg", "pdf", "png", "csv")]
     assert all(Path(path).stat().st_size for path in printed)
-
-
-def test_a_figure_says_what_is_missing_from_it(tmp_path, capsys):
-    saved, data = str(tmp_path / "drawn"), f"data.root={tmp_path / 'none'}"
-    assert main(["figure", "4", "--save", saved, data]) == 0
+    assert main(["figure", "4", "--save", str(saved), f"data.root={tmp_path / 'none'}"]) == 0
     assert "note: bars alone, without images" in capsys.readouterr().err
 
 
@@ -129,10 +117,8 @@ def test_a_table_and_a_figure_from_real_trainings(tmp_path, capsys):
     assert main(table) == 0
     first = capsys.readouterr()
     cells = json.loads(first.out)
-    assert [(cell["row"], cell["n"], cell["paper"]) for cell in cells] == [
-        ("CE", 1, None),
-        ("D-FFDS", 1, None),
-    ]
+    names = [("CE", 1, None), ("D-FFDS", 1, None)]
+    assert [(cell["row"], cell["n"], cell["paper"]) for cell in cells] == names
     assert all(0 <= cell["accuracy_mean"] <= cell["best_on_test_mean"] <= 100 for cell in cells)
     assert "1 shared" in first.err
     assert main(table) == 0
