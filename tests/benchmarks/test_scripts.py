@@ -73,9 +73,7 @@ def test_what_is_measured_on_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ("triton_poi_fused_convolution_backward_native_batch_norm_backward_30", "fused kernels"),
         ("void at::native::batch_norm_collect_statistics_channels_last_kernel<>", "batch norm"),
-        ("void cudnn::batchnorm_fwtr_nhwc_semiPersist<float>", "batch norm"),
         ("sm80_xmma_wgrad_implicit_gemm_indexed_tf32f32_tf32f32_f32_nhwckrsc_nhwc", "convolutions"),
-        ("void cudnn::engines_precompiled::nhwcToNchwKernel<float>", "convolutions"),
         ("void pointwise_mult_and_sum_complex<float2, 8, 4>(float2*)", "convolutions"),
         ("void at::native::multi_tensor_apply_kernel<FusedSgdMathFunctor>", "optimizer"),
         ("Memset (Device)", "copies"),

@@ -75,15 +75,6 @@ def test_devices_are_numbers(capsys):
     assert "--devices: not whole numbers" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_tells_what_it_means(verb, capsys):
-    with pytest.raises(SystemExit):
-        main([verb, "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "--jobs N" in text
-    assert "number of threads decides the last digits" in text
-
-
 def test_without_dask_its_extra_is_named_and_one_run_after_the_other_trains(tmp_path):
     code = (
         "import sys; sys.modules['distributed'] = None\n"

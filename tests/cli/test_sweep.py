@@ -13,19 +13,6 @@ from tests.sweep import made
 COMMAND = ["sweep", "digits", *made.SETTINGS]
 
 
-def test_help_is_light():
-    heavy = ("torch", "numpy", "pydantic", "matplotlib", "optuna")
-    code = (
-        "import sys; from ffds.cli import main\n"
-        "try: main(['sweep', '--help'])\n"
-        f"except SystemExit: print([name for name in {heavy!r} if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    for option in ("--trials", "--study", "--storage", "--out", "--json", "key=value"):
-        assert option in done.stdout
-
-
 def test_the_end_of_a_sweep(tmp_path, monkeypatch, capsys):
     made.use(monkeypatch)
     assert main([*COMMAND, "--trials", "12", "--study", "mine", "--out", str(tmp_path)]) == 0
@@ -78,16 +65,6 @@ def test_a_slip_is_told_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "2 False"
-
-
-def test_without_optuna_its_extra_is_named():
-    code = (
-        "import sys; sys.modules['optuna'] = None\n"
-        "from ffds.cli import main; sys.exit(main(['sweep', 'digits']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == "error: optuna is not installed: pip install 'ffds[sweep]'\n"
 
 
 def test_when_every_trial_fails(tmp_path, monkeypatch, capsys):

@@ -16,7 +16,6 @@ from ffds.recipes.load import (
     override_texts,
     parse_overrides,
     planned_recipe,
-    recipe_text,
     shipped_recipes,
 )
 from ffds.recipes.schema import Data, Recipe
@@ -91,19 +90,6 @@ def test_the_origin_of_every_leaf(recipe_file):
     }
     own = load_recipe(str(recipe_file)).origin
     assert [own[f"method.{key}"][-2:] for key in ("name", "k", "num_groups")] == [":7", ":8", "12"]
-
-
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_origins_point_at_the_line_that_says_so(name):
-    resolved = load_recipe(name)
-    lines = recipe_text(name).splitlines()
-    written = {key: origin for key, origin in resolved.origin.items() if ":" in origin}
-    assert len(written) > 20
-    for key, origin in written.items():
-        file, _, line = origin.partition(":")
-        assert file == f"{name}.yaml"
-        expected = "method" if key == "method.name" else key.rpartition(".")[2]
-        assert lines[int(line) - 1].strip().startswith(f"{expected}:")
 
 
 @pytest.mark.parametrize("method", METHODS)
