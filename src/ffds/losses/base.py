@@ -53,14 +53,12 @@ class FullPrecision(nn.Module):
 class ClassificationLoss(FullPrecision):
     """A loss of logits (N, C) and labels (N,), or probabilities q (N, C) of the labels.
 
-    A loss is a function of log p_c of one class c: for labels of that of each sample, (N,); for probabilities
-    of every class, (N, C), and the loss of a sample is the expectation Σ_c q_c · loss(z, c), so that mixup,
-    CutMix and distillation work. That the q of a sample sum to 1 is not checked.
+    For probabilities the loss of a sample is the expectation Σ_c q_c · loss(z, c), so that mixup, CutMix and
+    distillation work. That the q of a sample sum to 1 is not checked.
 
     Args:
         ignore_index: label of samples to leave out, as in torch.
-        reduction: ``"mean"`` over the samples not left out (NaN if none is left, as in torch), ``"sum"`` or
-            ``"none"``.
+        reduction: ``"mean"`` over the samples not left out (NaN if there is none), ``"sum"`` or ``"none"``.
     """
 
     def __init__(self, ignore_index: int, reduction: Reduction) -> None:
@@ -72,20 +70,15 @@ class ClassificationLoss(FullPrecision):
     def at_label(self, per_class: Tensor, target: Tensor) -> Tensor:
         """Values (C,) or (N, C) at the labels, (N,), 0 where ignored; or, for probabilities, of all classes.
 
-        Raises:
-            InputError: a label that is no class. On an accelerator and in compiled code torch's own assertion
-                fails instead.
+        A label that is no class is an InputError on the CPU; elsewhere and compiled, torch's assertion fails.
         """
-        if target.ndim == per_class.ndim == 2:
-            # Of a class that is masked out, 0 keeps 0 · ∞ out of the expectation.
-            return per_class.masked_fill((target == 0) & (per_class < -1e30), 0)
         if target.ndim == 2:
-            return per_class
+            # A class that is masked out would add 0 · ∞ to the expectation.
+            return per_class.clamp_min(-1e30) if per_class.ndim == 2 else per_class
         label, kept = labels_to_keep(target, self.ignore_index)
         try:
-            if per_class.ndim == 2:
-                return per_class.gather(1, label[:, None]).squeeze(1).where(kept, 0)
-            return per_class.index_select(0, label).where(kept, 0)
+            rows = per_class.expand(len(label), -1)
+            return rows.gather(1, label[:, None]).squeeze(1).where(kept, 0)
         except (IndexError, RuntimeError) as error:
             classes = per_class.shape[-1]
             if bad := [y for y in label.tolist() if not 0 <= y < classes]:
@@ -115,14 +108,9 @@ class ClassificationLoss(FullPrecision):
 
 
 class ClassProbabilities(FullPrecision):
-    """p_y of an epoch, summed class by class: whatever the groups of a loss are, their means follow from it.
+    """Sum of p_y and number of samples of each class (C,) in an epoch, from which means of groups follow.
 
-    A sample whose target is probabilities counts for its most probable label, one that is ignored or whose
-    p_y is NaN for none.
-
-    Attributes:
-        sums: Σ p_y over the samples of each class (C,).
-        counts: samples of each class (C,) int64.
+    A sample with probabilities counts for its most probable label; one that is ignored or has p_y = NaN, not.
     """
 
     sums: Tensor
@@ -135,13 +123,27 @@ class ClassProbabilities(FullPrecision):
 
     @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor, ignore_index: int = -100) -> None:
-        """Gather from logits (N, C) and target (N,) or (N, C)."""
+        """Add logits (N, C) and their target (N,) or (N, C)."""
         logits, target = checked(logits, target, len(self.counts))
-        self.gather(F.log_softmax(logits, dim=1), target, ignore_index)
+        self._add(F.log_softmax(logits, dim=1), target, ignore_index)
+
+    def observe_step(self, log_p: Tensor, target: Tensor, ignore_index: int) -> None:
+        """Add log p (N, C) of a forward pass that records gradients; each sample of a step counts once.
+
+        Inside the transforms of `torch.func` nothing can be added.
+        """
+        if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+            return
+        if log_p.requires_grad and torch._C._current_autograd_node() is not None:
+            # Activation checkpointing repeats the forward pass inside the backward pass. Only a repetition
+            # whose first pass recorded no gradients, and so added nothing, is differentiated itself.
+            values = log_p.detach()
+            log_p.register_hook(lambda _: self._add(values, target, ignore_index))  # type: ignore[no-untyped-call]
+        else:
+            self._add(log_p, target, ignore_index)
 
     @torch.no_grad()
-    def gather(self, log_p: Tensor, target: Tensor, ignore_index: int) -> None:
-        """Gather from log p (N, C) and a target that is checked."""
+    def _add(self, log_p: Tensor, target: Tensor, ignore_index: int) -> None:
         if target.ndim == 2:
             largest, label = target.max(dim=1)
             target = label.where(largest > 0, ignore_index)
@@ -167,11 +169,7 @@ class ClassProbabilities(FullPrecision):
         self.counts.zero_()
 
     def named_modules(self, memo: Any = None, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
-        """As in torch, but not as a part of a larger module where several processes train together.
-
-        Before each step DistributedDataParallel overwrites the buffers of all modules it can name by those of
-        the first process, and these sums belong to one process until the epoch ends.
-        """
+        """As in torch, but hidden from DistributedDataParallel, which would copy the first rank's sums."""
         if memo is None or not _among_ranks():
             yield from super().named_modules(memo, *args, **kwargs)
 

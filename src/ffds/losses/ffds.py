@@ -41,10 +41,8 @@ def focusing_parameters(
     tensor([3., 2., 1.])
     """
     if not 0 <= gamma_min <= gamma_max < float("inf"):
-        got = f"gamma_min={gamma_min}, gamma_max={gamma_max}"
-        raise InputError(
-            "focusing parameters are out of range", got=got, allowed="0 <= gamma_min <= gamma_max"
-        )
+        got, allowed = f"gamma_min={gamma_min}, gamma_max={gamma_max}", "0 <= gamma_min <= gamma_max"
+        raise InputError("focusing parameters are out of range", got=got, allowed=allowed)
     counts = validated_counts(class_counts)
     r = (counts - counts.min()) / (counts.max() - counts.min()).clamp_min(1)
     curves = {"linear": r, "convex": r**3, "concave": torch.tanh(4 * r)}
@@ -63,12 +61,10 @@ def frequency_groups(class_counts: PerClass, num_groups: int | None = None) -> T
     tensor([1, 0, 1, 0])
     """
     counts = validated_counts(class_counts)
-    classes = len(counts)
-    most = min(classes, 10)
-    groups = most if num_groups is None else num_groups
+    classes, default = len(counts), min(len(counts), 10)
+    groups = default if num_groups is None else num_groups
     if not (isinstance(groups, SupportsIndex) and 1 <= groups <= classes):
-        allowed = f"1 to {classes}, the number of classes"
-        fix = f"num_groups={most}, or None"
+        allowed, fix = f"1 to {classes}, the number of classes", f"num_groups={default}, or None"
         raise InputError("num_groups is out of range", got=groups, allowed=allowed, fix=fix)
     rank = counts.argsort(descending=True, stable=True).argsort()
     return (((rank + 1) * int(groups) - 1) // classes).to(torch.get_default_device())
@@ -77,10 +73,9 @@ def frequency_groups(class_counts: PerClass, num_groups: int | None = None) -> T
 class FFDSLoss(ClassificationLoss):
     """−w_y · (1 − p̂_y)^γ_y · Σ_j Q(j) log p_j (eq. 1), Q = 1 − ε at the label and ε/(C−1) elsewhere.
 
-    In training mode each call under which gradients are recorded also gathers p_y for the mean of its class
-    group; `end_epoch` makes those means the reference p̄ of the next epoch. Evaluation mode, `torch.no_grad`,
-    `torch.inference_mode` and the transforms of `torch.func` gather nothing. Under DistributedDataParallel
-    each process gathers its own samples, also where the loss is a part of the model.
+    In training mode each call that records gradients also gathers p_y for the mean of its class group, and
+    `end_epoch` makes those means the reference p̄ of the next epoch. Evaluation mode, `torch.no_grad`,
+    `torch.inference_mode` and the transforms of `torch.func` gather nothing.
     A class masked out, by a logit of −∞ or of the smallest number of its type, is left out of the sum over j.
 
     Args:
@@ -88,24 +83,16 @@ class FFDSLoss(ClassificationLoss):
         beta: β of the class-balanced weight w, 0 ≤ β < 1.
         k: strength of DynaSmooth, 0 ≤ k ≤ 1; 0 switches it off.
         num_groups: M, 1 ≤ M ≤ C; None: 10, or C if that is less.
-        gamma_min: focusing parameter of the rarest class, ≥ 0.
-        gamma_max: focusing parameter of the most frequent class, ≥ gamma_min.
+        gamma_min, gamma_max: 0 ≤ γ of the rarest class ≤ γ of the most frequent class.
         curve: how γ grows between them with the count: ``"linear"``, ``"convex"`` or ``"concave"``.
         label_smoothing: ε, 0 ≤ ε < 1; unlike torch's it is spread over the C − 1 other classes.
         weight_scale: of `class_balanced_weights`; it decides the effective learning rate.
-        cold_start: what to do before any group mean exists: ``"cross_entropy"`` (as the authors' code) or
-            ``"unsmoothed"`` (p̂ = p).
-        ignore_index: label of samples to leave out, also of the group means.
-        reduction: as in `ffds.losses.base.ClassificationLoss`.
+        cold_start: loss before any group mean exists: ``"cross_entropy"`` or ``"unsmoothed"`` (p̂ = p).
+        ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Attributes:
+        class_weight, gamma, class_group: w, γ and group of each class (C,); group 0 has the most images.
         group_means: p̄ of each group (M,), NaN until an epoch ends that has a sample of the group.
-        class_group: group of each class (C,), 0 for the most frequent classes.
-        gamma: focusing parameter of each class (C,).
-        class_weight: w of each class (C,).
-
-    Raises:
-        InputError: a class count below 1, a setting out of range, or an unknown name.
 
     >>> loss = FFDSLoss([100, 50, 20, 5], num_groups=2)
     >>> logits, target = torch.zeros(8, 4), torch.tensor([0, 1, 2, 3, 0, 1, 0, 0])
@@ -163,59 +150,36 @@ class FFDSLoss(ClassificationLoss):
         return cls(np.bincount(array.astype(np.int64), minlength=num_classes or 0), **settings)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits (N, C), target (N,) or (N, C) → () or (N,); gathers where it trains."""
+        """Logits (N, C), target (N,) or (N, C) → () or (N,); gathers statistics in training."""
         # float16 has no number as small as a logit that masks a class in other types.
         masked = max(torch.finfo(logits.dtype).min / 2, -1e30)
         logits, target = checked(logits, target, len(self.gamma))
         log_p = F.log_softmax(logits, dim=1)
-        own = self.at_label(log_p, target)
-        values = -self._weight(own, target) * self._smoothed(log_p, own, masked)
+        log_p_y = self.at_label(log_p, target)
+        others = F.threshold(log_p, masked, 0.0).sum(dim=1, keepdim=target.ndim == 2)
+        others = (others - F.threshold(log_p_y, masked, 0.0)) / (log_p.shape[1] - 1)
+        smoothed = (1 - self.label_smoothing) * log_p_y + self.label_smoothing * others  # Σ_j Q(j) log p_j
+        values = -self._weight(log_p_y, target) * smoothed
         if self.cold_start == "cross_entropy":
-            values = torch.where(self.group_means.isnan().all(), -own, values)
-        if self.training and torch.is_grad_enabled():
-            self._gather(log_p, target)
+            values = torch.where(self.group_means.isnan().all(), -log_p_y, values)
+        if self.training:
+            self.gathered.observe_step(log_p, target, self.ignore_index)
         return self.reduced(values, target)
 
     @torch.no_grad()
-    def _weight(self, log_p: Tensor, target: Tensor) -> Tensor:
+    def _weight(self, log_p_y: Tensor, target: Tensor) -> Tensor:
         """w_y · (1 − p̂_y)^γ_y, a constant for the gradient, as in the authors' released code."""
-        p, mean = log_p.exp(), self.at_label(self.group_means[self.class_group], target)
+        p, mean = log_p_y.exp(), self.at_label(self.group_means[self.class_group], target)
         p_hat = dynamic_smoothing(p, torch.where(mean.isnan(), p, mean), self.k)
         focusing = (1 - p_hat).clamp_min(0) ** self.at_label(self.gamma, target)
-        return self.weighted(focusing.to(p.dtype), self.class_weight, target)
-
-    def _smoothed(self, log_p: Tensor, own: Tensor, masked: float) -> Tensor:
-        """Σ_j Q(j) log p_j for the label, (N,), or for every class as the label, (N, C) (eq. 2)."""
-        if self.label_smoothing == 0:
-            return own
-        total = F.threshold(log_p, masked, 0.0).sum(dim=1, keepdim=own.ndim == 2)
-        others = (total - F.threshold(own, masked, 0.0)) / (log_p.shape[1] - 1)
-        return (1 - self.label_smoothing) * own + self.label_smoothing * others
-
-    def _gather(self, log_p: Tensor, target: Tensor) -> None:
-        """Gather from a training step, so that each sample counts once."""
-
-        def gather(_: Tensor | None = None) -> None:
-            self.gathered.gather(log_p.detach(), target, self.ignore_index)
-
-        if torch._C._are_functorch_transforms_active():
-            return  # nothing can be written to a buffer there
-        if log_p.requires_grad and torch._C._current_autograd_node() is not None:
-            # In a backward pass activation checkpointing repeats the forward pass. If that recorded
-            # gradients, it gathered, and the repetition is not differentiated; if not, it is: by the hook.
-            log_p.register_hook(gather)  # type: ignore[no-untyped-call]
-        else:
-            gather()
+        return (self.at_label(self.class_weight, target) * focusing).to(p.dtype)
 
     def observe(self, logits: Tensor, target: Tensor) -> None:
-        """Only gather, in any mode: for the last epoch of another loss before a deferred start."""
+        """Only gather, in any mode, as in the last epoch of another loss before a deferred start."""
         self.gathered.observe(logits, target, self.ignore_index)
 
     def end_epoch(self) -> None:
-        """Make the epoch's group means over all ranks, each of which must call it, the reference.
-
-        A group without a sample keeps its mean.
-        """
+        """Make the epoch's group means over all ranks, each of which must call it, the reference."""
         self.gathered.sum_over_ranks()
         self.start_from(self.gathered)
         self.gathered.clear()

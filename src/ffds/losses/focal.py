@@ -28,14 +28,12 @@ def focal(log_probability: Tensor, gamma: float) -> Tensor:
 class FocalLoss(ClassificationLoss):
     """w_y · (1 − p_y)^γ · (−log p_y).
 
-    p_y is the probability of the model, not that of the weighted loss, and ``"mean"`` divides by the number
-    of samples, not by Σ w_y as torch's weighted cross-entropy does.
+    ``"mean"`` divides by the number of samples, not by Σ w_y as torch's weighted cross-entropy does.
 
     Args:
         gamma: focusing parameter γ ≥ 0; 0 gives (weighted) cross-entropy.
         weight: of each class, ≥ 0, as list, array or tensor; None for no weighting.
-        ignore_index: label of samples to leave out.
-        reduction: as in `ffds.losses.base.ClassificationLoss`.
+        ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Source: Lin et al., "Focal loss for dense object detection", eq. 4; CB-FL: Cui et al., CVPR 2019, eq. 6.
 

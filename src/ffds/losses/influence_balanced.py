@@ -26,8 +26,7 @@ class InfluenceBalancedLoss(ClassificationLoss):
         epsilon: ε > 0.
         gamma: focusing parameter ≥ 0; 0 for the plain loss, 1 for IB-FL.
         weight: of each class, ≥ 0, as list, array or tensor; None for no weighting.
-        ignore_index: label of samples to leave out.
-        reduction: as in `ffds.losses.base.ClassificationLoss`.
+        ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Source: Park et al., "Influence-balanced loss for imbalanced visual classification", ICCV 2021, eq. 9.
 

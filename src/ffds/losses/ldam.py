@@ -27,8 +27,7 @@ class LDAMLoss(ClassificationLoss):
         scale: s > 0.
         weight: of each class, ≥ 0, as list, array or tensor, or None; ``"mean"`` then divides by Σ w_y over
             the batch, as torch's weighted cross-entropy and the released code do.
-        ignore_index: label of samples to leave out.
-        reduction: as in `ffds.losses.base.ClassificationLoss`.
+        ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Source: Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss",
     NeurIPS 2019, eq. 11 to 13.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -31,11 +32,7 @@ def class_balanced_weights(
         scale: ``"none"``: the formula as it is; ``"mean"``: weights sum to C; ``"released"``: weights sum
             to 1/C, as in the authors' released FFDS code, whose scaling line divides by (sum·C).
 
-    Raises:
-        InputError: a count below 1, β outside [0, 1), or an unknown scale.
-
-    Source: Cui et al., "Class-balanced loss based on effective number of samples", CVPR 2019, eq. 3; used
-    as w_y in the FFDS paper, eq. 1.
+    Source: Cui et al., "Class-balanced loss based on effective number of samples", CVPR 2019, eq. 3.
 
     >>> class_balanced_weights([100, 10], beta=0.9, scale="none")
     tensor([0.1000, 0.1535])
@@ -58,9 +55,6 @@ def inverse_frequency_weights(
         power: ≥ 0; 1 is inverse frequency, 0.5 inverse square root, 0 no weighting.
         scale: as in `class_balanced_weights`.
 
-    Raises:
-        InputError: a count below 1, a negative or non-finite power, or an unknown scale.
-
     >>> inverse_frequency_weights([30, 10])
     tensor([0.5000, 1.5000])
     """
@@ -73,9 +67,9 @@ def _scaled(weights: Tensor, scale: WeightScale) -> Tensor:
     targets = {"none": None, "mean": float(len(weights)), "released": 1 / len(weights)}
     if scale not in targets:
         raise InputError("unknown weight scale", got=scale, allowed=", ".join(targets))
-    total = targets[scale]
-    scaled = weights if total is None else weights * (total / weights.sum())
-    return scaled.float().to(torch.get_default_device())
+    if total := targets[scale]:
+        weights = weights * (total / weights.sum())
+    return weights.float().to(torch.get_default_device())
 
 
 def validated_counts(class_counts: PerClass) -> Tensor:
@@ -88,14 +82,10 @@ def validated_counts(class_counts: PerClass) -> Tensor:
     if counts.ndim != 1 or len(counts) < 2:
         got = f"shape {tuple(counts.shape)}"
         raise InputError("class counts need one number for each of at least two classes", got=got)
-    bad = [c for c, n in enumerate(counts.tolist()) if not (math.isfinite(n) and n >= 1 and n == int(n))]
-    if bad:
-        raise InputError(
-            f"class count of class {_listed(bad)} is not usable",
-            got=[counts[c].item() for c in bad[:10]],
-            allowed="whole numbers of at least 1",
-            fix="drop classes without training images, or relabel",
-        )
+    if bad := [c for c, n in enumerate(counts.tolist()) if not (n >= 1 and n.is_integer())]:
+        what, got = f"class count of class {_listed(bad)} is not usable", counts[bad[:10]].tolist()
+        fix = "drop classes without training images, or relabel"
+        raise InputError(what, got=got, allowed="whole numbers of at least 1", fix=fix)
     return counts
 
 
@@ -113,7 +103,7 @@ def validated_weight(weight: PerClass | None) -> Tensor | None:
 
 
 def _in_label_order(values: Any, what: str) -> Tensor:
-    """A number for each class as a float64 tensor on the CPU, from every container that has an order."""
+    """A number for each class, as a float64 tensor on the CPU."""
     if isinstance(values, Tensor):
         return values.detach().to("cpu", torch.float64)
     if hasattr(values, "to_dict"):  # a pandas Series, whose index holds the labels
@@ -123,17 +113,14 @@ def _in_label_order(values: Any, what: str) -> Tensor:
             got = f"labels {_listed(list(values))}"
             raise InputError(f"{what} lack label {_listed(missing)}", got=got, allowed="labels 0 to C - 1")
         values = [values[c] for c in range(len(values))]
-    in_order = isinstance(values, Sequence) or hasattr(values, "__array__")
-    try:
-        array = np.asarray(values if in_order else None)
-    except (TypeError, ValueError):  # rows of different lengths
-        array = np.asarray(None)
+    array = np.asarray(None)
+    if isinstance(values, Sequence) or hasattr(values, "__array__"):
+        with suppress(TypeError, ValueError):  # rows of different lengths
+            array = np.asarray(values)
     if array.dtype.kind not in "iuf":
-        raise InputError(
-            f"{what} are not numbers in label order",
-            got=f"{type(values).__name__} {values!r:.80}",
-            allowed="a list, tuple, array or tensor of numbers; a dict, Counter or pandas Series by label",
-        )
+        got = f"{type(values).__name__} {values!r:.80}"
+        allowed = "a list, tuple, array or tensor of numbers; a dict, Counter or pandas Series by label"
+        raise InputError(f"{what} are not numbers in label order", got=got, allowed=allowed)
     return torch.from_numpy(array.astype(np.float64))
 
 
