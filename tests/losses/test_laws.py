@@ -1,18 +1,20 @@
 """Whatever holds for a loss as such holds for each of them."""
 
 import copy
+import math
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ffds.errors import InputError
-from ffds.losses import FFDSLoss, class_balanced_weights
+from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss, class_balanced_weights
+from tests.losses import naive
 from tests.losses.battery import (
     COUNTS,
     LOSSES,
@@ -36,19 +38,15 @@ INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, tor
 stateful = pytest.mark.parametrize("name", STATEFUL)
 
 
-def gradients(value: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(value.sum(), inputs, materialize_grads=True)
-
-
 @every_state
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-9), (torch.float32, 3e-5)])
 def test_value_and_gradients_equal_the_twin(name, made, dtype, rtol):
     loss, data = made(name, reduction="none"), batch(20).to(dtype)
     inputs = data.logits.requires_grad_(), data.features.requires_grad_()
-    expected = twin(loss, data)
-    value = data.given_to(loss)
+    value, expected = data.given_to(loss), twin(loss, data)
     torch.testing.assert_close(value, expected.to(dtype), rtol=rtol, atol=1e-3 * rtol)
-    torch.testing.assert_close(gradients(value, inputs), gradients(expected, inputs), rtol=rtol, atol=rtol)
+    ours, theirs = (torch.autograd.grad(v.sum(), inputs, materialize_grads=True) for v in (value, expected))
+    torch.testing.assert_close(ours, theirs, rtol=rtol, atol=rtol)
 
 
 @settings(deadline=None, max_examples=40)
@@ -64,6 +62,50 @@ def test_any_logits_and_labels_give_the_value_of_the_twin(data, name, classes):
     target = torch.tensor(data.draw(st.lists(st.integers(0, classes - 1), min_size=3, max_size=3)))
     given_batch = Batch(logits, target[: len(logits)], torch.ones(len(logits), WIDTH, dtype=torch.float64))
     torch.testing.assert_close(given_batch.given_to(loss), twin(loss, given_batch), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        FFDSLoss(COUNTS),
+        FFDSLoss(COUNTS, beta=0.0, k=0.0, gamma_max=0.0, label_smoothing=0.0, cold_start="unsmoothed"),
+        FocalLoss(0.0),
+        LDAMLoss(COUNTS, max_margin=1e-12, scale=1.0),
+        InfluenceBalancedLoss(alpha=0.01, epsilon=0.01),
+    ],
+)
+def test_in_its_limit_a_loss_is_cross_entropy(loss):
+    data = batch().to(torch.float64)
+    data = data._replace(features=0 * data.features)
+    torch.testing.assert_close(data.given_to(loss), F.cross_entropy(data.logits, data.target))
+    theirs = data.gradient(F.cross_entropy)
+    torch.testing.assert_close(data.gradient(loss), theirs)
+
+
+@pytest.mark.parametrize(
+    ("loss", "by_hand"),
+    [
+        # k·d = 0.9·(0.5 − 0.9), p̂ = 0.25 + 0.1296·0.56: a point of figure 2a
+        (FFDSLoss([1, 1], beta=0.0, gamma_min=1.0, label_smoothing=0.0), (1 - 0.322576) * math.log(4)),
+        (FocalLoss(2.0, weight=[3.0, 1.0]), 3 * 0.75**2 * math.log(4)),
+        (LDAMLoss([1, 16], scale=2.0), math.log1p(9 * math.exp(2 * 0.5))),
+        (InfluenceBalancedLoss(alpha=2.0, epsilon=0.5), math.log(4) * 2 / (1.5 * 4 + 0.5)),
+    ],
+)
+def test_by_hand(loss, by_hand):
+    """The label has p = 0.25, its group the mean 0.81, the features the norm 4."""
+    if isinstance(loss, FFDSLoss):
+        loss.group_means.fill_(0.81)
+    logits = torch.tensor([[0.25, 0.75]], dtype=torch.float64).log()
+    data = Batch(logits, torch.tensor([0]), torch.tensor([[1.0, -3.0]]))
+    assert data.given_to(loss).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.mark.parametrize("max_margin", [0.5, 0.1])
+def test_margins_equal_the_formula(max_margin):
+    margin = LDAMLoss(COUNTS, max_margin=max_margin).margin
+    torch.testing.assert_close(margin, torch.tensor(naive.margins(COUNTS, max_margin)))
+    assert margin[4].item() == pytest.approx(max_margin), "the rarest class has the largest margin"
 
 
 def differentiable(name, kind, **how):
@@ -176,29 +218,17 @@ def test_extreme_logits_give_finite_values_and_gradients(name, made, kind, dtype
 
 @every_state
 @kinds_of_target
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_inputs_are_computed_in_float32(name, made, kind, dtype):
-    half = kind(batch().to(dtype))
-    full = half.to(torch.float32)
-    one, other = made(name, reduction="none"), made(name, reduction="none")
-    assert torch.equal(half.given_to(one), full.given_to(other))
-    gradient = half.gradient(one)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_less_precise_inputs_and_autocast_are_computed_in_float32(name, made, kind, dtype, autocast):
+    data, one, other = kind(batch().to(dtype)), made(name, reduction="none"), made(name, reduction="none")
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        value, gradient = data.given_to(one), data.gradient(one)
+    full = data.to(torch.float32)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, full.given_to(other))
     assert gradient.dtype == dtype
     assert torch.equal(gradient, full.gradient(other).to(dtype))
-    assert_same_state(one, other)
-
-
-@every_state
-@kinds_of_target
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_autocast_changes_nothing(name, made, kind, dtype):
-    data = kind(batch().to(dtype))
-    one, other = made(name, reduction="none"), made(name, reduction="none")
-    with torch.autocast("cpu", torch.bfloat16):
-        inside, gradient = data.given_to(one), data.gradient(one)
-    assert inside.dtype == torch.float32
-    assert torch.equal(inside, data.given_to(other))
-    assert torch.equal(gradient, data.gradient(other))
     assert_same_state(one, other)
 
 
@@ -219,38 +249,39 @@ def test_another_default_type_changes_nothing(name, made, default):
     torch.testing.assert_close(value, expected, rtol=1e-2 if made is warm else 0, atol=0)
 
 
+def steps(loss: nn.Module) -> list[Tensor]:
+    values = [batch(seed=20).given_to(loss), batch(1, seed=21).given_to(loss)]
+    end_epoch(loss)
+    return [*values, batch(seed=22).given_to(loss)]
+
+
 @every_state
-@pytest.mark.parametrize("how", ["assign", "to_empty", "one by one"])
-def test_built_without_storage_and_filled_it_is_the_same(name, made, how):
-    source, data = made(name), batch()
-    with torch.device("meta"):
-        loss = LOSSES[name](COUNTS)
-    assert {buffer.device.type for buffer in loss.buffers()} <= {"meta"}
+@pytest.mark.parametrize("how", ["load", "assign", "to_empty", "one by one"])
+def test_built_anew_with_or_without_storage_and_filled_it_goes_on_exactly(name, made, how):
+    source, state = made(name), copy.deepcopy(made(name).state_dict())
+    with torch.device("cpu" if how == "load" else "meta"):
+        loss = cold(name)
+    assert how == "load" or all(buffer.is_meta for buffer in loss.buffers())
     if how == "to_empty":
         loss.to_empty(device="cpu")
     if how == "one by one":
-        for key, value in source.state_dict().items():
+        for key, value in state.items():
             owner, _, leaf = key.rpartition(".")
-            setattr(loss.get_submodule(owner), leaf, value.clone())
+            setattr(loss.get_submodule(owner), leaf, value)
     else:
-        loss.load_state_dict(copy.deepcopy(source.state_dict()), assign=how == "assign")
+        loss.load_state_dict(state, assign=how == "assign")
     assert all(torch.equal(a, b) for a, b in zip(steps(loss), steps(source), strict=True))
-    assert data.given_to(loss) == data.given_to(source)
     assert_same_state(loss, source)
 
 
 @every_loss
 def test_a_buffer_counts_however_it_was_set(name):
-    data, names = batch(), [key for key, _ in warm(name).named_buffers(recurse=False)]
-    for key in names:
-        if key == "class_group":
-            continue
+    for key in {key for key, _ in cold(name).named_buffers(recurse=False)} - {"class_group"}:
         before, assigned, written = (warm(name).eval() for _ in range(3))
         new = getattr(before, key) * 0.5 + 0.1
         setattr(assigned, key, new)
         getattr(written, key).copy_(new)
-        assert torch.equal(data.given_to(assigned), data.given_to(written))
-        assert not torch.equal(data.given_to(assigned), data.given_to(before))
+        assert batch().given_to(assigned) == batch().given_to(written) != batch().given_to(before)
 
 
 @every_state
@@ -307,41 +338,48 @@ def test_certain_probabilities_are_labels(name, made, reduction):
 @every_state
 def test_the_loss_of_probabilities_is_the_expectation_over_the_label(name, made):
     loss, data = made(name, reduction="none"), batch().to(torch.float64)
+    of_labels = torch.stack(
+        [data._replace(target=torch.full((8,), c)).given_to(loss) for c in range(CLASSES)], dim=1
+    )
     soft = mixed(data)
-    of_labels = [
-        data._replace(target=torch.full((8,), c)).given_to(made(name, reduction="none"))
-        for c in range(CLASSES)
-    ]
-    expected = (soft.target * torch.stack(of_labels, dim=1)).sum(dim=1)
-    torch.testing.assert_close(soft.given_to(loss), expected, rtol=1e-9, atol=1e-12)
-    q = soft.target.clone().requires_grad_()
-    (slope,) = gradients(soft._replace(target=q).given_to(made(name, reduction="none")), (q,))
-    torch.testing.assert_close(slope, torch.stack(of_labels, dim=1), rtol=1e-9, atol=1e-12)
+    soft.target.requires_grad_()
+    value = soft.given_to(loss)
+    torch.testing.assert_close(value, (soft.target * of_labels).sum(dim=1), rtol=1e-9, atol=1e-12)
+    (slope,) = torch.autograd.grad(value.sum(), soft.target)
+    torch.testing.assert_close(slope, of_labels, rtol=1e-9, atol=1e-12)
 
 
 @every_state
-def test_the_mean_of_probabilities_divides_as_that_of_labels(name, made):
-    data = mixed(batch().to(torch.float64))
-    each, mean = (data.given_to(made(name, reduction=reduction)) for reduction in ("none", "mean"))
+@kinds_of_target
+def test_reductions_agree(name, made, kind):
+    data = kind(batch().to(torch.float64))
+    each, total, mean = (data.given_to(made(name, reduction=how)) for how in ("none", "sum", "mean"))
+    assert each.shape == (8,)
+    torch.testing.assert_close(total, each.sum())
     weight = class_balanced_weights(COUNTS).double() if name == "ldam-drw" else torch.ones(CLASSES).double()
-    torch.testing.assert_close(mean, each.sum() / (data.target * weight).sum())
+    q = data.target if data.target.ndim == 2 else data.one_hot().target
+    torch.testing.assert_close(mean, each.sum() / (q * weight).sum())
+    assert data.given_to(made(name)) == mean, "the default"
 
 
 @every_state
-def test_a_batch_of_one_sample(name, made):
-    data = batch(3)
-    alone = data.rows(slice(1, 2))
-    one, all_of_them = made(name, reduction="none"), made(name, reduction="none")
-    torch.testing.assert_close(alone.given_to(one)[0], data.given_to(all_of_them)[1])
-    assert alone.given_to(made(name)).shape == ()
-    assert alone.gradient(one).isfinite().all()
+def test_each_sample_counts_for_itself(name, made):
+    data = batch()
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(4))
+    one, other = made(name, reduction="none"), made(name, reduction="none")
+    value = data.given_to(one)
+    assert torch.equal(data.rows(order).given_to(other), value[order])
+    end_epoch(one)
+    end_epoch(other)
+    assert_same_state(one, other, rtol=1e-6)
+    torch.testing.assert_close(data.rows(slice(1, 2)).given_to(made(name, reduction="none")), value[1:2])
 
 
 @every_state
 @pytest.mark.parametrize("counts", [[9, 4], [5] * 5])
-def test_two_classes_and_equal_counts(name, made, counts):
-    loss = made(name, counts)
-    data = batch(6, classes=len(counts))
+@pytest.mark.parametrize("samples", [1, 6])
+def test_one_sample_two_classes_and_equal_counts(name, made, counts, samples):
+    loss, data = made(name, counts), batch(samples, classes=len(counts))
     assert data.given_to(loss).isfinite()
     assert data.gradient(loss).isfinite().all()
 
@@ -365,31 +403,6 @@ def test_naming_the_classes_otherwise_changes_nothing(name, permutation):
     for key, buffer in one.state_dict().items():
         expected = buffer[order] if len(buffer) == CLASSES else buffer
         torch.testing.assert_close(other.state_dict()[key], expected, rtol=1e-5, atol=1e-6)
-
-
-@every_state
-def test_each_sample_counts_for_itself(name, made):
-    data = batch()
-    order = torch.randperm(8, generator=torch.Generator().manual_seed(4))
-    one, other = made(name, reduction="none"), made(name, reduction="none")
-    assert torch.equal(data.rows(order).given_to(other), data.given_to(one)[order])
-    end_epoch(one)
-    end_epoch(other)
-    assert_same_state(one, other, rtol=1e-6)
-
-
-@every_state
-def test_reductions_agree(name, made):
-    data = batch().to(torch.float64)
-    each, total, mean = (
-        data.given_to(made(name, reduction=reduction)) for reduction in ("none", "sum", "mean")
-    )
-    assert each.shape == (8,)
-    assert total.shape == mean.shape == ()
-    torch.testing.assert_close(total, each.sum())
-    divisor = class_balanced_weights(COUNTS)[data.target].double().sum() if name == "ldam-drw" else 8
-    torch.testing.assert_close(mean, each.sum() / divisor)
-    assert data.given_to(made(name)) == mean, "the default"
 
 
 @every_state
@@ -418,27 +431,6 @@ def test_weights_may_be_a_list_an_array_or_a_tensor_and_are_copied(name, maker):
     assert_same_state(one, other)
     one.weight.fill_(3.0)
     assert list(weight) == expected.tolist()
-
-
-def steps(loss: nn.Module) -> list[Tensor]:
-    values = [batch(seed=20).given_to(loss), batch(1, seed=21).given_to(loss)]
-    end_epoch(loss)
-    return [*values, batch(seed=22).given_to(loss)]
-
-
-@every_state
-def test_saved_and_loaded_it_goes_on_exactly(name, made):
-    loss, resumed = made(name), cold(name)
-    saved = {key: bytes(buffer.numpy().tobytes()) for key, buffer in loss.state_dict().items()}
-    empty = resumed.state_dict()
-    resumed.load_state_dict(
-        {
-            key: torch.frombuffer(bytearray(saved[key]), dtype=buffer.dtype).view_as(buffer)
-            for key, buffer in empty.items()
-        }
-    )
-    assert all(torch.equal(a, b) for a, b in zip(steps(loss), steps(resumed), strict=True))
-    assert_same_state(loss, resumed)
 
 
 @every_state
@@ -497,12 +489,3 @@ def test_with_activation_checkpointing_each_sample_counts_once(name, after, how)
         gradient = data._replace(logits=2 * data.logits).gradient(lambda *args: after(plain(*args)))
         torch.testing.assert_close(logits.grad, 2 * gradient)
     assert_same_state(loss, plain)
-
-
-@every_loss
-@pytest.mark.parametrize("label", [-1, CLASSES, 255])
-def test_a_label_that_is_no_class_is_refused_on_the_cpu(name, label):
-    """On a GPU and in compiled code it is an assertion of torch's."""
-    data = batch(3)._replace(target=torch.tensor([0, label, -100]))
-    with pytest.raises(InputError, match=rf"label is no class\n +got: +\[{label}\]\n.*0 to 4, or -100"):
-        data.given_to(cold(name))

@@ -1,21 +1,16 @@
 """What no loss accepts, and what each promises to accept."""
 
 import inspect
+import math
+from functools import partial
 
 import pytest
 import torch
 
 import ffds.losses
 from ffds.errors import InputError
-from ffds.losses import LDAMLoss
-from tests.losses.battery import (
-    LOSSES,
-    WIDTH,
-    Batch,
-    batch,
-    cold,
-    every_loss,
-)
+from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss
+from tests.losses.battery import COUNTS, LOSSES, WIDTH, Batch, batch, cold, every_loss
 
 
 @every_loss
@@ -39,11 +34,26 @@ def test_logits_and_target_that_do_not_fit_are_refused(name, logits, target):
         Batch(logits, target, torch.zeros(len(logits), WIDTH)).given_to(cold(name))
 
 
+@pytest.mark.parametrize("features", [torch.ones(1, 4), torch.ones(3), torch.ones(3, 4, 2, 2)])
+def test_features_that_do_not_fit_are_refused(features):
+    with pytest.raises(InputError, match=r"features \(N, D\)"):
+        InfluenceBalancedLoss()(torch.zeros(3, 2), torch.tensor([0, 1, 0]), features)
+
+
 @pytest.mark.parametrize("name", ["ffds", "cb-focal", "ldam", "ldam-drw", "ib"])
 @pytest.mark.parametrize("classes", [4, 6])
 def test_logits_of_another_number_of_classes_are_refused(name, classes):
     with pytest.raises(InputError, match="number of classes"):
         batch(3, classes)._replace(target=torch.tensor([0, 1, 2])).given_to(cold(name))
+
+
+@every_loss
+@pytest.mark.parametrize("label", [-1, len(COUNTS), 255])
+def test_a_label_that_is_no_class_is_refused_on_the_cpu(name, label):
+    """On a GPU and in compiled code it is an assertion of torch's."""
+    data = batch(3)._replace(target=torch.tensor([0, label, -100]))
+    with pytest.raises(InputError, match=rf"label is no class\n +got: +\[{label}\]\n.*0 to 4, or -100"):
+        data.given_to(cold(name))
 
 
 @pytest.mark.parametrize("name", ["focal", "ldam", "ib-focal"])
@@ -56,72 +66,69 @@ def test_weights_that_are_not_finite_numbers_for_each_class_are_refused(name, we
         LOSSES[name]([3, 2], weight=weight)
 
 
-def test_weights_and_counts_of_different_numbers_of_classes_are_refused():
-    with pytest.raises(InputError, match="different numbers of classes"):
-        LDAMLoss([3, 2], weight=[1.0, 1.0, 1.0])
+def ffds_loss(**setting):
+    return FFDSLoss(COUNTS, **{"num_groups": 3, **setting})
 
 
-@every_loss
-@pytest.mark.parametrize("reduction", ["average", None, ""])
-def test_an_unknown_reduction_is_refused_and_the_known_ones_named(name, reduction):
-    with pytest.raises(InputError, match="mean, sum, none"):
-        cold(name, reduction=reduction)
+def ldam(**setting):
+    return LDAMLoss(COUNTS, **setting)
+
+
+@pytest.mark.parametrize(
+    ("loss", "setting", "values"),
+    [
+        (ffds_loss, "beta", [1.0, -0.1, math.nan]),
+        (ffds_loss, "k", [1.1, -0.1, math.nan]),
+        (ffds_loss, "num_groups", [0, 6, 2.0, math.nan]),
+        (ffds_loss, "gamma_min", [-1.0, 4.0, math.nan]),
+        (ffds_loss, "gamma_max", [-1.0, math.nan, math.inf]),
+        (ffds_loss, "label_smoothing", [1.0, -0.1, math.nan]),
+        (FocalLoss, "gamma", [-0.1, math.nan, math.inf]),
+        (ldam, "max_margin", [0.0, -1.0, math.nan, math.inf]),
+        (ldam, "scale", [0.0, -1.0, math.nan, math.inf]),
+        (InfluenceBalancedLoss, "alpha", [0.0, -1.0, math.nan, math.inf]),
+        (InfluenceBalancedLoss, "epsilon", [0.0, -1.0, math.nan, math.inf]),
+        (InfluenceBalancedLoss, "gamma", [-0.1, math.nan, math.inf]),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_and_named_with_its_value(loss, setting, values):
+    for value in values:
+        with pytest.raises(InputError, match=rf"{setting}(.|\n)*{value}"):
+            loss(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("loss", "setting", "named"),
+    [
+        (ffds_loss, {"num_groups": 6}, "1 to 5, the number of classes\n  fix: +num_groups=5, or None"),
+        (ffds_loss, {"curve": "cubic"}, "linear, convex, concave"),
+        (ffds_loss, {"weight_scale": "sum"}, "none, mean, released"),
+        (ffds_loss, {"cold_start": "warm"}, "cross_entropy, unsmoothed"),
+        (ldam, {"weight": [1.0, 1.0, 1.0]}, "different numbers of classes"),
+        (LDAMLoss, {"class_counts": [3, 0]}, "class 1 "),
+        *((partial(cold, name), {"reduction": "average"}, "mean, sum, none") for name in LOSSES),
+    ],
+)
+def test_an_unusable_setting_is_refused_with_what_would_do(loss, setting, named):
+    with pytest.raises(InputError, match=named):
+        loss(**setting)
 
 
 def test_public_names_and_their_options():
     """A promise to users: a change here is a change of the interface."""
-    options = {
-        name: [
-            (p.name, p.kind.name[0], None if p.default is p.empty else p.default)
-            for p in inspect.signature(getattr(ffds.losses, name)).parameters.values()
-        ]
-        for name in ffds.losses.__all__
+    scaled, common = "scale='mean'", "ignore_index=-100, reduction='mean'"
+    assert {name: options(getattr(ffds.losses, name)) for name in ffds.losses.__all__} == {
+        "FFDSLoss": "class_counts, *, beta=0.9999, k=0.9, num_groups=None, gamma_min=0.0, gamma_max=3.0, "
+        "curve='concave', label_smoothing=0.1, weight_scale='mean', cold_start='cross_entropy', " + common,
+        "FocalLoss": f"gamma=1.0, *, weight=None, {common}",
+        "InfluenceBalancedLoss": f"*, alpha=1000.0, epsilon=0.001, gamma=0.0, weight=None, {common}",
+        "LDAMLoss": f"class_counts, *, max_margin=0.5, scale=30.0, weight=None, {common}",
+        "class_balanced_weights": f"class_counts, beta=0.9999, {scaled}",
+        "inverse_frequency_weights": f"class_counts, power=1.0, {scaled}",
     }
-    assert options == {
-        "FFDSLoss": [
-            ("class_counts", "P", None),
-            ("beta", "K", 0.9999),
-            ("k", "K", 0.9),
-            ("num_groups", "K", None),
-            ("gamma_min", "K", 0.0),
-            ("gamma_max", "K", 3.0),
-            ("curve", "K", "concave"),
-            ("label_smoothing", "K", 0.1),
-            ("weight_scale", "K", "mean"),
-            ("cold_start", "K", "cross_entropy"),
-            ("ignore_index", "K", -100),
-            ("reduction", "K", "mean"),
-        ],
-        "FocalLoss": [
-            ("gamma", "P", 1.0),
-            ("weight", "K", None),
-            ("ignore_index", "K", -100),
-            ("reduction", "K", "mean"),
-        ],
-        "InfluenceBalancedLoss": [
-            ("alpha", "K", 1000.0),
-            ("epsilon", "K", 0.001),
-            ("gamma", "K", 0.0),
-            ("weight", "K", None),
-            ("ignore_index", "K", -100),
-            ("reduction", "K", "mean"),
-        ],
-        "LDAMLoss": [
-            ("class_counts", "P", None),
-            ("max_margin", "K", 0.5),
-            ("scale", "K", 30.0),
-            ("weight", "K", None),
-            ("ignore_index", "K", -100),
-            ("reduction", "K", "mean"),
-        ],
-        "class_balanced_weights": [
-            ("class_counts", "P", None),
-            ("beta", "P", 0.9999),
-            ("scale", "P", "mean"),
-        ],
-        "inverse_frequency_weights": [
-            ("class_counts", "P", None),
-            ("power", "P", 1.0),
-            ("scale", "P", "mean"),
-        ],
-    }
+
+
+def options(function):
+    signature, empty = inspect.signature(function), inspect.Parameter.empty
+    bare = [parameter.replace(annotation=empty) for parameter in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=empty))[1:-1]

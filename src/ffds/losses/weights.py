@@ -83,9 +83,9 @@ def validated_counts(class_counts: PerClass) -> Tensor:
         got = f"shape {tuple(counts.shape)}"
         raise InputError("class counts need one number for each of at least two classes", got=got)
     if bad := [c for c, n in enumerate(counts.tolist()) if not (n >= 1 and n.is_integer())]:
-        what, got = f"class count of class {_listed(bad)} is not usable", counts[bad[:10]].tolist()
+        what, counted = f"class count of class {_listed(bad)} is not usable", counts[bad[:10]].tolist()
         fix = "drop classes without training images, or relabel"
-        raise InputError(what, got=got, allowed="whole numbers of at least 1", fix=fix)
+        raise InputError(what, got=counted, allowed="whole numbers of at least 1", fix=fix)
     return counts
 
 
