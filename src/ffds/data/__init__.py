@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "long_tail_counts", "long_tail_indices", "open_dataset"]
 
 
-_MODULES = {
-    "Dataset": "dataset",
-    "long_tail_counts": "long_tail",
-    "long_tail_indices": "long_tail",
-    "open_dataset": "open",
-}
-
-
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"ffds.data.{_MODULES[name]}"), name)
+    module = {"Dataset": "dataset", "open_dataset": "open"}.get(name, "long_tail")
+    return getattr(import_module(f"ffds.data.{module}"), name)

@@ -33,14 +33,6 @@ def cached(images: Images, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
 
     If the cache cannot be used, one line on standard error says so and the images are decoded without it. Of
     several processes that open the same images at once, one decodes and the others wait for it.
-
-    Args:
-        images: where the pixels come from.
-        rows: int64 (N,), which of them.
-        on_bad: what to do with an image that cannot be read.
-
-    Raises:
-        InputError: an image cannot be read (``stop``), none can, or their sizes differ.
     """
     origin = images.origin(rows)
     entry = None if origin is None else _entry(origin, on_bad)
@@ -81,12 +73,10 @@ class Entry:
     @property
     def about(self) -> dict[str, Any]:
         """``directory`` of the files and ``shape`` (N, H, W, C) of the images; empty if damaged."""
-        try:
-            with self.path.open("rb") as file, np.load(file) as content:
-                about: dict[str, Any] = json.loads(str(content["about"]))
-        except Exception:  # as in `read`
-            return {}
-        return about
+        with suppress(Exception), self.path.open("rb") as file, np.load(file) as content:  # as in `read`
+            about: dict[str, Any] = json.loads(str(content["about"]))
+            return about
+        return {}
 
     def read(self) -> Decoded | None:
         """The images; None if there is no such entry. A damaged one is named, removed and gives None."""
@@ -107,11 +97,8 @@ class Entry:
     def write(self, decoded: Decoded, origin: Origin) -> None:
         """Write the images completely or not at all; a full disk is reported and raises nothing."""
         part = self.path.with_suffix(".part")
-        about = {
-            "directory": str(Path(os.path.commonpath({file.parent for file in origin.files}))),
-            "shape": decoded.images.shape,
-            "bad": decoded.bad,
-        }
+        directory = os.path.commonpath({file.parent for file in origin.files})
+        about = {"directory": directory, "shape": decoded.images.shape, "bad": decoded.bad}
         try:
             needed, free = decoded.images.nbytes, shutil.disk_usage(part.parent).free
             if free < 2 * needed:
@@ -152,19 +139,14 @@ def entries() -> list[Entry]:
 
 
 def clear() -> int:
-    """Remove all entries, and return how many bytes they took.
-
-    Raises:
-        InputError: a file cannot be removed.
-    """
-    freed = 0
-    for pattern in ("*.npz", "*.part", "*.lock"):
-        for path in cache_directory().glob(pattern):
-            freed += path.stat().st_size
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise InputError("the cache cannot be cleared", where=path, got=error.strerror) from error
+    """Remove all entries, and return how many bytes they took; InputError if one cannot be removed."""
+    directory, freed = cache_directory(), 0
+    for path in [path for kind in ("npz", "part", "lock") for path in directory.glob(f"*.{kind}")]:
+        freed += path.stat().st_size
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError("the cache cannot be cleared", where=path, got=error.strerror) from error
     return freed
 
 

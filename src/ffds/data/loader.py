@@ -56,15 +56,6 @@ class TrainBatches:
     Where the batch size does not divide the number of images, a rest of fewer than 2 · world_size rows joins
     the batch before it: batch norm needs two rows. A batch size above the number of images gives one batch.
 
-    Args:
-        split: the images.
-        data: the recipe's section with the augmentation.
-        batch_size: rows of a global batch, over all ranks; at least `world_size`.
-        seed: of the run.
-        device: where the batches are made.
-        rank: of this process, below `world_size`.
-        world_size: number of processes.
-
     Attributes:
         rows: of this rank in the first batch of an epoch, and in all others but the last.
 
@@ -84,12 +75,12 @@ class TrainBatches:
         world_size: int = 1,
     ) -> None:
         if min(batch_size, len(split)) < world_size:
-            raise InputError(
-                "a rank would get no training image",
-                got=f"{len(split)} images in batches of {batch_size} for {world_size} ranks",
-                allowed=f"at least {world_size} of each",
-                fix="use fewer devices or a larger trainer.batch_size",
+            got = f"{len(split)} images in batches of {batch_size} for {world_size} ranks"
+            allowed, fix = (
+                f"at least {world_size} of each",
+                "use fewer devices or a larger trainer.batch_size",
             )
+            raise InputError("a rank would get no training image", got=got, allowed=allowed, fix=fix)
         self._images = StoredImages(split.images, device)
         self._labels = torch.tensor(split.labels, device=device)
         self._transform = TrainTransform(data)
@@ -107,19 +98,12 @@ class TrainBatches:
     def epoch(
         self, epoch: int, start_step: int = 0, sampler: Sampler = "instance-balanced"
     ) -> Iterator[Batch]:
-        """The batches of one epoch.
-
-        Args:
-            epoch: number of the epoch; decides order and augmentation.
-            start_step: first step, where the ones before it are done already.
-            sampler: which images are drawn.
-        """
+        """The batches of one epoch from step `start_step` on, where the ones before it are done already."""
         bounds = list(pairwise(self._bounds))[start_step:]
         parts = [_part(start, end - start, self._rank, self._world_size) for start, end in bounds]
         stored = self._images.batches(self._drawn(epoch, sampler), parts)
-        for step, (images, indices) in enumerate(stored, start_step):
-            start, end = bounds[step - start_step]
-            part = parts[step - start_step]
+        for k, (images, indices) in enumerate(stored):
+            step, (start, end), part = start_step + k, bounds[k], parts[k]
             seed = derived_seed(self._seed, "augment", epoch, step)
             rows = slice(part.start - start, part.stop - start)
             with self._images.preparing():
@@ -140,16 +124,8 @@ class TrainBatches:
 class EvalBatches:
     """Every image of a split once over all ranks, in order, without chance.
 
-    Each global batch is divided among the ranks, the first ones taking the odd rows; a rank with no row skips
-    the batch, so it may have fewer batches than the others, or none.
-
-    Args:
-        split: the images.
-        data: the recipe's section with image size and normalisation.
-        batch_size: rows of a global batch, over all ranks.
-        device: where the batches are made.
-        rank: of this process, below `world_size`.
-        world_size: number of processes.
+    Each global batch of `batch_size` rows is divided among the ranks, the first ones taking the odd rows; a
+    rank with no row skips the batch, so it may have fewer batches than the others, or none.
     """
 
     def __init__(
@@ -181,15 +157,7 @@ class EvalBatches:
 
 
 class StoredImages:
-    """Images on the device if they fit there; others in memory or in files, and each batch is copied.
-
-    Args:
-        images: uint8 (N, H, W, C).
-        device: where batches shall be.
-
-    Attributes:
-        on_device: whether all of them are on the device; in the CPU's memory they are.
-    """
+    """Images uint8 (N, H, W, C): `on_device` if they fit; others in memory or in files, copied by batches."""
 
     def __init__(self, images: NDArray[np.uint8] | StreamedImages, device: torch.device) -> None:
         self._images: Tensor | NDArray[np.uint8] | StreamedImages = images

@@ -27,31 +27,20 @@ ROW_GROUP = 1000
 
 
 def write_pack(data: Data, directory: Path) -> list[Path]:
-    """Write the training images that `data` keeps, and its test images.
+    """Write the training images that `data` keeps, and its test images; returns the two files.
 
     Columns: `image` (lossless WebP of the stored pixels), `label`, `index` (place in the original order)
     and, in the train file, `lt_rank` (place in its class after the reference shuffle). Read with the same
     settings, the pack gives the same arrays; it also serves every larger imbalance factor. The validation
     set is not cut here: it is cut when the pack is read.
 
-    Args:
-        data: which data, and how long their tail is.
-        directory: where to write; made if missing.
-
-    Returns:
-        The two files, train and test.
-
     Raises:
         InputError: `directory` already holds a pack or cannot be written, or the data cannot be opened.
     """
     existing = sorted(directory.glob("*.parquet"))
     if existing:
-        raise InputError(
-            "a pack is never overwritten",
-            where=directory,
-            got=f"{existing[0].name} is there",
-            fix="give another directory, or remove this one",
-        )
+        got, fix = f"{existing[0].name} is there", "give another directory, or remove this one"
+        raise InputError("a pack is never overwritten", where=directory, got=got, fix=fix)
     source = open_source(data)
     rows = tail_rows(source, data)
     train, ranks = source.train.take(rows), tail_ranks(source, data)[rows]
@@ -85,11 +74,8 @@ def _write(
     with pq.ParquetWriter(file, schema) as writer, image_threads() as threads:
         for start in range(0, len(split), ROW_GROUP):
             rows = slice(start, start + ROW_GROUP)
-            contents, places = threads.map(_webp, images[rows]), split.index[rows].tolist()
-            encoded = [
-                {"bytes": content, "path": f"{place}.webp"}
-                for content, place in zip(contents, places, strict=True)
-            ]
+            pairs = zip(threads.map(_webp, images[rows]), split.index[rows], strict=True)
+            encoded = [{"bytes": content, "path": f"{place}.webp"} for content, place in pairs]
             arrays = [pa.array(encoded, schema.field("image").type)]
             arrays += [pa.array(values[rows]) for values in columns.values()]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

@@ -11,14 +11,7 @@ from torch import Tensor
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = [
-    "EvalTransform",
-    "TrainTransform",
-    "by_products",
-    "resample",
-    "resample_boxes",
-    "triangle_weights",
-]
+__all__ = ["EvalTransform", "TrainTransform", "by_products", "resample", "resample_boxes"]
 
 AREA = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
@@ -37,8 +30,7 @@ class TrainTransform:
       `data.image_size`; the distribution of torchvision's ``RandomResizedCrop``.
     - Without ``resized-crop``, images are resized to `data.image_size` if they are stored at another size.
 
-    Args:
-        data: the recipe's section; `mean` and `std` are on the scale 0 to 1.
+    `data.mean` and `data.std` are on the scale 0 to 1.
     """
 
     def __init__(self, data: Data) -> None:
@@ -80,13 +72,7 @@ class TrainTransform:
         return _normalised(images, data)
 
     def draw(self, seed: int, size: int, height: int, width: int) -> Tensor:
-        """The random draws for each image of a global batch, from a generator of their own.
-
-        Args:
-            seed: of the batch.
-            size: images in the global batch.
-            height: of the stored images.
-            width: of the stored images.
+        """The random draws for the `size` images of a global batch, from a generator of their own.
 
         Returns:
             int64 (B, 6) on the CPU: 1 to mirror left and right, 1 to mirror top and bottom, then top, left,
@@ -107,22 +93,13 @@ class EvalTransform:
 
     With `data.eval_resize`, the short side is resized to it and the centre of side `data.image_size` is kept;
     with `data.image_size` alone, both sides are resized to it; with neither, images stay as stored.
-
-    Args:
-        data: the recipe's section; `mean` and `std` are on the scale 0 to 1.
     """
 
     def __init__(self, data: Data) -> None:
         self.data = data
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Prepare a batch.
-
-        Args:
-            images: uint8 (B, H, W, C), on any device.
-
-        Returns:
-            float32 (B, C, h, w) on the same device, in channels-last layout.
+        """Images uint8 (B, H, W, C) as float32 (B, C, h, w), channels-last, on the same device.
 
         Raises:
             InputError: `mean` and `std` do not fit the number of channels.
@@ -139,14 +116,7 @@ class EvalTransform:
 
 
 def resample(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize whole images as torchvision's ``resize(antialias=True)`` resizes uint8 tensors.
-
-    Args:
-        images: uint8 (B, H, W, C).
-        size: (h, w) wanted.
-
-    Returns:
-        uint8 (B, h, w, C).
+    """Resize images, uint8 (B, H, W, C), as torchvision's ``resize(antialias=True)`` does; `size` is (h, w).
 
     >>> resample(torch.tensor([0, 8, 16, 24], dtype=torch.uint8).view(1, 1, 4, 1), (1, 2)).flatten()
     tensor([ 6, 18], dtype=torch.uint8)
@@ -167,61 +137,38 @@ def resample_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tens
         images: uint8 (B, H, W, C).
         boxes: int64 (B, 4), top, left, height and width of each.
         size: (h, w) wanted.
-
-    Returns:
-        uint8 (B, h, w, C).
     """
     if images.device.type != "cpu":
         return by_products(images, boxes, size)
-    return torch.cat(
-        [
-            _interpolated(image[None, top : top + tall, left : left + wide], size)
-            for image, (top, left, tall, wide) in zip(images, boxes.tolist(), strict=True)
-        ]
-    )
+    pairs = zip(images, boxes.tolist(), strict=True)
+    crops = [image[None, top : top + tall, left : left + wide] for image, (top, left, tall, wide) in pairs]
+    return torch.cat([_interpolated(crop, size) for crop in crops])
 
 
 def by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """`resample_boxes` without a loop, on any device, rounded after each axis as torch's kernel does.
 
     A pixel may differ from that kernel's by one, rarely two, where the exact value lies in the middle of two
-    integers: the kernel has weights of 16 bits.
-
-    Args:
-        images: uint8 (B, H, W, C).
-        boxes: int64 (B, 4); (1, 4): one for all.
-        size: (h, w) wanted.
+    integers: the kernel has weights of 16 bits. One row of `boxes` is a box for all images.
     """
     batch, height, width, channels = images.shape
     top, left, tall, wide = boxes.unbind(1)
-    columns = triangle_weights(left, wide, width, size[1])
+    columns = _triangle_weights(left, wide, width, size[1])
     lines = images.float().transpose(2, 3).reshape(batch, height * channels, width)
     narrowed = (lines @ columns.transpose(1, 2)).add_(0.5).floor_().view(batch, height, channels, size[1])
     stacked = narrowed.transpose(2, 3).reshape(batch, height, size[1] * channels)
-    resized = triangle_weights(top, tall, height, size[0]) @ stacked
+    resized = _triangle_weights(top, tall, height, size[0]) @ stacked
     return resized.add_(0.5).to(torch.uint8).view(batch, *size, channels)
 
 
-def triangle_weights(start: Tensor, length: Tensor, in_size: int, out_size: int) -> Tensor:
-    """Antialiased bilinear weights that resample `length` pixels from `start` on to `out_size` pixels.
+def _triangle_weights(start: Tensor, length: Tensor, in_size: int, out_size: int) -> Tensor:
+    """Weights (B, out_size, in_size) that resample `length` pixels (B,) from `start` (B,) on along one axis.
 
     With s = length / out_size, output pixel i looks at c_i = start + s (i + ½) and takes input pixel j with
 
         w_ij ∝ max(0, 1 − |j + ½ − c_i| / max(s, 1)),   start ≤ j < start + length,   Σ_j w_ij = 1,
 
-    which is ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)`` of the box along one axis.
-
-    Args:
-        start: first pixel of each box, int64 (B,).
-        length: pixels of each box, int64 (B,), at least 1.
-        in_size: pixels of the whole image along this axis.
-        out_size: pixels wanted.
-
-    Returns:
-        float32 (B, out_size, in_size); each row sums to 1.
-
-    >>> triangle_weights(torch.tensor([0]), torch.tensor([4]), 4, 2)[0, 0]
-    tensor([0.4286, 0.4286, 0.1429, 0.0000])
+    which is ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)`` of the box.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / out_size
@@ -246,16 +193,11 @@ def _resized_crop_boxes(generator: torch.Generator, size: int, height: int, widt
     fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
     top, left = (draws[2] * (height - tall + 1)).floor(), (draws[3] * (width - wide + 1)).floor()
     tries = torch.stack([top, left, tall, wide], dim=-1).long()
-    last = torch.tensor(_central_box(height, width)).expand(size, 1, 4)
+    # The largest box of a legal aspect ratio, in the middle.
+    high, broad = min(height, round(width / RATIO[0])), min(width, round(height * RATIO[1]))
+    last = torch.tensor([(height - high) // 2, (width - broad) // 2, high, broad]).expand(size, 1, 4)
     first_fit = torch.cat([fits, torch.ones(size, 1, dtype=torch.bool)], dim=1).byte().argmax(dim=1)
     return torch.cat([tries, last], dim=1)[torch.arange(size), first_fit]
-
-
-def _central_box(height: int, width: int) -> tuple[int, int, int, int]:
-    """The largest box of a legal aspect ratio, in the middle."""
-    tall = min(height, round(width / RATIO[0]))
-    wide = min(width, round(height * RATIO[1]))
-    return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
 def _flipped(images: Tensor, flags: Tensor, dim: int) -> Tensor:
@@ -270,10 +212,9 @@ def _pad_cropped(images: Tensor, boxes: Tensor, padding: int) -> Tensor:
     padded = F.pad(images, (0, 0, padding, padding, padding, padding))
     # In an overlapping view, each run of W pixels is a row, so a crop copies H whole rows of memory.
     runs = padded.flatten().unfold(0, width * channels, channels)
-    top, left = boxes[:, 0], boxes[:, 1]
     line = padded.shape[2]
     image = torch.arange(batch, device=images.device) * padded.shape[1] * line
-    first = image + top * line + left
+    first = image + boxes[:, 0] * line + boxes[:, 1]
     wanted = first[:, None] + torch.arange(height, device=images.device) * line
     return runs.index_select(0, wanted.flatten()).view(batch, height, width, channels)
 
@@ -292,10 +233,7 @@ def _normalised(images: Tensor, data: Data) -> Tensor:
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if len(values) not in {1, channels}:
-        raise InputError(
-            "data.mean and data.std do not fit the images",
-            got=f"{len(values)} values",
-            allowed=f"1 or {channels}, the channels of the images",
-            fix="give one value a channel, or one for all",
-        )
+        what, got = "data.mean and data.std do not fit the images", f"{len(values)} values"
+        allowed = f"1 or {channels}, the channels of the images"
+        raise InputError(what, got=got, allowed=allowed, fix="give one value a channel, or one for all")
     return values * (channels // len(values))
