@@ -82,15 +82,6 @@ def test_any_rows_in_any_order(tmp_path, rows, group):
     assert found[:, 0, 0, 0].tolist() == rows
 
 
-def test_without_a_test_set_one_is_cut(tmp_path):
-    write(tmp_path / "train-0.parquet", [0] * 10 + [1] * 5 + [2])
-    first, again, other = (opened(tmp_path, test_fraction=0.4, seed=seed) for seed in (0, 0, 1))
-    assert np.bincount(first.test.labels).tolist() == [4, 2]
-    assert first.class_counts == [6, 3, 1]
-    assert sorted(values(first.train) + values(first.test)) == list(range(16))
-    assert values(first.test) == values(again.test) != values(other.test)
-
-
 @pytest.mark.parametrize(
     ("labels", "names", "words"),
     [
@@ -230,6 +221,8 @@ def test_a_pack_is_cut_by_its_ranks(pack):
         opened(root, imbalance_factor=5.0)
     with pytest.raises(InputError, match="too few images"):
         opened(root, imbalance_factor=2.0, profile="step")
+    (root / "test-0.parquet").unlink()  # then a test set is cut, and the ranks are not used
+    assert opened(root, test_fraction=0.5, imbalance_factor=2.0).class_counts == [5, 3, 2]
 
 
 def test_a_bad_image_of_a_pack_leaves_the_others_in_place(pack):
