@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 from ffds.errors import InputError
 from ffds.evaluation.counts import ClassAccuracy, Evaluation
 from ffds.evaluation.groups import class_groups
+from ffds.evaluation.measures import mean
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
@@ -65,8 +66,7 @@ def test_scores_equal_sklearn_and_the_naive_twin(classes, count, batch_size, see
     f1 = f1_score(truth, guess, labels=present, average="macro", zero_division=0)
     assert found.per_class == recalls
     assert found.accuracy == found.measures["accuracy"] == pytest.approx(100 * (truth == guess).mean())
-    known = [recall for recall in found.per_class if recall is not None]
-    assert found.measures["balanced_accuracy"] == pytest.approx(np.mean(known))
+    assert found.measures["balanced_accuracy"] == pytest.approx(mean(found.per_class))
     assert found.measures["macro_f1"] == pytest.approx(100 * f1)
     assert found.measures["ece"] == pytest.approx(naive_ece(logits, labels), abs=1e-3)
 
@@ -74,10 +74,10 @@ def test_scores_equal_sklearn_and_the_naive_twin(classes, count, batch_size, see
 def test_computed_twice_it_is_the_same_and_more_batches_may_follow():
     logits, labels = sample(60, 4)
     evaluation = Evaluation(4, [4, 3, 2, 1], None, CPU)
-    evaluation.update(logits[:20], labels[:20])
-    assert evaluation.compute() == evaluation.compute() == scores(logits[:20], labels[:20])
-    evaluation.update(logits[20:], labels[20:])
-    assert evaluation.compute() == scores(logits, labels)
+    for part in (slice(0, 20), slice(20, 60)):
+        evaluation.update(logits[part], labels[part])
+        end = part.stop
+        assert evaluation.compute() == evaluation.compute() == scores(logits[:end], labels[:end])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
@@ -116,14 +116,14 @@ def test_extreme_logits(scale):
     logits, labels = sample(100, 3, scale=1.0)
     found = scores(scale * logits, labels)
     assert found.accuracy == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
-    confidence = 1.0 if scale > 1 else 1 / 3
-    assert found.measures["ece"] == pytest.approx(abs(found.accuracy - 100 * confidence), abs=0.1)
+    confidence = 100 if scale > 1 else 100 / 3
+    assert found.measures["ece"] == pytest.approx(abs(found.accuracy - confidence), abs=0.1)
 
 
 def test_a_single_class_and_a_single_image():
     measures = scores(torch.randn(1, 1), torch.tensor([0]), class_counts=[3]).measures
-    names = ("accuracy", "macro_f1", "ece", "head", "middle", "tail")
-    assert [measures[name] for name in names] == [100.0, 100.0, 0.0, None, 100.0, None]
+    expected = {"accuracy": 100.0, "macro_f1": 100.0, "ece": 0.0, "head": None, "middle": 100.0, "tail": None}
+    assert expected.items() <= measures.items()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -139,19 +139,17 @@ def test_any_float_type_also_in_inference_mode(dtype):
 def test_memory_grows_with_the_classes_not_with_their_square():
     classes = 8142
     logits, labels = sample(8, classes)
-    largest = []
+    sizes = []
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            if isinstance(out, torch.Tensor):
-                largest.append(out.numel())
+            sizes.append(out.numel() if isinstance(out, torch.Tensor) else 0)
             return out
 
     with Watch():
-        found = scores(logits, labels)
-    assert max(largest) <= 8 * classes
-    assert len(found.per_class) == classes
+        scores(logits, labels)
+    assert classes <= max(sizes) <= 8 * classes
 
 
 def test_what_cannot_be_scored():
@@ -178,11 +176,10 @@ torch.distributed.destroy_process_group()
 
 def test_ranks_together_count_each_image_once(tmp_path):
     command = [sys.executable, "-c", RANK]
+    meeting = str(tmp_path / "meeting")
     ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "meeting")], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        for rank in (0, 1)
+        subprocess.Popen([*command, rank, meeting], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        for rank in ("0", "1")
     ]
     alone = str(scores(*sample(31, 4), [9, 5, 3, 1]))
     for rank in ranks:
@@ -209,18 +206,6 @@ def test_accuracy_is_over_images_and_groups_over_classes():
     assert counter.compute(groups) == {"accuracy": 60.0, "head": 50.0, "middle": None, "tail": None}
     nothing = ClassAccuracy(4, CPU).compute(groups)
     assert nothing == dict.fromkeys(["accuracy", "head", "middle", "tail"]), "not 0 percent"
-
-
-def test_counts_can_be_saved_restored_and_added_up():
-    logits, labels = sample(20, 3)
-    whole, first, second = (ClassAccuracy(3, CPU) for _ in range(3))
-    whole.update(logits, labels)
-    first.update(logits[:9], labels[:9])
-    second.correct.copy_(first.correct)
-    second.total.copy_(first.total)
-    second.update(logits[9:], labels[9:])
-    assert torch.equal(second.correct, whole.correct)
-    assert torch.equal(second.total, whole.total)
 
 
 def test_a_non_finite_logit_is_wrong():

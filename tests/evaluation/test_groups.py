@@ -1,4 +1,4 @@
-"""Head, middle and tail; many, medium and few."""
+"""Head, middle and tail; the doctest has many, medium and few."""
 
 from itertools import chain, pairwise
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ffds.errors import InputError
-from ffds.evaluation.groups import class_groups, shot_groups
+from ffds.evaluation.groups import class_groups
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,9 @@ def test_counts_fall_and_ties_keep_the_order_of_labels(counts, data):
     order = groups["head"] + groups["middle"] + groups["tail"]
     assert sorted(order) == list(range(len(counts)))
     assert [len(groups["head"]), len(groups["middle"])] == [head, middle]
-    for one, other in pairwise(order):
-        assert (counts[one], -one) > (counts[other], -other)
+    assert all((counts[one], -one) > (counts[other], -other) for one, other in pairwise(order))
 
 
 def test_cut_must_add_up():
     with pytest.raises(InputError, match=r"data\.cut adds up to 9 classes, the data have 10"):
         class_groups([1] * 10, (3, 3, 3))
-
-
-def test_shots():
-    assert shot_groups([0, 19, 20, 100, 101]) == {"many": [4], "medium": [2, 3], "few": [0, 1]}

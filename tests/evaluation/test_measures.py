@@ -37,33 +37,21 @@ def test_names_and_titles_are_unique():
 def test_what_epochs_and_summaries_record():
     scores = Scores.of(COUNTS)
     assert list(scores.measures) == [
-        *(
-            "accuracy",
-            "balanced_accuracy",
-            "macro_f1",
-            "ece",
-            "head",
-            "middle",
-            "tail",
-            "many",
-            "medium",
-            "few",
-        )
+        *("accuracy", "balanced_accuracy", "macro_f1", "ece"),
+        *("head", "middle", "tail", "many", "medium", "few"),
     ]
     assert list(scores.brief()) == ["accuracy", "head", "middle", "tail", "per_class"]
     assert scores.brief()["head"] == scores.measures["head"] == 50.0
 
 
-@pytest.mark.parametrize(
-    ("place", "names"),
-    [
-        ("epoch", ["accuracy", "head", "middle", "tail"]),
-        ("comparison", ["accuracy", "head", "middle", "tail", "balanced_accuracy", "macro_f1", "ece"]),
-        ("runs", ["accuracy", "head", "middle", "tail"]),
-    ],
-)
-def test_each_place_has_its_measures(place, names):
-    assert [measure.name for measure in measures_in(place)] == names
+def test_each_place_has_its_measures():
+    groups = ["head", "middle", "tail"]
+    for place, others in (
+        ("epoch", []),
+        ("comparison", ["balanced_accuracy", "macro_f1", "ece"]),
+        ("runs", []),
+    ):
+        assert [measure.name for measure in measures_in(place)] == ["accuracy", *groups, *others]
 
 
 def test_the_table_needs_no_torch():

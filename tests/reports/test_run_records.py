@@ -1,6 +1,5 @@
 """Records of finished runs, which of them repeat each other, and the ``runs.csv`` that holds them."""
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.reports.formatting import provenance
 from ffds.reports.run_records import (
-    COLUMNS,
     changed_settings,
     deciding_settings,
     identity,
@@ -30,27 +28,20 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.mark.parametrize(
-    "override",
+    ("same", "override"),
     [
-        *("trainer.seed=7", "trainer.compile=true", "trainer.channels_last=false", "trainer.devices=2"),
-        *("trainer.deterministic=true", "trainer.accelerator=cpu", "trainer.eval_every=5"),
-        *("data.root=elsewhere", "data.download=true", "data.workers=2", "trainer.checkpoint_every=9"),
+        *((True, f"trainer.{text}") for text in ("seed=7", "compile=true", "channels_last=false")),
+        *((True, f"trainer.{text}") for text in ("devices=2", "deterministic=true", "accelerator=cpu")),
+        *((True, f"trainer.{text}") for text in ("eval_every=5", "checkpoint_every=9")),
+        *((True, f"data.{text}") for text in ("root=elsewhere", "download=true", "workers=2")),
+        *((False, f"data.{text}") for text in ("imbalance_factor=50", "validation=0.1", "seed=1")),
+        *((False, f"trainer.{text}") for text in ("batch_size=256", "precision=bf16")),
+        *((False, f"method.{text}") for text in ("k=0.5", "weight_scale=none")),
+        *((False, text) for text in ("optimizer.lr=0.2", "schedule.epochs=40", "model.name=resnet20")),
     ],
 )
-def test_seed_machine_and_place_do_not_matter(override):
-    assert identity(recipe(override)) == identity(recipe())
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        *("method.k=0.5", "method.weight_scale=none", "optimizer.lr=0.2", "data.imbalance_factor=50"),
-        *("schedule.epochs=40", "trainer.batch_size=256", "trainer.precision=bf16", "data.validation=0.1"),
-        *("model.name=resnet20", "data.seed=1"),
-    ],
-)
-def test_what_can_change_the_result_does(override):
-    assert identity(recipe(override)) != identity(recipe())
+def test_what_can_change_the_result_decides_and_not_seed_machine_or_place(same, override):
+    assert (identity(recipe(override)) == identity(recipe())) == same
 
 
 def test_recipes_and_methods_differ():
@@ -72,11 +63,7 @@ def test_the_changed_settings_make_the_recipe_again(method):
     again = recipe(*changed_settings(one), "schedule.epochs=40", "trainer.seed=2", method=method)
     assert again == one
     assert start in changed_settings(one)
-
-
-def test_the_text_of_a_setting_does_not_depend_on_how_it_was_typed():
-    assert changed_settings(recipe("method.k=1")) == changed_settings(recipe("method.k=1.0"))
-    assert changed_settings(recipe("method.k=9e-1")) == ()
+    assert changed_settings(recipe("method.k=1")) == ("method.k=1.0",), "however it was typed"
 
 
 def test_a_recipe_that_is_not_shipped_is_compared_with_the_defaults(tmp_path):
@@ -107,15 +94,10 @@ def test_a_loss_of_your_own_is_a_setting():
     assert identity(one) != identity(other)
 
 
-@pytest.mark.parametrize(
-    ("name", "epochs", "expected"),
-    [
-        *(("cifar100-lt-100", 200, "full"), ("cifar100-lt-100", 40, "40-epochs")),
-        *(("tiny-imagenet-lt-100", 100, "full"), ("tiny-imagenet-lt-100", 200, "200-epochs")),
-    ],
-)
-def test_protocol(name, epochs, expected):
-    assert protocol(recipe(f"schedule.epochs={epochs}", name=name)) == expected
+@pytest.mark.parametrize(("name", "full"), [("cifar100-lt-100", 200), ("tiny-imagenet-lt-100", 100)])
+def test_protocol(name, full):
+    assert protocol(recipe(f"schedule.epochs={full}", name=name)) == "full"
+    assert protocol(recipe("schedule.epochs=40", name=name)) == "40-epochs"
 
 
 # Records
@@ -145,17 +127,9 @@ def test_the_record_of_a_run(out):
 def test_csv_there_and_back(out):
     environment = {**ENVIRONMENT, "command": 'ffds table 1a "data.cut=[1,\n2]"', "hardware": "a, b"}
     write_run(out, recipe("schedule.epochs=4", method="fl"), environment=environment)
-    file = out / "runs.csv"
-    file.write_text(runs_csv(records(out)), encoding="utf-8")
-    assert read_csv(file) == records(out)
-    assert environment["command"] in {record.command for record in read_csv(file)}
-    with file.open(encoding="utf-8") as opened:
-        assert next(csv.reader(opened)) == list(COLUMNS)
-    assert (
-        *("recipe", "method", "settings", "seed", "protocol", "epochs"),
-        *("accuracy_last", "best_on_test", "best_epoch", "head", "middle", "tail", "train_accuracy"),
-        *("seconds", "hardware", "torch", "commit", "command"),
-    ) == COLUMNS
+    (out / "runs.csv").write_text(runs_csv(records(out)), encoding="utf-8")
+    assert read_csv(out / "runs.csv") == records(out)
+    assert environment["command"] in {record.command for record in read_csv(out / "runs.csv")}
 
 
 @pytest.mark.parametrize("place", ["", "gpu/"])
@@ -177,9 +151,7 @@ def test_a_run_that_cannot_be_read_is_reported_and_left_out(out, capsys):
     broken = next(readable_runs(out))[0].path
     (broken / "recipe.yaml").write_text("data: {name: nothing}\n")
     assert [record.method for record in records(out)] == ["d-ffds"]
-    warning = capsys.readouterr().err
-    assert str(broken) in warning
-    assert "data.name" in warning
+    assert f"run {broken} is left out: " in capsys.readouterr().err
 
 
 def test_a_measure_that_an_earlier_version_did_not_know_is_not_available(out):
@@ -203,11 +175,8 @@ def test_a_file_that_is_no_runs_csv(old, new, message, out):
     (out / "runs.csv").write_text(runs_csv(records(out)).replace(old, new))
     with pytest.raises(InputError, match=message):
         read_csv(out / "runs.csv")
-
-
-def test_a_missing_file():
     with pytest.raises(InputError, match="cannot be read"):
-        read_csv("nowhere.csv")
+        read_csv(out / "nowhere.csv")
 
 
 def test_provenance_names_each_place_once_with_its_commands(out):
