@@ -41,7 +41,6 @@ def test_help_imports_nothing_heavy(verb: list[str]) -> None:
     [
         ("train cifar100-lt-10O", ["cifar100-lt-100"]),
         ("train digits schedule.epocs=3", ["schedule.epocs", "command line", "did you mean epochs"]),
-        ("train digits method=dffds", ["d-ffds"]),
         ("train digits optimizer.lr=-1 data.padding=x", ["optimizer.lr", "data.padding"]),
         ("train digits data.root=pics_#2".replace("_", "\t"), ["data.root", "#2", "in quotes"]),
         ("train digits --epochs 3", ["--epochs"]),
@@ -76,13 +75,6 @@ def test_bad_input_ends_with_2_and_its_reason(command: str, words: list[str], tm
     for word in words:
         assert word in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_data_that_are_missing_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "info", "cifar10-lt-100", f"data.root={tmp_path / 'none'}"]) == 2
-    message = capsys.readouterr().err
-    assert str(tmp_path / "none") in message
-    assert "data.download=true" in message
 
 
 def test_train_prints_the_results_and_says_when_it_was_done_before(

@@ -158,18 +158,10 @@ def test_files_of_windows_are_read_others_and_large_ones_refused(tmp_path):
 # Overrides
 
 
-def test_values_follow_the_rules_of_the_file():
-    lists = ["data.cut=[3,4,3]", "schedule.milestones=[[0.5,0.1]]"]
-    scalars = ["data.root=../x", "optimizer.lr=1e-3", "data.image_size =", "trainer.precision=16"]
-    recipe = load_recipe("cifar10-lt-100", [*lists, *scalars]).recipe
-    assert (recipe.data.cut, recipe.schedule.milestones) == ((3, 4, 3), ((0.5, 0.1),))
-    assert (recipe.data.root, recipe.optimizer.lr) == ("../x", 0.001)
-    assert (recipe.data.image_size, recipe.trainer.precision) == (None, "16")
-
-
 def test_of_two_the_later_counts():
-    tree, _ = parse_overrides(["method=ce", "trainer.seed=1", "method.name=ffds", "trainer.seed=2"])
-    assert tree.plain() == {"method": {"name": "ffds"}, "trainer": {"seed": 2}}
+    texts = ["method=ce", "trainer.seed=1", "method.name=ffds", "trainer.seed = 2", "data.root ="]
+    tree, _ = parse_overrides(texts)
+    assert tree.plain() == {"method": {"name": "ffds"}, "trainer": {"seed": 2}, "data": {"root": None}}
 
 
 @pytest.mark.parametrize("text", ["a#b", "'pics #2'", '"#2"', "😀#", "/x/a=b"])
