@@ -65,11 +65,13 @@ SETTINGS = [
 ]
 
 
-def test_the_second_opening_gives_the_same_images_and_decodes_none(root, decoded):
+def test_the_second_opening_or_that_of_a_copy_gives_the_same_images_and_decodes_none(root, decoded):
     first = [check_as_without(folder(root, **settings)) for settings in SETTINGS]
+    copy = shutil.copytree(root, root.parent / "copy", copy_function=shutil.copyfile)
     del decoded[:]
     for settings, dataset in zip(SETTINGS, first, strict=True):
         same(dataset, open_dataset(folder(root, **settings)))
+    same(first[0], open_dataset(folder(copy)))
     assert decoded == []
 
 
@@ -82,14 +84,6 @@ def test_a_pack_is_decoded_once_for_each_tail_that_is_cut_from_it(tmp_path, deco
     del decoded[:]
     for data in tails:
         open_dataset(data)
-    assert decoded == []
-
-
-def test_a_copy_elsewhere_is_known(root, tmp_path, decoded):
-    first = open_dataset(folder(root))
-    del decoded[:]
-    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)
-    same(first, open_dataset(folder(tmp_path / "copy")))
     assert decoded == []
 
 
@@ -201,10 +195,8 @@ def test_a_pickle_is_not_opened(root, place, tmp_path, capsys):
 
     open_dataset(folder(root))
     file, hostile = training_entry(place), np.array([Hostile()], dtype=object)
-    with np.load(file) as content:
-        about = content["about"]
-    for arrays in ((hostile, hostile), (np.zeros(1), hostile), (hostile, about)):
-        np.savez(file, images=arrays[0], about=arrays[1])
+    for images, about in ((hostile, np.load(file)["about"]), (np.zeros(1), hostile)):
+        np.savez(file, images=images, about=about)
         check_as_without(folder(root))
         assert "is damaged" in capsys.readouterr().err
     assert not (tmp_path / "canary").exists()
@@ -223,7 +215,7 @@ def check_warned(capsys, reason=""):
         assert "data.cache=false" in line
 
 
-def test_a_place_that_cannot_be_written(root, tmp_path, monkeypatch, capsys):
+def test_a_place_that_cannot_be_written(root, monkeypatch, capsys):
     monkeypatch.setenv("FFDS_CACHE", str(root / "train" / "a" / "0.bmp"))
     open_dataset(folder(root))
     check_warned(capsys)
@@ -337,18 +329,13 @@ def test_processes_that_open_the_same_images_at_once_decode_them_once(root, tmp_
 def test_a_process_that_dies_while_others_wait_for_it(root, tmp_path):
     log = tmp_path / "log"
     with script(SLOWLY, root, log, 60) as slow:
-        try:
-            while slow.poll() is None and not log.exists():
-                time.sleep(0.01)
-            with script(SLOWLY, root, log, 0) as waiting:
-                message = waiting.stderr.readline()
-                slow.kill()
-                waiting.communicate()
-        finally:
-            slow.kill()
-            slow.communicate()
-    assert message == f"{WAITING}\n"
-    assert waiting.returncode == 0
+        while slow.poll() is None and not log.exists():
+            time.sleep(0.01)
+        waiting = script(SLOWLY, root, log, 0)
+        message = waiting.stderr.readline()
+        slow.kill()
+    waiting.communicate()
+    assert (message, waiting.returncode) == (f"{WAITING}\n", 0)
     assert log.read_text().splitlines().count(str(waiting.pid)) == 20
 
 
@@ -385,6 +372,5 @@ def test_entries_come_last_used_first_and_are_cleared(root, place):
     expected = 3 + sum(entry.bytes for entry in entries())
     assert clear() == expected
     assert [file.name for file in place.iterdir()] == ["theirs.txt"]
-    assert entries() == []
-    assert clear() == 0
+    assert (entries(), clear()) == ([], 0)
     check_as_without(folder(root))

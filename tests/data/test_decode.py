@@ -4,6 +4,7 @@ import os
 import tempfile
 import threading
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from ffds.data import decode as decoding
-from ffds.data.decode import (
-    BATCH,
-    BATCHES_AHEAD,
-    Encoded,
-    FileImages,
-    Stored,
-    decode,
-    decode_all,
-    pixels_digest,
-)
+from ffds.data.decode import BATCH, Encoded, FileImages, Stored, decode, decode_all, pixels_digest
 from ffds.errors import InputError
 from tests.data.pictures import bomb
 
@@ -82,9 +74,8 @@ def test_the_centre_is_kept_and_resized_as_torchvision_does(shape):
     assert np.abs(pixels.astype(int) - np.asarray(expected)).mean() < (2 if shape[0] != shape[1] else 1e-9)
 
 
-@pytest.mark.parametrize("fit", ["crop", "pad"])
-def test_a_panorama_takes_little_memory(fit):
-    for size in ((1, 15_000), (15_000, 1)):
+def test_a_panorama_takes_little_memory():
+    for size, fit in product([(1, 15_000), (15_000, 1)], ["crop", "pad"]):
         assert decode(encoded(picture(*size)), Stored(256, fit=fit)).shape == (256, 256, 3)
 
 
@@ -114,11 +105,10 @@ def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_without_a_visible_differe
     np.testing.assert_array_equal(*padded)
 
 
-@pytest.mark.parametrize("side", [128, 200])
-def test_a_jpeg_less_than_four_times_as_large_is_decoded_whole(side):
+def test_a_jpeg_less_than_four_times_as_large_is_decoded_whole():
     content = encoded(picture(255, 255), "JPEG")
     whole = encoded(decode(content, Stored()))
-    np.testing.assert_array_equal(decode(content, Stored(side)), decode(whole, Stored(side)))
+    np.testing.assert_array_equal(decode(content, Stored(128)), decode(whole, Stored(128)))
 
 
 # Many images
@@ -127,7 +117,7 @@ FAULTS = {
     "truncated": encoded(picture(40, 40), "JPEG")[:300],
     "no bytes": b"",
     "not an image": b"class,label\ncat,0\n",
-    "bomb": bomb(20_000),
+    "bomb": bomb(12_000),  # of which Pillow alone would only warn
     "16 bits": encoded(np.full((4, 4, 1), 40_000, dtype=np.uint16)),
 }
 
@@ -139,6 +129,7 @@ def files_of(contents, directory):
     return paths
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bad_image_is_named_or_skipped_but_never_replaced(fault, tmp_path):
     arrays = [picture(4, 4) for _ in range(3)]
@@ -153,20 +144,14 @@ def test_a_bad_image_is_named_or_skipped_but_never_replaced(fault, tmp_path):
     assert not pixels[1].any()
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_bomb_of_which_pillow_only_warns_is_refused():
-    with pytest.raises(InputError, match=r"DecompressionBomb.*144000000 pixels"):
-        decode_all([[Encoded(0, "a.png", bomb(12_000))]], 1, Stored(4), "stop")
-
-
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "0.png")
     (tmp_path / "1.png").mkdir()
     for name, reason in (("0", "not a regular file"), ("1", "not a regular file"), ("2", "No such file")):
-        with pytest.raises(InputError, match=rf"{name}\.png\n.*{reason}"):
-            FileImages((tmp_path / f"{name}.png",), Stored()).read(np.arange(1), "stop")
-        with pytest.raises(InputError, match=rf"no image can be read\n.*{reason}"):
-            FileImages((tmp_path / f"{name}.png",), Stored()).read(np.arange(1), "skip")
+        images = FileImages((tmp_path / f"{name}.png",), Stored())
+        for on_bad, what in (("stop", rf"{name}\.png"), ("skip", "no image can be read")):
+            with pytest.raises(InputError, match=rf"{what}\n.*{reason}"):
+                images.read(np.arange(1), on_bad)
 
 
 def test_order_is_kept_over_many_batches():
@@ -195,7 +180,7 @@ def test_images_are_asked_for_no_faster_than_they_are_decoded(done):
 
     decode_all(batches(), 50 * BATCH, Stored(), "stop")
     assert len(done) == 50 * BATCH
-    assert max(ahead) <= BATCHES_AHEAD * BATCH
+    assert max(ahead) <= decoding.BATCHES_AHEAD * BATCH
 
 
 def test_a_bad_image_stops_the_decoding_of_those_behind_it(tmp_path, done):
@@ -204,7 +189,7 @@ def test_a_bad_image_stops_the_decoding_of_those_behind_it(tmp_path, done):
     images = FileImages((good, good, bad, *[good] * 100 * BATCH), Stored())
     with pytest.raises(InputError, match=r"1\.png"):
         images.read(np.arange(len(images.paths)), "stop")
-    assert len(done) <= (BATCHES_AHEAD + 1) * BATCH
+    assert len(done) <= (decoding.BATCHES_AHEAD + 1) * BATCH
     assert threading.active_count() == before
 
 

@@ -198,7 +198,7 @@ def fits(device: torch.device, size: int) -> bool:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """More threads wait for each other after each operation where workers use the cores: 4 times slower."""
+    """Where workers use the cores, several threads wait for each other after each operation: 4 times slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -162,6 +162,7 @@ class _Reader:
 
     def begin(self, worker: int) -> None:
         """Called in each worker when it starts."""
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
         # The training process decides what a signal to its group or to all processes of a job means.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -238,6 +239,14 @@ def _kill(processes: Sequence[BaseProcess]) -> None:
     for process in processes:
         process.kill()
         process.join()
+
+
+def _exit_with_parent() -> None:
+    """Torch's own watch misses a parent that is killed while the worker starts, or while an image hangs."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _unchanged(answer: Any) -> Any:
