@@ -198,7 +198,7 @@ def fits(device: torch.device, size: int) -> bool:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Where workers use the cores, several threads wait for each other after each operation: 4 times slower."""
+    """Beside workers, several threads wait for each other after each operation: 4 times slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
