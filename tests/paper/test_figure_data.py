@@ -26,33 +26,29 @@ def ffds(mean):
     return loss
 
 
-@pytest.mark.parametrize(
-    ("name", "parameter", "loss"),
-    [
-        *(("FL", gamma, FocalLoss(gamma, reduction="none")) for gamma in (0.0, 0.5, 1.0)),
-        *(("D-FFDS", mean, ffds(mean)) for mean in (0.3, 0.5, 0.7, 0.9)),
-    ],
-)
-def test_loss_curves_are_those_of_the_losses(name, parameter, loss):
+def test_loss_curves_are_those_of_the_losses():
+    losses = {("FL", gamma): FocalLoss(gamma, reduction="none") for gamma in (0.0, 0.5, 1.0)}
+    losses |= {("D-FFDS", mean): ffds(mean) for mean in (0.3, 0.5, 0.7, 0.9)}
     all_rows = figure_data.loss_curves(0.9)
-    assert len({(row.loss, row.parameter) for row in all_rows}) == 7
-    *rows, last = (row for row in all_rows if (row.loss, row.parameter) == (name, parameter))
-    assert (rows[0].probability, last.probability, last.value) == (pytest.approx(0.001), 1.0, 0.0)
-    p = torch.tensor([row.probability for row in rows], dtype=torch.float64)
-    logits = torch.stack([torch.log(p), torch.log1p(-p)], dim=1)
-    expected = loss(logits, torch.zeros(len(p), dtype=torch.int64))
-    values = torch.tensor([row.value for row in rows], dtype=torch.float64)
-    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
+    assert {(row.loss, row.parameter) for row in all_rows} == set(losses)
+    for curve, loss in losses.items():
+        *rows, last = (row for row in all_rows if (row.loss, row.parameter) == curve)
+        assert (rows[0].probability, last.probability, last.value) == (pytest.approx(0.001), 1.0, 0.0)
+        p = torch.tensor([row.probability for row in rows], dtype=torch.float64)
+        expected = loss(
+            torch.stack([p.log(), torch.log1p(-p)], dim=1), torch.zeros(len(p), dtype=torch.int64)
+        )
+        values = torch.tensor([row.value for row in rows], dtype=torch.float64)
+        torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("fewest", "most"), [(5, 500), (50, 5000), (1, 3)])
+@pytest.mark.parametrize(("fewest", "most"), [(50, 5000), (1, 3)])
 def test_focusing_curves_are_those_of_the_loss(fewest, most):
     rows = figure_data.focusing_curves(fewest, most, 0.5, 4.5)
     for name in ("linear", "convex", "concave"):
         own = [row for row in rows if row.curve == name]
         images = [row.images for row in own]
-        assert (images[0], images[-1]) == (fewest, most)
-        assert images == sorted(set(images))
+        assert (images[0], images[-1], images) == (fewest, most, sorted(set(images)))
         expected = focusing_parameters(images, 0.5, 4.5, name)
         np.testing.assert_allclose([row.gamma for row in own], expected.numpy(), rtol=1e-6)
 
@@ -69,14 +65,9 @@ def test_probabilities_are_smoothed_with_the_mean_of_their_own_group():
 def test_area_is_the_sum_of_the_gaps_as_fractions():
     rows = [EpochAccuracy("ce", "tail", e, 100 * (1 - 0.5**e), 10.0 * e) for e in range(1, 8)]
     assert figure_data.area(rows) == pytest.approx(sum((1 - 0.5**e) - 0.1 * e for e in range(1, 8)))
-    every = [EpochAccuracy("ce", "tail", e, 70.0, 20.0) for e in range(1, 201)]
-    fifth = [row for row in every if row.epoch % 5 == 0]
-    assert figure_data.area(every) == pytest.approx(100.0)
+    fifth = [EpochAccuracy("ce", "tail", e, 70.0, 20.0) for e in range(5, 201, 5)]
     assert figure_data.area(fifth) == pytest.approx(100.0), "an epoch stands for those since the last one"
-
-
-def test_the_papers_areas_are_possible_gaps_under_this_reading_alone():
-    """117.74 over 200 epochs is a mean gap of 59 points; as a mean in percent it would be above 100."""
+    # 117.74 over 200 epochs is a mean gap of 59 points; as a mean in percent it would be above 100.
     areas = [area for groups in FIGURE_1.values() for area in groups.values()]
     assert all(0 < area / 200 < 0.6 for area in areas)
     assert max(areas) > 100
@@ -86,9 +77,8 @@ def test_epochs_that_were_not_evaluated_are_left_out(tmp_path):
     run = write_run(tmp_path, recipe(SHORT, method="cb-fl"), checkpoint=False)
     run.take_epochs([line | ({"test": None} if line["epoch"] == 2 else {}) for line in run.metrics])
     rows = figure_data.accuracies_by_epoch([run])
-    assert [(row.group, row.epoch) for row in rows] == [
-        (group, epoch) for group in ("head", "middle", "tail") for epoch in (1, 3, 4)
-    ]
+    groups = ("head", "middle", "tail")
+    assert [row[1:3] for row in rows] == [(group, epoch) for group in groups for epoch in (1, 3, 4)]
     last = run.metrics[-1]
     assert rows[-1] == ("cb-fl", "tail", 4, last["train"]["tail"], last["test"]["tail"])
 
@@ -108,34 +98,23 @@ def test_without_a_checkpoint_only_published_sets_have_an_order(tmp_path):
         figure_data.class_order(folder)
 
 
-@pytest.mark.parametrize("classes", [3, 4, 5, 10, 11])
-@pytest.mark.parametrize("cut", [None, "middle"])
-def test_gains(classes, cut, tmp_path):
-    counts = np.random.default_rng(classes).permutation(np.arange(1, classes + 1)).tolist()
-    given = None if cut is None else [1, classes - 2, 1]
-    setting = f"data.cut={json.dumps(given)}"
-    ce = write_run(tmp_path, recipe(SHORT, setting, method="ce"), classes=classes)
+@pytest.mark.parametrize("cut", [None, [1, 9, 1]])
+def test_gains_of_the_classes_with_test_images(cut, tmp_path):
+    counts = np.random.default_rng(0).permutation(np.arange(1, 12)).tolist()
+    setting = f"data.cut={json.dumps(cut)}"
+    ce = write_run(tmp_path, recipe(SHORT, setting, method="ce"), classes=11)
     ours = with_counts(tmp_path, counts, setting)
-    rows = figure_data.gains(ce, ours)
-    groups = class_groups(counts, given)
-    before, after = (run.metrics[-1]["test"]["per_class"] for run in (ce, ours))
-    assert [counts[row.label] for row in rows] == sorted(counts, reverse=True)
-    for rank, row in enumerate(rows):
-        assert row.rank == rank
-        assert row.label in groups[row.group]
-        assert (row.ce, row.d_ffds) == (before[row.label], after[row.label])
-        assert row.difference == row.d_ffds - row.ce
-
-
-def test_a_class_without_test_images_has_no_gain(tmp_path):
-    ce = write_run(tmp_path, recipe(SHORT, method="ce"))
-    ours = write_run(tmp_path, recipe(SHORT))
     lines = ours.metrics
     lines[-1]["test"]["per_class"][7] = None
     ours.take_epochs(lines)
     rows = figure_data.gains(ce, ours)
-    assert [row.label for row in rows] == [label for label in range(100) if label != 7]
-    assert rows[7].rank == 8
+    before, after = (run.metrics[-1]["test"]["per_class"] for run in (ce, ours))
+    order = sorted(range(11), key=lambda label: -counts[label])
+    groups = class_groups(counts, cut)
+    assert [(row.rank, row.label) for row in rows] == [pair for pair in enumerate(order) if pair[1] != 7]
+    for row in rows:
+        assert row.label in groups[row.group]
+        assert row[3:] == (before[row.label], after[row.label], after[row.label] - before[row.label])
 
 
 def test_norms_are_those_of_the_rows(tmp_path):
@@ -149,9 +128,8 @@ def test_norms_are_those_of_the_rows(tmp_path):
 
 def test_norms_need_the_checkpoint_of_the_last_epoch(tmp_path):
     run = write_run(tmp_path, recipe(SHORT), checkpoint=False)
-    with pytest.raises(InputError, match="no checkpoint of its last epoch") as caught:
+    with pytest.raises(InputError, match=f"no checkpoint of its last epoch(.|\n)*{run.checkpoints}"):
         figure_data.norms([run])
-    assert str(run.checkpoints) in str(caught.value)
 
 
 def test_blur_and_low_contrast_are_duller():
