@@ -42,6 +42,7 @@ WRITTEN = [
 ]
 COMMAND = re.compile(r"^(ffds .*)$|`(ffds (?:table|figure) [^`]+)`", flags=re.MULTILINE)
 MEASURED = [name for name in shipped_recipes() if "\n# Measured" in recipe_text(name)]
+assert all((TABLES, SCALES, MEASURED)), "nothing to test"
 
 
 @pytest.mark.parametrize(("command", "text"), TABLES)
@@ -74,35 +75,30 @@ def test_the_weight_scales_are_those_measured(settings, text):
     assert text == markdown_table(rows)
 
 
-def test_there_are_tables_and_quotes():
-    assert all((TABLES, SCALES, MEASURED))
-
-
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_header_of_a_recipe_quotes_the_measured_runs(name):
     quoted = r"# Measured +(\d+) epochs[^:]*, seed (\d+): (.*?)\s[#\s]*\(results/runs\.csv\)"
     ((epochs, seed, results),) = re.findall(quoted, recipe_text(name))
-    lines = read_csv(ROOT / "results" / "runs.csv")
     # Those of the recipe's own settings: how long, and how fast, may differ.
-    found = {
+    accuracies = {
         line.method: f"{line.accuracy_last:.2f}"
-        for line in lines
-        if (line.recipe, line.seed, line.epochs) == (name, int(seed), int(epochs))
-        and not line.identity.settings
+        for line in read_csv(ROOT / "results" / "runs.csv")
+        if (line.recipe, line.seed, line.epochs, line.identity.settings)
+        == (name, int(seed), int(epochs), set())
     }
-    for shown in results.split(", "):
-        method, accuracy = shown.split(" ")
-        assert found[method.lower()] == accuracy
+    for method, accuracy in (shown.split(" ") for shown in results.split(", ")):
+        assert accuracies[method.lower()] == accuracy
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text("utf-8")
 
 
 def test_the_page_on_a_gpu_shows_what_was_measured():
-    found = json.loads((ROOT / "results" / "gpu" / "speed.json").read_text("utf-8"))
-    assert (ROOT / "results" / "gpu" / "speed.md").read_text("utf-8") == gpu.page(found)
-    accuracies = {
-        figure["row"]: figure["value"]
-        for figure in found["methods"]["figures"]
-        if figure["column"] == "accuracy"
-    }
+    measured = json.loads(read("results/gpu/speed.json"))
+    assert read("results/gpu/speed.md") == gpu.page(measured)
+    figures = measured["methods"]["figures"]
+    accuracies = {figure["row"]: figure["value"] for figure in figures if figure["column"] == "accuracy"}
     lines = read_csv(ROOT / "results" / "gpu" / "runs.csv")
     assert accuracies == {line.method: line.accuracy_last for line in lines}
 
@@ -117,22 +113,16 @@ def test_links_resolve_and_commands_parse(page):
 
 
 def test_the_page_on_scaling_shows_what_was_measured():
-    found = json.loads((ROOT / "results" / "scaling.json").read_text("utf-8"))
-    page = (ROOT / "results" / "scaling.md").read_text("utf-8")
-    for part, measured in found.items():
+    page = read("results/scaling.md")
+    for part, measured in json.loads(read("results/scaling.json")).items():
         points = [Point(**point) for point in measured["points"]]
         (table,) = re.findall(rf"<!-- scaling: {part} -->\n+(.*?)\n+<!-- end -->", page, flags=re.DOTALL)
         assert table == scaling_table(points, part)
         assert measured["commit"] in page
 
 
-def test_the_parts_of_a_step_are_those_measured():
-    found = json.loads((ROOT / "results" / "step_parts.json").read_text("utf-8"))
-    page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
-    assert parts_table(Share(**share) for share in found["shares"]) in page
-    assert found["commit"] in page
-
-
-def test_the_last_figures_of_the_benchmarks_are_those_measured():
-    entries = json.loads((ROOT / "results" / "bench.json").read_text("utf-8"))
-    assert (ROOT / "results" / "bench.md").read_text("utf-8") == page(entries)
+def test_the_benchmarks_are_those_measured():
+    measured = json.loads(read("results/step_parts.json"))
+    for part in (parts_table(Share(**share) for share in measured["shares"]), measured["commit"]):
+        assert part in read("benchmarks/README.md")
+    assert read("results/bench.md") == page(json.loads(read("results/bench.json")))

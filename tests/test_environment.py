@@ -13,23 +13,12 @@ import numpy as np
 import pytest
 
 import ffds.environment as module
-from ffds.environment import (
-    commit,
-    environment,
-    hardware,
-    is_first_rank,
-    is_rank,
-    ranks,
-    ranks_here,
-    usable_cores,
-    versions,
-)
+from ffds.environment import commit, environment, hardware, usable_cores, versions
 
 
 def test_versions_of_what_is_installed(monkeypatch):
     known = versions()
-    assert next(iter(known)) == "python"
-    assert known["python"] == platform.python_version()
+    assert next(iter(known.items())) == ("python", platform.python_version())
     assert known["numpy"] == np.__version__
     assert known["ffds"] == metadata.version("ffds")
     assert set(known) >= {"torch", "torchvision", "timm", "lightning-fabric"}
@@ -63,10 +52,7 @@ def test_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
-        (
-            ["ffds", "--storage", "postgresql+psycopg://me:se-cret!@host/x"],
-            "postgresql+psycopg://me:***@host/x",
-        ),
+        (["ffds", "--storage", "pg+psycopg://me:se-cret!@host/x"], "pg+psycopg://me:***@host/x"),
         (["ffds", "--storage", "postgresql://me@host/x"], "ffds --storage postgresql://me@host/x"),
         (["ffds", "a@b:c"], "ffds a@b:c"),
         ([str(Path(module.__file__).with_name("__main__.py")), "train", "digits"], "ffds train digits"),
@@ -78,38 +64,28 @@ def test_the_command_can_be_typed_and_has_no_password(arguments, command, monkey
     assert " ".join(shlex.split(environment()["command"])).endswith(command)
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    """A checkout of its own, with a copy of the module in it."""
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
-    copied = tmp_path / "src" / "environment.py"
-    copied.parent.mkdir()
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_commit(tmp_path, monkeypatch):
+    """Of a checkout of its own, with a copy of the module in it."""
+
+    def git(*arguments):
+        who = ("-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")
+        return subprocess.check_output(["git", "-C", tmp_path, *who, *arguments], text=True).strip()
+
+    git("init", "-q")
+    copied = tmp_path / "copied.py"
     shutil.copy(module.__file__, copied)
-    git(tmp_path, "init", "-q")
-    spec = importlib.util.spec_from_file_location("copied_environment", copied)
+    spec = importlib.util.spec_from_file_location("copied", copied)
     copy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copy)
-    return tmp_path, copy
-
-
-def git(directory, *arguments):
-    who = ("-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")
-    command = ["git", "-C", directory, *who, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_commit(checkout, monkeypatch):
-    directory, copy = checkout
     assert copy.commit() is None, "not under version control"
-    git(directory, "add", "src")
-    git(directory, "commit", "-q", "-m", "first")
-    head = git(directory, "rev-parse", "HEAD")[:12]
+    git("add", copied)
+    git("commit", "-q", "-m", "first")
+    head = git("rev-parse", "HEAD")[:12]
     assert copy.commit() == head
-    (directory / "src" / "untracked.txt").write_text("results and the like change nothing")
-    (directory / "other.txt").write_text("")
+    (tmp_path / "untracked.txt").write_text("results and the like change nothing")
     assert copy.commit() == head
-    with (directory / "src" / "environment.py").open("a") as file:
+    with copied.open("a") as file:
         file.write("# changed\n")
     assert copy.commit() == f"{head}+"
     monkeypatch.setenv("PATH", "")
@@ -135,7 +111,8 @@ def test_rank(variables, rank, first, here, everywhere, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert (is_rank(), is_first_rank(), ranks_here(), ranks()) == (rank, first, here, everywhere)
+    told = module.is_rank(), module.is_first_rank(), module.ranks_here(), module.ranks()
+    assert told == (rank, first, here, everywhere)
 
 
 GARBAGE = """
@@ -160,8 +137,7 @@ print(code, gc.get_threshold()[0] > before)
 
 
 def test_a_command_collects_garbage_rarely_and_the_library_changes_nothing():
-    done = subprocess.run([sys.executable, "-c", GARBAGE], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-3:] == ["collected", "0 True", "True 0"]
+    said = subprocess.check_output([sys.executable, "-c", GARBAGE], text=True)
+    assert said.splitlines()[-3:] == ["collected", "0 True", "True 0"]
     code = "import gc; was = gc.get_threshold(); import ffds.training.train; print(was == gc.get_threshold())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True\n"

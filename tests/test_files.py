@@ -26,14 +26,6 @@ def test_contents(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_json_cannot_express_it(value, tmp_path):
-    write_json(tmp_path / "file", 1)
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "file", {"a": value})
-    assert (tmp_path / "file").read_text() == "1\n"
-
-
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_the_old_file_stays_if_writing_fails(call, tmp_path, monkeypatch):
     file = tmp_path / "file"
@@ -63,13 +55,6 @@ def test_contents_are_flushed_before_the_rename_and_the_directory_after(tmp_path
     assert rest == ["replace", tmp_path]
 
 
-def test_a_missing_directory_is_not_made(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        write_bytes(tmp_path / "missing" / "file", b"")
-    with pytest.raises(FileNotFoundError):
-        flush_directory(tmp_path / "missing")
-
-
 def test_one_holder_at_a_time(tmp_path, capsys):
     file = tmp_path / "lock"
     assert not is_locked(file)
@@ -89,6 +74,19 @@ def test_one_holder_at_a_time(tmp_path, capsys):
     assert capsys.readouterr().err == "waiting\n"
     lock_or_wait(file, "waiting").close()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_cannot_express_it(value, tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file", {"a": value})
+    assert list(tmp_path.iterdir()) == [], "neither in a file nor in one that was not finished"
+
+
+def test_a_missing_directory_is_not_made(tmp_path):
+    for act in (lambda path: write_bytes(path / "file", b""), flush_directory):
+        with pytest.raises(FileNotFoundError):
+            act(tmp_path / "missing")
 
 
 def test_a_place_that_cannot_be_locked_is_named(tmp_path):

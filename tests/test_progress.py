@@ -22,15 +22,7 @@ def test_elsewhere_every_tenth_and_the_end_are_lines(capsys: pytest.CaptureFixtu
     assert list(track([], "letters")) == []
 
 
-def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(track([4, 5], "chips")) == [4, 5]
-    assert "chips" in terminal.getvalue()
-    assert "100%" in terminal.getvalue()
-
-
-def work(*, shown: bool) -> None:
+def report(*, shown: bool) -> None:
     with Progress("title", 100, "images", shown=shown) as progress:
         progress.say("begin")
         progress.start_at(50)
@@ -39,17 +31,16 @@ def work(*, shown: bool) -> None:
         progress.report("epoch 1")
 
 
-def test_results_are_lines_with_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    work(shown=False)
-    assert capsys.readouterr().err == ""
-    work(shown=True)
-    assert capsys.readouterr().err == "begin\nepoch 1, 0:00:00 left\n"
+@pytest.mark.parametrize(("shown", "said"), [(False, ""), (True, "begin\nepoch 1, 0:00:00 left\n")])
+def test_results_are_lines_with_the_time_left(shown: bool, said: str, capsys) -> None:
+    report(shown=shown)
+    assert capsys.readouterr().err == said
 
 
-def test_results_stand_beside_the_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_bar_with_the_results_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    work(shown=True)
-    assert "begin" in terminal.getvalue()
-    assert "title, epoch 1" in terminal.getvalue()
-    assert "images/s" in terminal.getvalue()
+    assert list(track([4, 5], "chips")) == [4, 5]
+    report(shown=True)
+    for part in ("chips", "100%", "begin", "title, epoch 1", "images/s"):
+        assert part in terminal.getvalue()

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 
@@ -69,12 +67,8 @@ def test_environments_of_earlier_sessions_are_kept(run):
     told = [run.start(RECIPE, place) for place in places]
     assert told == [[], [], ['versions: {"torch": "1"} → {"torch": "2"}'], ["hardware: a → b"]]
     assert run.environment == {**places[3], "earlier": [places[1], places[2]]}
-
-
-def test_a_damaged_environment_stops_no_training(run):
-    run.start(RECIPE, {"hardware": "a"})
     (run.path / "environment.json").write_text("{")
-    assert run.start(RECIPE, {"hardware": "b"}) == []
+    assert run.start(RECIPE, {"hardware": "b"}) == [], "a damaged one stops no training"
     assert run.environment == {"hardware": "b"}
 
 
@@ -92,15 +86,11 @@ def test_metrics(run):
     assert run.metrics == []
 
 
-@pytest.mark.parametrize("lost", ["a line", "the file"])
-def test_metrics_that_are_lost(lost, run):
-    for epoch in (1, 2):
-        run.add_epoch({"epoch": epoch})
+@pytest.mark.parametrize("content", ['{"epoch": 2}\n', None])
+def test_metrics_that_are_lost(content, run):
     file = run.path / "metrics.jsonl"
-    if lost == "a line":
-        file.write_text(file.read_text().partition("\n")[2])
-    else:
-        file.unlink()
+    if content:
+        file.write_text(content)
     with pytest.raises(InputError, match="missing or damaged") as caught:
         run.keep_epochs(2)
     assert "metrics.jsonl" in str(caught.value)
@@ -132,10 +122,10 @@ def test_a_line_cut_short_is_left_out(cut, run):
         run.add_epoch({"epoch": epoch, "lr": 0.1})
     file = run.path / "metrics.jsonl"
     file.write_text(file.read_text()[:-cut])
-    assert [line["epoch"] for line in run.metrics] == [1]
+    assert run.metrics == [{"epoch": 1, "lr": 0.1}]
     run.keep_epochs(1)
     run.add_epoch({"epoch": 2, "lr": 0.2})
-    assert [(line["epoch"], line["lr"]) for line in run.metrics] == [(1, 0.1), (2, 0.2)]
+    assert run.metrics == [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.2}]
 
 
 @pytest.mark.parametrize(
@@ -157,27 +147,11 @@ def test_a_damaged_file_is_named(name, content, run):
     assert "delete the run directory" in str(caught.value)
 
 
-def test_readable_without_torch(run):
-    """Tables and figures are drawn from the directory alone."""
-    run.start(RECIPE, {})
-    run.finish({"a": 1})
-    program = "import sys; from ffds.run_directory import open_run; open_run(sys.argv[1]).summary; "
-    program += "print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program, run.path], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "False\n"
-
-
-@pytest.mark.parametrize(("make", "told"), [(False, "no such directory"), (True, "no recipe.yaml in it")])
-def test_not_a_run(make, told, tmp_path):
-    path = tmp_path / "runs"
-    if make:
-        path.mkdir()
-    with pytest.raises(InputError, match="not a run directory") as caught:
-        open_run(path)
-    assert told in str(caught.value)
-    assert str(path) in str(caught.value)
+@pytest.mark.parametrize(("path", "told"), [("a", "no such directory"), (".", "no recipe.yaml in it")])
+def test_not_a_run(path, told, tmp_path):
+    with pytest.raises(InputError, match=rf"not a run directory(.|\n)*{told}") as caught:
+        open_run(tmp_path / path)
+    assert str(tmp_path / path) in str(caught.value)
 
 
 def test_the_lock_names_its_holder_and_ends_with_an_error(tmp_path):
@@ -211,30 +185,27 @@ def test_the_lock_of_another_process_ends_with_it(run, tmp_path):
         assert f"pid {os.getpid()} " in (run.path / "lock").read_text()
 
 
-def test_a_directory_that_cannot_be_written(tmp_path):
-    """A file in its way stands for all causes: permission would not stop a superuser."""
-    (tmp_path / "digits").write_text("")
-    with pytest.raises(InputError, match="cannot write the run directory") as caught:
+def refuse(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+@pytest.mark.parametrize(
+    ("hindrance", "told"),
+    [
+        ("a file in its way", "cannot write the run directory(.|\n)*Not a directory(.|\n)*--out DIR"),
+        ("no permission", "cannot write the run directory"),
+        ("no locks", f"cannot lock(.|\n)*{os.strerror(errno.ENOLCK)}"),
+    ],
+)
+def test_a_directory_that_cannot_be_written(hindrance, told, tmp_path, monkeypatch):
+    place = tmp_path / "digits"
+    if hindrance == "a file in its way":
+        place.write_text("")
+    elif hindrance == "no locks":
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    elif os.geteuid() == 0:
+        pytest.skip("permissions do not bind the superuser")
+    else:
+        place.mkdir(0o500)
+    with pytest.raises(InputError, match=told):
         Run.of(RECIPE, tmp_path).locked().__enter__()
-    assert "Not a directory" in str(caught.value)
-    assert "--out DIR" in str(caught.value)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind the superuser")
-def test_a_read_only_directory(tmp_path):
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(InputError, match="cannot write the run directory"):
-            Run.of(RECIPE, tmp_path).locked().__enter__()
-    finally:
-        tmp_path.chmod(0o700)
-
-
-def test_a_file_system_without_locks(run, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(InputError, match="cannot lock") as caught:
-        run.locked().__enter__()
-    assert os.strerror(errno.ENOLCK) in str(caught.value)

@@ -11,62 +11,29 @@ from ffds.cli.main import parser
 from ffds.recipes import shipped_recipes
 from ffds.recipes.load import load_recipe
 
-VERBS = {
-    "train",
-    "compare",
-    "eval",
-    "sweep",
-    "table",
-    "figure",
-    "recipes",
-    "show",
-    "data info",
-    "data pack",
-    "data cache",
-    "data ictext",
-}
+VERBS = {"train", "compare", "eval", "sweep", "table", "figure", "recipes", "show"}
+VERBS |= {"data info", "data pack", "data cache", "data ictext"}
 
 PUBLIC = {
-    "ffds": ["Run", "compare", "train"],
-    "ffds.losses": [
-        "FFDSLoss",
-        "FocalLoss",
-        "InfluenceBalancedLoss",
-        "LDAMLoss",
-        "class_balanced_weights",
-        "inverse_frequency_weights",
-    ],
-    "ffds.data": ["Dataset", "long_tail_counts", "long_tail_indices", "open_dataset"],
+    "ffds": "Run compare train",
+    "ffds.losses": "FFDSLoss FocalLoss InfluenceBalancedLoss LDAMLoss class_balanced_weights "
+    "inverse_frequency_weights",
+    "ffds.data": "Dataset long_tail_counts long_tail_indices open_dataset",
 }
 
-RECIPES = {
-    "digits",
-    "cifar10-lt-100",
-    "cifar10-lt-50",
-    "cifar10-lt-10",
-    "cifar100-lt-100",
-    "cifar100-lt-50",
-    "cifar100-lt-10",
-    "tiny-imagenet-lt-100",
-    "tiny-imagenet-lt-10",
-    "ictext-lt-100",
-    "ictext-lt-18",
-    "own-folder",
-}
+RECIPES = (
+    "digits cifar10-lt-100 cifar10-lt-50 cifar10-lt-10 cifar100-lt-100 cifar100-lt-50 cifar100-lt-10 "
+    "tiny-imagenet-lt-100 tiny-imagenet-lt-10 ictext-lt-100 ictext-lt-18 own-folder"
+)
 
 KEYS = {
-    "name": [],
-    "data": [
-        "name root download imbalance_factor profile seed validation test_fraction cut image_column",
-        "label_column on_bad_image in_memory workers cache image_size eval_resize augment padding mean std",
-    ],
-    "model": ["name pretrained head"],
-    "optimizer": ["lr momentum weight_decay nesterov"],
-    "schedule": ["epochs warmup milestones"],
-    "trainer": [
-        "batch_size precision compile cuda_graphs channels_last devices num_nodes accelerator seed",
-        "eval_every checkpoint_every deterministic",
-    ],
+    "data": "name root download imbalance_factor profile seed validation test_fraction cut image_column "
+    "label_column on_bad_image in_memory workers cache image_size eval_resize augment padding mean std",
+    "model": "name pretrained head",
+    "optimizer": "lr momentum weight_decay nesterov",
+    "schedule": "epochs warmup milestones",
+    "trainer": "batch_size precision compile cuda_graphs channels_last devices num_nodes accelerator seed "
+    "eval_every checkpoint_every deterministic",
 }
 
 SUMMARY = (
@@ -76,50 +43,37 @@ SUMMARY = (
 
 
 def verbs(parser: argparse.ArgumentParser, prefix: str = "") -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, inner in action.choices.items():
-                below = verbs(inner, f"{prefix}{name} ")
-                found |= below or {f"{prefix}{name}"}
-    return found
+                names |= verbs(inner, f"{prefix}{name} ") or {f"{prefix}{name}"}
+    return names
 
 
 def test_verbs() -> None:
     assert verbs(parser()) == VERBS
 
 
-@pytest.mark.parametrize("module", PUBLIC)
-def test_public_names(module: str) -> None:
-    found = importlib.import_module(module)
-    assert sorted(found.__all__) == PUBLIC[module]
-    assert all(getattr(found, name) is not None for name in PUBLIC[module])
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names(name: str) -> None:
+    module = importlib.import_module(name)
+    assert sorted(module.__all__) == PUBLIC[name].split()
+    assert all(getattr(module, public) is not None for public in module.__all__)
 
 
-def test_shipped_recipes() -> None:
-    assert set(shipped_recipes()) == RECIPES
-
-
-def test_recipe_keys() -> None:
+def test_shipped_recipes_and_their_keys() -> None:
     """The keys of `method` are frozen in `tests/methods`."""
+    assert set(shipped_recipes()) == set(RECIPES.split())
     keys = {key for key in load_recipe("cifar10-lt-100").recipe.by_key if not key.startswith("method.")}
-    assert keys == {
-        f"{section}.{key}" if names else section
-        for section, names in KEYS.items()
-        for key in (" ".join(names).split() or [""])
-    }
+    assert keys == {"name", *(f"{part}.{key}" for part, names in KEYS.items() for key in names.split())}
 
 
-def test_summary_keys(tmp_path: Path) -> None:
-    settings = {"schedule.epochs": 1, "data.imbalance_factor": 100}
-    summary = ffds.train("digits", method="ce", out=tmp_path, overrides=settings, shown=False).summary
-    assert list(summary) == SUMMARY.split()
-    assert list(summary["accuracy"]) == ["last", "best_on_test", "best_epoch"]
-
-
-def test_files_of_a_run(tmp_path: Path) -> None:
+def test_files_of_a_run_and_keys_of_its_summary(tmp_path: Path) -> None:
     settings = {"schedule.epochs": 1, "data.imbalance_factor": 100}
     run = ffds.train("digits", method="ce", seed=3, out=tmp_path, overrides=settings, shown=False)
+    assert list(run.summary) == SUMMARY.split()
+    assert list(run.summary["accuracy"]) == ["last", "best_on_test", "best_epoch"]
     assert run.path == tmp_path / "digits" / "ce" / f"seed3-{run.summary['config_hash'][:8]}"
     files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     parts = ("model.safetensors", "optimizer.safetensors", "loss.safetensors", "state.json", "manifest.json")
