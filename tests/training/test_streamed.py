@@ -72,26 +72,27 @@ def in_a_session(*arguments):
     return main(list(arguments))
 
 
-def command(settings, out):
-    return ["train", "own-folder", *settings, "data.in_memory=false", "--out", str(out)]
-
-
 def start(settings, out):
-    """The command with data in files, once an epoch is saved, and its run directory."""
-    process = processes.forked(in_a_session, *command(settings, out), log=out / "log")
-    run = Run.of(recipe(settings, in_memory=False), out)
+    """The command with data in files."""
+    arguments = ["train", "own-folder", *settings, "data.in_memory=false", "--out", str(out)]
+    return processes.forked(in_a_session, *arguments, log=out / "log")
+
+
+@pytest.fixture
+def begun(settings, tmp_path):
+    """The command once an epoch is saved, and its run directory."""
+    process, run = start(settings, tmp_path), Run.of(recipe(settings, in_memory=False), tmp_path)
     processes.wait_for((run.checkpoints / "epoch-0001").exists, process)
     return process, run
 
 
 def check_goes_on(settings, run, out, whole):
-    process = processes.forked(in_a_session, *command(settings, out), log=out / "log")
-    assert processes.exit_code(process) == 0, (out / "log").read_text()
+    assert processes.exit_code(start(settings, out)) == 0, (out / "log").read_text()
     assert tiny.trace(run) == tiny.trace(whole)
 
 
-def test_a_killed_worker(settings, whole, tmp_path):
-    process, run = start(settings, tmp_path)
+def test_a_killed_worker(settings, whole, tmp_path, begun):
+    process, run = begun
     children, killed = Path(f"/proc/{process.pid}/task/{process.pid}/children"), set()
     # One may be killed when it has nothing more to do; then the next one is.
     while process.is_alive():
@@ -109,8 +110,8 @@ def test_a_killed_worker(settings, whole, tmp_path):
     check_goes_on(settings, run, tmp_path, whole)
 
 
-def test_ctrl_c_on_a_terminal(settings, whole, tmp_path):
-    process, run = start(settings, tmp_path)
+def test_ctrl_c_on_a_terminal(settings, whole, tmp_path, begun):
+    process, run = begun
     os.killpg(process.pid, signal.SIGINT)
     log = tmp_path / "log"
     assert processes.exit_code(process) == 75, log.read_text()
@@ -121,21 +122,16 @@ def test_ctrl_c_on_a_terminal(settings, whole, tmp_path):
 
 def test_two_ranks(settings, tmp_path):
     """Each with workers of its own; equal to two ranks in memory."""
-    traces = {}
-    for in_memory in (True, False):
-        out = tmp_path / str(in_memory)
+    traces = []
+    for memory in ("true", "false"):
+        out = tmp_path / memory
         out.mkdir()
-        two = [
-            *settings,
-            "trainer.devices=2",
-            "trainer.accelerator=cpu",
-            f"data.in_memory={str(in_memory).lower()}",
-        ]
+        two = [*settings, "trainer.devices=2", "trainer.accelerator=cpu", f"data.in_memory={memory}"]
         started = processes.ranks(rank_of, two, out, log=out / "log")
         codes = [processes.exit_code(process) for process in started]
         assert codes == [0, 0], [(out / f"log-rank{k}").read_text() for k in range(2)]
-        traces[in_memory] = tiny.trace(Run.of(load_recipe("own-folder", two).recipe, out))
-    assert traces[True] == traces[False]
+        traces.append(tiny.trace(Run.of(load_recipe("own-folder", two).recipe, out)))
+    assert traces[0] == traces[1]
 
 
 def rank_of(number, settings, out):

@@ -78,14 +78,7 @@ class Encoded(NamedTuple):
 
 
 def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
-    """The pixels of one image, upright (EXIF orientation applied, where it can be read).
-
-    Args:
-        content: the bytes of the image file, or its path.
-        stored: size and channels wanted.
-
-    Returns:
-        uint8 (H, W, 3), or (H, W, 1) in mode ``L``.
+    """The pixels of one image, uint8 (H, W, C), upright (EXIF orientation applied, where it can be read).
 
     Raises:
         ValueError: more than 8 bits a channel, or no regular file. Pillow raises many other errors.

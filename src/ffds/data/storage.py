@@ -33,11 +33,7 @@ MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 
 def read_images(data: Data, split: Labelled, on_bad: OnBad = "stop") -> Decoded:
-    """All images of a split in memory, by way of the cache on disk unless `data.cache` is off.
-
-    Raises:
-        InputError: an image cannot be read (``stop``), none can, or their sizes differ.
-    """
+    """All images of a split in memory, by way of the cache on disk unless `data.cache` is off."""
     if data.cache:
         return cached(split.images, split.rows, on_bad)
     return split.images.read(split.rows, on_bad)
