@@ -41,15 +41,11 @@ def scores(logits, labels, class_counts=None, cut=None, batch_size=None):
 def naive_ece(logits, labels):
     """In percent, image by image, bins (lower, upper]."""
     bins = [[] for _ in range(15)]
-    for row, label in zip(logits.double().numpy(), labels.tolist(), strict=True):
-        powers = np.exp(row - row.max())
-        confidence = powers.max() / powers.sum()
+    for row, label in zip(logits.double().softmax(1).numpy(), labels.tolist(), strict=True):
+        confidence = row.max()
         bins[min(14, math.ceil(confidence * 15) - 1)].append((confidence, float(row.argmax() == label)))
-    total = 0.0
-    for members in filter(None, bins):
-        gap = np.mean([right for _, right in members]) - np.mean([confidence for confidence, _ in members])
-        total += len(members) / len(labels) * abs(gap)
-    return 100 * total
+    gaps = (abs(sum(right - confidence for confidence, right in members)) for members in bins)
+    return 100 * sum(gaps) / len(labels)
 
 
 @settings(deadline=None, max_examples=60)
@@ -59,12 +55,10 @@ def test_scores_equal_sklearn_and_the_naive_twin(classes, count, batch_size, see
     found = scores(logits, labels, batch_size=batch_size)
     truth, guess = labels.numpy(), logits.argmax(1).numpy()
     present = np.unique(truth)
-    recalls = [
-        pytest.approx(100 * (guess[truth == label] == label).mean()) if label in present else None
-        for label in range(classes)
-    ]
+    recalls = dict.fromkeys(range(classes))
+    recalls |= {label: pytest.approx(100 * (guess[truth == label] == label).mean()) for label in present}
     f1 = f1_score(truth, guess, labels=present, average="macro", zero_division=0)
-    assert found.per_class == recalls
+    assert found.per_class == list(recalls.values())
     assert found.accuracy == found.measures["accuracy"] == pytest.approx(100 * (truth == guess).mean())
     assert found.measures["balanced_accuracy"] == pytest.approx(mean(found.per_class))
     assert found.measures["macro_f1"] == pytest.approx(100 * f1)
@@ -80,7 +74,7 @@ def test_computed_twice_it_is_the_same_and_more_batches_may_follow():
         assert evaluation.compute() == evaluation.compute() == scores(logits[:end], labels[:end])
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+@pytest.mark.parametrize("batch_size", [1, 64])
 def test_batches_do_not_matter_to_the_last_bit(batch_size):
     logits, labels = sample(500, 6)
     order = torch.randperm(500, generator=torch.Generator().manual_seed(1))
@@ -103,12 +97,14 @@ def test_an_image_with_a_non_finite_logit_is_wrong_and_there_is_no_ece(bad):
     clean = scores(logits, labels)
     logits[:10, 1] = bad
     found = scores(logits, labels)
-    guess, truth = logits.argmax(1).numpy(), labels.numpy()
-    guess[:10] = -1
+    guess = logits.argmax(1).index_fill(0, torch.arange(10), -1)
+    expected = f1_score(labels, guess, labels=labels.unique(), average="macro", zero_division=0)
     assert found.measures["ece"] is None
-    assert found.accuracy == pytest.approx(clean.accuracy - 100 * 10 / 50)
-    expected = f1_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)
     assert found.measures["macro_f1"] == pytest.approx(100 * expected)
+    assert found.accuracy == pytest.approx(clean.accuracy - 100 * 10 / 50)
+    counter = ClassAccuracy(4, CPU)
+    counter.update(logits, labels)
+    assert (sum(counter.correct), sum(counter.total)) == ((guess == labels).sum(), 50)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e4])
@@ -206,9 +202,3 @@ def test_accuracy_is_over_images_and_groups_over_classes():
     assert counter.compute(groups) == {"accuracy": 60.0, "head": 50.0, "middle": None, "tail": None}
     nothing = ClassAccuracy(4, CPU).compute(groups)
     assert nothing == dict.fromkeys(["accuracy", "head", "middle", "tail"]), "not 0 percent"
-
-
-def test_a_non_finite_logit_is_wrong():
-    counter = ClassAccuracy(2, CPU)
-    counter.update(torch.tensor([[math.nan, 0.0], [9.0, 0.0]]), torch.tensor([0, 0]))
-    assert (counter.correct.tolist(), counter.total.tolist()) == ([1, 0], [2, 0])
