@@ -156,9 +156,9 @@ def test_csv_has_the_records(table):
 
 def test_all_forms_are_written(table, tmp_path):
     paths = tables.write_table(table, tmp_path / "a" / "b")
-    assert [path.name for path in paths] == ["table-1a.md", "table-1a.tex", "table-1a.csv"]
-    texts = [path.read_text(encoding="utf-8") for path in paths]
-    assert texts == [markdown(table), latex(table), table_csv(table)]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    forms = markdown(table), latex(table), table_csv(table)
+    assert texts == dict(zip(("table-1a.md", "table-1a.tex", "table-1a.csv"), forms, strict=True))
 
 
 def test_rows_of_runs(table):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 import ffds
-from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.errors import InputError
 from ffds.jobs.options import Jobs
 from ffds.losses import FocalLoss
 from ffds.reports.comparison import COLUMNS, SHORT, Comparison, compare, compare_recipes
@@ -41,10 +41,11 @@ def by_hand(tmp_path):
     runs = {
         "ce": (written(tmp_path, "ce", 0, last=40.0), written(tmp_path, "ce", 1, last=41.0)),
         "fl": (written(tmp_path, "fl", 0, last=40.0), unfinished(tmp_path, "fl", 1)),
-        "ib": (unfinished(tmp_path, "ib", 0), unfinished(tmp_path, "ib", 1)),
+        "ib": (unfinished(tmp_path, "ib", 0), written(tmp_path, "ib", 1)),
     }
     runs["fl"][0].finish(runs["fl"][0].summary | {"tail": None})
-    failed = {runs["ib"][1].path: NonFiniteLossError("loss is not finite\n  diagnosis: a file")}
+    # Done, but no result: the images have changed since.
+    failed = {runs["ib"][1].path: InputError("the run is done, but on other images", got="others")}
     return Comparison("digits", "digits", (0, 1), runs, failed)
 
 
@@ -76,7 +77,7 @@ def test_markdown(by_hand):
     assert lines[5] == "| fl | 1 | 40.00 | 60.00 | 35.00 | — | 40.00 | 40.00 | 20.00 | 90.00 | 50.00 |"
     assert "over n seeds of 0, 1." in text
     assert "chosen on the test set" in text
-    assert f"\n\nFailed: {next(iter(by_hand.failures))}: loss is not finite\n\n" in text
+    assert f"\n\nFailed: {next(iter(by_hand.failures))}: the run is done, but on other images\n\n" in text
     assert lines[-1] == "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; `ffds table 1a`."
     assert text.count("Measured on") == 1
 
@@ -101,35 +102,11 @@ def test_a_run_of_an_earlier_version_may_lack_a_measure(by_hand):
     assert by_hand.cell("ce", "ECE").values == (20.0,)
 
 
-def test_nothing_done_yet(tmp_path):
-    comparison = Comparison("digits", "digits", (0,), {"ce": (unfinished(tmp_path, "ce", 0),)})
-    assert comparison.csv() == "recipe\n"
-    assert comparison.table(("accuracy",)) == [["method", "n", "accuracy"], ["ce", "0", "—"]]
-    comparison.write(tmp_path)
-    assert (tmp_path / "compare.md").read_text(encoding="utf-8") == comparison.markdown()
-    assert (tmp_path / "compare.csv").read_text(encoding="utf-8") == comparison.csv()
-
-
-def test_a_run_that_was_done_on_other_images_is_no_result(tmp_path):
-    """It is among the failures although its summary is there."""
-    runs = (written(tmp_path, "ce", 0, last=40.0), written(tmp_path, "ce", 1))
-    failures = {runs[1].path: InputError("the run is done, but on other images")}
-    comparison = Comparison("digits", "digits", (0, 1), {"ce": runs}, failures)
-    assert comparison.table(("accuracy",))[1] == ["ce", "1", "40.00"]
-    assert [row["seed"] for row in csv_rows(comparison)] == ["0"]
-    assert "Failed: " in comparison.markdown()
-
-
 # Training
 
 
-@pytest.fixture
-def tiny_digits(monkeypatch):
+def test_compare(tmp_path, capsys, monkeypatch):
     tiny.use(monkeypatch)
-
-
-@pytest.mark.usefixtures("tiny_digits")
-def test_compare(tmp_path, capsys):
     given = {"methods": ["ce", "d-ffds", "ce"], "seeds": [0, 1, 0], "overrides": OVERRIDES}
     comparison = compare("digits", **given, out=tmp_path, shown=False)
     assert ffds.compare is compare
@@ -144,24 +121,8 @@ def test_compare(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.usefixtures("tiny_digits")
-def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch):
-    given = ("digits", TEXTS, ["ce", "fl"], [0, 1])
-    sessions = iter([math.inf, 3, math.inf, math.inf, math.inf])
-    monkeypatch.setattr("ffds.training.train.StopSignals", lambda: tiny.StopAfter(next(sessions)))
-    with pytest.raises(Interrupted):
-        compare_recipes(*given, out=tmp_path, shown=False)
-    assert not (tmp_path / "digits" / "compare.md").exists()
-    (done,) = tmp_path.glob("digits/*/*/summary.json")
-    before = done.stat().st_mtime_ns
-    comparison = compare_recipes(*given, out=tmp_path, shown=False)
-    assert next(sessions, "used up") == "used up", "three runs were left, no more"
-    assert done.stat().st_mtime_ns == before
-    assert [row[1] for row in comparison.table(("accuracy",))[1:]] == ["2", "2"]
-
-
-@pytest.mark.usefixtures("tiny_digits")
 def test_a_failed_run_leaves_a_gap_and_its_reason(tmp_path, capsys, monkeypatch):
+    tiny.use(monkeypatch)
     given = ("digits", TEXTS, ["fl", "ce"], [0])
     forward = FocalLoss.forward
     with monkeypatch.context() as patch:
@@ -183,6 +144,7 @@ def test_without_any_run_there_is_a_table_of_gaps(tmp_path):
     comparison = compare_recipes("digits", texts, ["ce"], [0], out=tmp_path / "runs", shown=False)
     assert comparison.table(("accuracy",))[1:] == [["ce", "0", "—"]]
     assert "Failed: " in (tmp_path / "runs" / "digits" / "compare.md").read_text(encoding="utf-8")
+    assert (tmp_path / "runs" / "digits" / "compare.csv").read_text(encoding="utf-8") == "recipe\n"
 
 
 @pytest.mark.parametrize(
