@@ -106,12 +106,6 @@ def test_figure_4_shows_the_sharpest_beside_the_dullest(source, shown, monkeypat
     assert drawing.remark == ""
 
 
-def test_figure_4_without_data_has_the_bars_alone_and_says_so(tmp_path):
-    drawing = draw_figure("4", Request("ictext-lt-18", (f"data.root={tmp_path / 'none'}",), train=False))
-    assert (len(drawing.figure.axes), len(drawing.rows)) == (1, 36)
-    assert drawing.remark.startswith("bars alone, without images: ")
-
-
 @pytest.mark.parametrize(
     ("name", "recipe", "overrides", "message"),
     [

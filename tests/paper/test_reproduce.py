@@ -2,12 +2,10 @@
 
 import pytest
 
-from ffds.errors import InputError, NonFiniteLossError
-from ffds.jobs.options import ALONE, Jobs
+from ffds.errors import InputError
 from ffds.paper.reproduce import find_run, reproduced, train_missing
 from ffds.paper.table_plan import planned_table
 from ffds.reports.run_records import records, runs_csv
-from ffds.run_directory import Run
 from tests.finished_runs import recipe, train_by_hand, write_run
 
 SHORT = "schedule.epochs=2"
@@ -39,21 +37,6 @@ def test_only_what_no_run_measures_is_trained_and_each_once(trained, tmp_path):
     one = recipe(SHORT, method="fl")
     assert train_missing([one, one, recipe(SHORT, "trainer.compile=true", method="fl")], tmp_path) == []
     assert trained[3:] == [("fl", 0)]
-
-
-def test_jobs_are_passed_on(monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr("ffds.jobs.engine.train_all", lambda recipes, out, jobs: asked.append(jobs) or {})
-    reproduced(plan("ce"), out=tmp_path)
-    reproduced(plan("ce"), out=tmp_path, jobs=Jobs(2, (0,)))
-    assert asked == [ALONE, Jobs(2, (0,))]
-
-
-def test_a_failure_is_a_marked_gap(monkeypatch, tmp_path):
-    train_by_hand(monkeypatch, fl=NonFiniteLossError("nan"))
-    table = reproduced(plan("ce", "fl"), out=tmp_path)
-    assert [cell.shown for cell in table.cells] == ["40.00", "failed"]
-    assert [failure.path for failure in table.failures] == [Run.of(recipe(SHORT, method="fl"), tmp_path).path]
 
 
 def test_without_training_every_seed_there_is_counts(trained, tmp_path):

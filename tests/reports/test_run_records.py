@@ -8,18 +8,9 @@ from ffds.errors import InputError
 from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
+from ffds.reports import run_records
 from ffds.reports.formatting import provenance
-from ffds.reports.run_records import (
-    changed_settings,
-    deciding_settings,
-    identity,
-    protocol,
-    read_csv,
-    readable_runs,
-    records,
-    run_record,
-    runs_csv,
-)
+from ffds.reports.run_records import changed_settings, identity, protocol, read_csv, records, runs_csv
 from tests.finished_runs import ENVIRONMENT, recipe, write_run
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -81,7 +72,7 @@ def test_the_directory_of_your_own_images_is_a_setting(source, tmp_path):
     flowers, birds = (load_recipe(str(file), more, method="ce").recipe for more in ([], ["data.root=birds"]))
     assert identity(flowers) != identity(birds)
     assert changed_settings(birds) == ("data.root=birds",)
-    assert deciding_settings(changed_settings(birds)) == identity(birds).settings
+    assert run_records.deciding_settings(changed_settings(birds)) == identity(birds).settings
 
 
 def test_a_loss_of_your_own_is_a_setting():
@@ -120,7 +111,7 @@ def test_the_record_of_a_run(out):
         **{"hardware": "2 cores of X", "torch": "2.13", "commit": "abc", "command": "ffds table 1a"},
     }
     assert (ce.method, ce.settings, ce.best_on_test) == ("ce", "", None)
-    for run, record in readable_runs(out):
+    for run, record in run_records.readable_runs(out):
         assert record.identity == identity(run.recipe)
 
 
@@ -140,7 +131,7 @@ def test_the_measured_runs_of_this_repository_give_their_csv_again(place):
 
 
 def test_unfinished_runs_and_other_directories_have_no_record(out):
-    (next(readable_runs(out))[0].path / "summary.json").unlink()
+    (next(run_records.readable_runs(out))[0].path / "summary.json").unlink()
     (out / "stray").mkdir()
     (out / "stray" / "summary.json").write_text("{}")
     assert len(records(out)) == 1
@@ -148,18 +139,18 @@ def test_unfinished_runs_and_other_directories_have_no_record(out):
 
 
 def test_a_run_that_cannot_be_read_is_reported_and_left_out(out, capsys):
-    broken = next(readable_runs(out))[0].path
+    broken = next(run_records.readable_runs(out))[0].path
     (broken / "recipe.yaml").write_text("data: {name: nothing}\n")
     assert [record.method for record in records(out)] == ["d-ffds"]
     assert f"run {broken} is left out: " in capsys.readouterr().err
 
 
 def test_a_measure_that_an_earlier_version_did_not_know_is_not_available(out):
-    run = next(readable_runs(out))[0]
+    run = next(run_records.readable_runs(out))[0]
     run.finish({name: value for name, value in run.summary.items() if name != "middle"})
     file = out / "runs.csv"
-    file.write_text(runs_csv([run_record(run)]).replace("middle,", "").replace(",,5.5", ",5.5"))
-    for record in (run_record(run), *read_csv(file)):
+    file.write_text(runs_csv([run_records.run_record(run)]).replace("middle,", "").replace(",,5.5", ",5.5"))
+    for record in (run_records.run_record(run), *read_csv(file)):
         assert record.measures == {"head": 60.0, "middle": None, "tail": 5.5}
 
 
@@ -190,5 +181,5 @@ def test_provenance_names_each_place_once_with_its_commands(out):
 
 
 def test_the_summary_of_a_made_run_is_like_a_real_one(out):
-    real = next(readable_runs(RESULTS / "runs"))[0].summary
-    assert list(next(readable_runs(out))[0].summary) == list(real)
+    real = next(run_records.readable_runs(RESULTS / "runs"))[0].summary
+    assert list(next(run_records.readable_runs(out))[0].summary) == list(real)
