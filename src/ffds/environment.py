@@ -10,70 +10,56 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-__all__ = [
-    "collect_rarely",
-    "commit",
-    "environment",
-    "hardware",
-    "is_first_rank",
-    "is_rank",
-    "ranks",
-    "ranks_here",
-    "usable_cores",
-    "versions",
-]
+__all__ = ["collect_rarely", "commit", "environment", "hardware", "usable_cores", "versions"]
+__all__ += ["is_first_rank", "is_rank", "ranks", "ranks_here"]
 
 _PACKAGES = ("ffds", "torch", "numpy", "torchvision", "timm", "lightning-fabric")
 
 
 def environment(accelerator: str | None = None) -> dict[str, object]:
     """Everything a reader needs to judge a number; `accelerator` is its name, e.g. ``NVIDIA H100``."""
+    program = Path(sys.argv[0])
+    # `python -m ffds` is noted as the `ffds` that a reader can type.
+    name = "ffds" if program == Path(__file__).with_name("__main__.py") else program.name
+    # Run directories are shared: leave out the password of a database.
+    command = re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", shlex.join([name, *sys.argv[1:]]))
     where = {"hardware": hardware(accelerator), "versions": versions()}
-    return {**where, "commit": commit(), "command": _command()}
+    return {**where, "commit": commit(), "command": command}
 
 
 def hardware(accelerator: str | None = None) -> str:
     """Processor, usable cores and accelerator in one line."""
-    return (f"{accelerator}; " if accelerator else "") + f"{usable_cores()} cores of {_processor()}"
+    lines: list[str] = []
+    with suppress(OSError):  # Linux only
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    processor = next(names, platform.processor() or platform.machine())
+    return (f"{accelerator}; " if accelerator else "") + f"{usable_cores()} cores of {processor}"
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Version of Python and of each package that decides a result, read without importing it."""
-    installed = {package: version for package in _PACKAGES if (version := _version(package))}
-    return {"python": platform.python_version()} | installed
+    """Version of Python and of each package that decides a result, read once, without importing it."""
+    installed = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            installed[package] = metadata.version(package)
+    return installed
 
 
 def commit() -> str | None:
-    """Commit of the checkout this package runs from, ``+`` appended where it has local changes.
-
-    None for an installed package.
-    """
+    """Commit of the checkout this package runs from, ``+`` appended for local changes; None if installed."""
     here = Path(__file__)
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
     head = _git(here.parent, "rev-parse", "--short=12", "HEAD")
     changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no", "--", ".")
     return f"{head}+" if head and changed else head
-
-
-def _command() -> str:
-    program = Path(sys.argv[0])
-    # `python -m ffds` is noted as the `ffds` that a reader can type.
-    name = "ffds" if program == Path(__file__).with_name("__main__.py") else program.name
-    # Run directories are shared: leave out the password of a database.
-    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", shlex.join([name, *sys.argv[1:]]))
-
-
-@cache
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
@@ -90,21 +76,8 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
 def collect_rarely() -> None:
-    """Have the garbage collector look for cycles less often than by default, and not at exit.
-
-    Importing torch makes most of a million objects that live as long as the process: looking through them
-    again and again takes a fifth of that start.
-    """
+    """Look for garbage in cycles seldom: among the objects of torch that takes a fifth of a start."""
     gc.set_threshold(10_000, 10, 10)
     atexit.register(gc.freeze)
 

@@ -19,12 +19,7 @@ class FfdsError(Exception):
 class InputError(FfdsError, ValueError):
     """The user's recipe, data or arguments cannot be used: exit code 2.
 
-    Args:
-        what: what is wrong, in one line.
-        where: the place: ``file:line``, ``command line``, a path or a row.
-        got: what was found there.
-        allowed: what may stand there.
-        fix: what to do about it.
+    It says what is wrong, where (``file:line``, a path), what was found and may stand there, and what to do.
 
     >>> print(InputError("unknown key schedule.epocs", where="my.yaml:7", fix="did you mean epochs?"))
     unknown key schedule.epocs
@@ -68,8 +63,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     >>> nearest("epocs", ["epochs", "warmup"])
     'did you mean epochs?'
-    >>> nearest("zzz", ["epochs", "warmup"])
-    ''
     """
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {found[0]}?" if found else ""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else ""

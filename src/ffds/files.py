@@ -17,21 +17,11 @@ from typing import IO
 
 from ffds.errors import FfdsError, InputError
 
-__all__ = [
-    "check_directory",
-    "check_file",
-    "csv_text",
-    "flush_directory",
-    "is_locked",
-    "json_text",
-    "lock_or_wait",
-    "make_directory",
-    "saving",
-    "try_lock",
-    "write_bytes",
-    "write_json",
-    "write_text",
-]
+__all__ = ["check_directory", "check_file", "flush_directory", "is_locked", "lock_or_wait", "make_directory"]
+__all__ += ["csv_text", "json_text", "saving", "try_lock", "write_bytes", "write_json", "write_text"]
+
+
+_ANOTHER = "choose another place with {}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -86,12 +76,7 @@ def flush_directory(directory: Path) -> None:
 
 
 def make_directory(directory: Path, what: str) -> Path:
-    """Make a directory and those above it, unless they exist, and return it.
-
-    Args:
-        directory: for files and their locks.
-        what: its name in the message of the InputError that is raised where it cannot be made.
-    """
+    """Make a directory and those above it, unless they exist; an InputError says what cannot be written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,13 +86,10 @@ def make_directory(directory: Path, what: str) -> Path:
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """Lock a file unless another process has locked it; the file is made if it does not exist.
+    """Lock a file, made if it does not exist; None if another process has locked it.
 
-    Returns:
-        The open file, or None if it is locked. The lock ends when the file is closed or the process exits.
-
-    Raises:
-        InputError: the file cannot be written, or the file system has no locks.
+    The lock ends when the returned file is closed or the process exits. It is an InputError if the file
+    cannot be written, or the file system has no locks.
     """
     try:
         return _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,50 +130,32 @@ def _locked(path: Path, how: int) -> IO[str]:
 
 @contextmanager
 def saving(what: str, directory: Path, needed: int) -> Iterator[None]:
-    """Turn errors of the operating system into errors for the user.
-
-    Args:
-        what: is saved, with its article.
-        directory: in or below which it is saved.
-        needed: bytes of it.
-
-    Raises:
-        FfdsError: the disk is full, or the directory cannot be written.
-    """
+    """Turn errors of the operating system into an FfdsError: what is saved, where, and the bytes needed."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise FfdsError(f"cannot save {what} below {directory}: {error.strerror or error}") from error
         existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        raise FfdsError(
-            f"disk full while saving {what} below {directory}: {needed:,} bytes needed, {free:,} free; "
-            "what was saved before is kept, free some space and run again"
-        ) from error
+        sizes = f"{needed:,} bytes needed, {shutil.disk_usage(existing).free:,} free"
+        fix = "what was saved before is kept, free some space and run again"
+        raise FfdsError(f"disk full while saving {what} below {directory}: {sizes}; {fix}") from error
 
 
 def check_directory(directory: str | Path, option: str) -> None:
-    """Refuse a directory that cannot be written or made, before anything is computed for it; make nothing.
+    """Refuse a directory, named by an option such as ``--save DIR``, that cannot be written or made.
 
-    Args:
-        directory: where files will be written.
-        option: that named it, with its value: ``--save DIR``.
+    It is called before anything is computed for that directory, and makes nothing.
     """
     path = Path(directory).absolute()
     existing = next((one for one in (path, *path.parents) if os.access(one, os.F_OK)), path)
-    if not existing.is_dir():
-        raise _unwritable(directory, f"{existing} is no directory", option)
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise _unwritable(directory, f"no permission to write in {existing}", option)
+    got = f"no permission to write in {existing}" if existing.is_dir() else f"{existing} is no directory"
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError("cannot write there", where=directory, got=got, fix=_ANOTHER.format(option))
 
 
 def check_file(file: str | Path, option: str) -> None:
     """As `check_directory`, for one file."""
     if Path(file).is_dir():
-        raise _unwritable(file, "a directory", option)
+        raise InputError("cannot write there", where=file, got="a directory", fix=_ANOTHER.format(option))
     check_directory(Path(file).parent, option)
-
-
-def _unwritable(path: str | Path, got: str, option: str) -> InputError:
-    return InputError("cannot write there", where=path, got=got, fix=f"choose another place with {option}")

@@ -13,20 +13,8 @@ from matplotlib.figure import Figure
 
 from ffds.files import csv_text, write_bytes, write_text
 
-__all__ = [
-    "ABOVE",
-    "COLUMN",
-    "INK",
-    "ORANGE",
-    "PAGE",
-    "PALE",
-    "PURPLE",
-    "SKY",
-    "TEAL",
-    "YELLOW",
-    "save_figure",
-    "style",
-]
+__all__ = ["ABOVE", "COLUMN", "PAGE", "save_figure", "style"]
+__all__ += ["INK", "ORANGE", "PALE", "PURPLE", "SKY", "TEAL", "YELLOW"]
 
 COLUMN, PAGE = 3.4, 7.0
 """Width of one column, and of a page with two."""
@@ -76,14 +64,12 @@ def style() -> Iterator[None]:
         yield
 
 
-_METADATA: dict[str, dict[str, str | None]] = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {"Software": None},
+_METADATA = {
+    "svg": ("Date", "Description"),
+    "pdf": ("CreationDate", "Subject"),
+    "png": ("Software", "Description"),
 }
-"""What matplotlib would write into each format by itself; dates and versions would change the bytes."""
-
-_DESCRIPTION = {"svg": "Description", "pdf": "Subject", "png": "Description"}
+"""For each format, what matplotlib would write by itself, different each time; the name of a description."""
 
 
 def save_figure(
@@ -91,24 +77,17 @@ def save_figure(
 ) -> list[Path]:
     """Write ``NAME.svg``, ``.pdf``, ``.png`` and ``.csv``; the same figure gives the same bytes.
 
-    Args:
-        figure: what was drawn.
-        rows: the numbers it shows, all of one type.
-        directory: made if it is not there.
-        name: of the files, without suffix.
-        description: where the numbers come from, written into each picture.
-
-    Returns:
-        The four paths.
+    The rows are the numbers it shows, all of one type; the description, written into each picture, says
+    where they come from. The four paths are returned.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.{ending}" for ending in (*_METADATA, "csv")]
     with style():
-        for path, (ending, metadata) in zip(paths, _METADATA.items(), strict=False):
+        for path, (ending, (changing, describing)) in zip(paths, _METADATA.items(), strict=False):
             content = io.BytesIO()
-            written = metadata | {"Title": name, _DESCRIPTION[ending]: description}
-            figure.savefig(content, format=ending, metadata=written)
+            metadata = {changing: None, "Title": name, describing: description}
+            figure.savefig(content, format=ending, metadata=metadata)
             write_bytes(path, content.getvalue())
     write_text(paths[-1], csv_text(rows[0]._fields, rows))
     return paths

@@ -17,27 +17,19 @@ Item = TypeVar("Item")
 
 
 class Progress:
-    """Progress of one task, shown while entered.
-
-    Args:
-        title: what is done, e.g. ``digits d-ffds seed 0``.
-        total: how much of it there is, in units such as ``images``.
-        unit: its name, in the plural.
-        shown: False on all ranks but the first, or where the caller wants silence.
-    """
+    """Progress of a task of `total` units, such as ``images``; displayed while entered, if `shown`."""
 
     def __init__(self, title: str, total: int, unit: str, *, shown: bool = True) -> None:
         self._title, self._shown = title, shown
         self._console = Console(stderr=True)
-        self._bar = rich.Progress(
+        done = (
             rich.TextColumn("{task.description}"),
             rich.BarColumn(bar_width=30),
             rich.TaskProgressColumn(),
-            _Speed(unit),
-            rich.TimeRemainingColumn(),
-            console=self._console,
-            disable=not (shown and sys.stderr.isatty()),
         )
+        columns = (*done, _Speed(unit), rich.TimeRemainingColumn())
+        hidden = not (shown and sys.stderr.isatty())
+        self._bar = rich.Progress(*columns, console=self._console, disable=hidden)
         self._task = self._bar.add_task(title, total=total)
 
     def __enter__(self) -> Self:
@@ -64,11 +56,11 @@ class Progress:
 
     def report(self, text: str) -> None:
         """Show how far the work is and its results: beside the bar, or as a line with the time left."""
-        if not self._bar.disable:
-            self._bar.update(self._task, description=f"{self._title}, {text}")
-            return
         seconds = self._bar.tasks[0].time_remaining
-        self.say(text if seconds is None else f"{text}, {timedelta(seconds=round(seconds))} left")
+        left = "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
+        if self._bar.disable:
+            self.say(text + left)
+        self._bar.update(self._task, description=f"{self._title}, {text}")
 
 
 class _Speed(rich.ProgressColumn):

@@ -24,11 +24,7 @@ _DECIDING = ("hardware", "versions", "commit")
 
 @dataclass(frozen=True)
 class Run:
-    """One training on disk: ``OUT/<recipe>/<method>/seed<k>-<hash8>/``.
-
-    Attributes:
-        path: the run directory.
-    """
+    """One training on disk, in the directory `path`: ``OUT/<recipe>/<method>/seed<k>-<hash8>/``."""
 
     path: Path
 
@@ -60,14 +56,11 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The results, in percent.
-
-        Raises:
-            InputError: the run is not done, or the file is damaged.
-        """
+        """The results, in percent; InputError if the run is not done, or the file is damaged."""
         if not self.done:
-            fix = "start the same training again: it goes on"
-            raise InputError("run is not done", where=self.path, fix=fix)
+            raise InputError(
+                "run is not done", where=self.path, fix="start the same training again: it goes on"
+            )
         return self._read("summary.json")
 
     @property
@@ -77,20 +70,12 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Hardware, versions, commit and command.
-
-        Raises:
-            InputError: the file is missing or damaged.
-        """
+        """Hardware, versions, commit and command; InputError if the file is missing or damaged."""
         return self._read("environment.json")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One entry for each finished epoch; a line cut short by a crash is left out.
-
-        Raises:
-            InputError: another line is damaged.
-        """
+        """One entry for each finished epoch, without a line cut short by a crash; InputError if damaged."""
         file = self.path / "metrics.jsonl"
         if not file.exists():
             return []
@@ -104,8 +89,7 @@ class Run:
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> list[str]:
         """Write the recipe and the environment; one that differs from before is kept under ``earlier``.
 
-        Returns:
-            What differs from the session before, one text each: ``commit: OLD → NEW``.
+        What differs is returned, one text each: ``commit: OLD → NEW``.
         """
         before: dict[str, Any] = {}
         with suppress(InputError):  # missing or damaged
@@ -119,11 +103,7 @@ class Run:
         return [f"{key}: {_text(before.get(key))} → {_text(environment.get(key))}" for key in changed]
 
     def keep_epochs(self, epochs: int) -> None:
-        """Delete the metrics of epochs that will be trained again.
-
-        Raises:
-            InputError: metrics of earlier epochs are missing.
-        """
+        """Delete the metrics of epochs that will be trained again; InputError if earlier ones are missing."""
         kept = [line for line in self.metrics if line["epoch"] <= epochs]
         if len(kept) < epochs:
             got = f"metrics of {len(kept)} epochs, and a checkpoint after {epochs}"
@@ -161,20 +141,16 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and lock it for this process; the lock is released when the process exits.
+        """Create the directory and lock it for this process, until left or the process exits.
 
-        Raises:
-            InputError: another process holds it, or the directory cannot be written or locked.
+        It is an InputError if another process holds the lock, or the directory cannot be written or locked.
         """
         file = make_directory(self.path, "the run directory") / "lock"
         lock = try_lock(file)
         if lock is None:
-            raise InputError(
-                "another process is training this run",
-                where=self.path,
-                got=f"lock of {file.read_text(encoding='utf-8').strip()}",
-                fix="wait for it or stop it; for a second run use trainer.seed=N or --out DIR",
-            )
+            got = f"lock of {file.read_text(encoding='utf-8').strip()}"
+            fix = "wait for it or stop it; for a second run use trainer.seed=N or --out DIR"
+            raise InputError("another process is training this run", where=self.path, got=got, fix=fix)
         with lock:
             holder = f"pid {os.getpid()} on {socket.gethostname()}\n"
             with saving("the lock", self.path, len(holder)):
@@ -185,19 +161,12 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """The run at a path.
-
-    Raises:
-        InputError: there is no run directory at that path.
-    """
+    """The run at a path; InputError if there is no run directory."""
     run = Run(Path(path))
     if not (run.path / "recipe.yaml").is_file():
-        raise InputError(
-            "not a run directory",
-            where=path,
-            got="no recipe.yaml in it" if run.path.is_dir() else "no such directory",
-            fix="name a directory such as runs/RECIPE/METHOD/seed0-1a2b3c4d",
-        )
+        got = "no recipe.yaml in it" if run.path.is_dir() else "no such directory"
+        fix = "name a directory such as runs/RECIPE/METHOD/seed0-1a2b3c4d"
+        raise InputError("not a run directory", where=path, got=got, fix=fix)
     return run
 
 
@@ -206,9 +175,5 @@ def _text(value: object) -> str:
 
 
 def _damaged(file: Path, error: object) -> InputError:
-    return InputError(
-        "a file of the run is missing or damaged",
-        where=file,
-        got=error,
-        fix="restore it, or delete the run directory to train from the start",
-    )
+    fix = "restore it, or delete the run directory to train from the start"
+    return InputError("a file of the run is missing or damaged", where=file, got=error, fix=fix)

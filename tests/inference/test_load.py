@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from ffds.errors import InputError, Interrupted
 from ffds.inference.load import evaluate_run, train_probabilities
 from ffds.losses.ffds import frequency_groups
-from ffds.recipes.load import dump_recipe
 from ffds.run_directory import Run
 from ffds.training.train import train
 from tests.training import tiny
@@ -29,16 +28,11 @@ def ldam(tmp_path_factory):
 
 def test_the_same_scores_as_in_the_summary(ldam):
     scores, predictions = evaluate_run(ldam)
-    summary = ldam.summary
-    assert scores.accuracy == summary["accuracy"]["last"]
     assert scores.accuracy > 12, "more than a network that knows one class"
-    found = scores.measures
-    assert {name: summary[name] for name in found if name != "accuracy"} == {
-        name: value for name, value in found.items() if name != "accuracy"
-    }
+    summary = ldam.summary | {"accuracy": ldam.summary["accuracy"]["last"]}
+    assert scores.measures.items() <= summary.items()
     assert scores.per_class == ldam.metrics[-1]["test"]["per_class"]
-    stored = pq.read_table(ldam.predictions).to_pydict()
-    for name, column in stored.items():
+    for name, column in pq.read_table(ldam.predictions).to_pydict().items():
         assert getattr(predictions, name).tolist() == column, name
 
 
@@ -65,35 +59,40 @@ def test_other_data_of_the_same_classes(ldam, monkeypatch):
     assert scores.accuracy != ldam.summary["accuracy"]["last"]
 
 
-@pytest.mark.parametrize("redrawn", ["data.seed=5", "data.test_fraction=0.5", "data.validation=0.1"])
-def test_another_split_of_the_same_images_is_refused(ldam, redrawn):
-    """Images that were trained on would be among those it tests."""
-    with pytest.raises(InputError, match=f"trained on(.|\n)*{redrawn}"):
-        evaluate_run(ldam, [redrawn])
-
-
-def test_images_that_have_changed_since_are_refused(ldam, monkeypatch):
+@pytest.mark.parametrize(
+    ("overrides", "what"),
+    [
+        (["data.seed=5"], "trained on(.|\n)*data.seed=5"),
+        (["data.test_fraction=0.5"], "trained on(.|\n)*data.test_fraction=0.5"),
+        (["data.validation=0.1"], "trained on(.|\n)*data.validation=0.1"),
+        ([], "changed since"),
+        *(
+            (["data.seed=5", text], f"cannot be changed\n +got: +{text}\n")
+            for text in ("optimizer.lr=0.5", "method=ce", "model.name=resnet20", "schedule.epochs=9")
+        ),
+    ],
+)
+def test_whatever_would_test_on_images_that_were_trained_on_or_change_the_network_is_refused(
+    overrides, what, ldam, monkeypatch
+):
     tiny.use(monkeypatch, tiny.dataset([4] * 10))
-    with pytest.raises(InputError, match="changed since"):
-        evaluate_run(ldam)
+    with pytest.raises(InputError, match=what):
+        evaluate_run(ldam, overrides)
 
 
-def test_other_class_names_are_refused_unless_they_are_mere_numbers(d_ffds, monkeypatch):
+def test_other_class_names_are_refused_unless_they_are_mere_numbers(d_ffds, tmp_path, monkeypatch):
     _, run = d_ffds
     images = tiny.dataset()
     names = tuple("abcdefghij"[: images.num_classes])
     tiny.use(monkeypatch, replace(images, class_names=names))
     assert evaluate_run(run, ["data.root=elsewhere"])[0].accuracy == run.summary["accuracy"]["last"]
+    run = Run(Path(shutil.copytree(run.path, tmp_path / "copy")))
     (manifest,) = run.checkpoints.glob(f"epoch-{tiny.EPOCHS:04d}/manifest.json")
-    content = manifest.read_text()
-    named = json.loads(content)
+    named = json.loads(manifest.read_text())
     named["identity"]["class_names"] = list(reversed(names))
-    try:
-        manifest.write_text(json.dumps(named))
-        with pytest.raises(InputError, match=r"other class names(.|\n)*a, b"):
-            evaluate_run(run, ["data.root=elsewhere"])
-    finally:
-        manifest.write_text(content)
+    manifest.write_text(json.dumps(named))
+    with pytest.raises(InputError, match=r"other class names(.|\n)*a, b"):
+        evaluate_run(run, ["data.root=elsewhere"])
 
 
 def test_groups_are_those_of_the_training_data(ldam):
@@ -110,28 +109,15 @@ def test_other_classes_are_refused(load, d_ffds, monkeypatch):
         load(d_ffds[1])
 
 
-@pytest.mark.parametrize(
-    "override", ["optimizer.lr=0.5", "method=ce", "model.name=resnet20", "schedule.epochs=9"]
-)
-def test_what_was_trained_cannot_be_changed(override, ldam):
-    with pytest.raises(InputError, match="cannot be changed") as caught:
-        evaluate_run(ldam, ["data.seed=5", override])
-    assert override in str(caught.value)
-    assert "data.seed=5" not in str(caught.value)
-
-
-def test_without_a_checkpoint(tmp_path):
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(tiny.recipe()))
-    with pytest.raises(InputError, match="no checkpoint yet"):
-        evaluate_run(Run(tmp_path))
-
-
-def test_an_unfinished_run_gives_its_newest_state(tmp_path, monkeypatch):
+def test_an_unfinished_run_gives_its_newest_state_if_it_has_one(tmp_path, monkeypatch):
     tiny.use(monkeypatch)
     with pytest.raises(Interrupted):
         tiny.train(tiny.recipe(), tmp_path, polls=tiny.POLLS + 1)
-    scores, _ = evaluate_run(Run.of(tiny.recipe(), tmp_path))
-    assert len(scores.per_class) == 10
+    run = Run.of(tiny.recipe(), tmp_path)
+    assert len(evaluate_run(run).scores.per_class) == 10
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        evaluate_run(run)
 
 
 def test_a_broken_newest_checkpoint_is_skipped_and_one_of_another_network_refused(ldam, tmp_path, capsys):
@@ -170,7 +156,5 @@ def test_train_probabilities(d_ffds, monkeypatch):
 
 
 def test_train_probabilities_need_a_loss_with_group_means(ldam):
-    with pytest.raises(InputError, match="no group means") as caught:
+    with pytest.raises(InputError, match=r"no group means(.|\n)*got: +ldam\n +allowed: ffds, d-ffds"):
         train_probabilities(ldam)
-    assert "got:     ldam" in str(caught.value)
-    assert "d-ffds" in str(caught.value)

@@ -47,25 +47,16 @@ def ranks(act: Callable[..., Any], *arguments: Any, log: Path, world_size: int =
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [
-        forked(
-            act,
-            rank,
-            *arguments,
-            log=log.with_name(f"{log.name}-rank{rank}"),
-            environment={
-                "TORCHELASTIC_RUN_ID": "test",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "GROUP_RANK": "0",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(world_size),
-                "LOCAL_WORLD_SIZE": str(world_size),
-            },
+    group = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    group |= {"GROUP_RANK": "0", "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    started = []
+    for rank in range(world_size):
+        environment, own_log = (
+            group | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)),
+            f"{log.name}-rank{rank}",
         )
-        for rank in range(world_size)
-    ]
+        started.append(forked(act, rank, *arguments, log=log.with_name(own_log), environment=environment))
+    return started
 
 
 def exit_code(process: BaseProcess | subprocess.Popen[bytes]) -> int | None:

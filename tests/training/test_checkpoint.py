@@ -43,8 +43,7 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def number_of(found: Checkpoint | None) -> int:
-    assert found is not None
+def number_of(found: Checkpoint) -> int:
     return found.state["number"]
 
 
@@ -59,9 +58,10 @@ def resign(path: Path) -> None:
 
 
 def test_comes_back_as_it_was(tmp_path):
-    found = stored(tmp_path, (3, 0)).latest()
-    assert found is not None
     before = checkpoint(1)
+    before.model["images"] = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
+    Checkpoints(tmp_path, IDENTITY).save(before, 3)
+    found = Checkpoints(tmp_path, IDENTITY).latest()
     for name in ("model", "optimizer", "loss"):
         ours, theirs = getattr(before, name), getattr(found, name)
         assert ours.keys() == theirs.keys()
@@ -71,15 +71,6 @@ def test_comes_back_as_it_was(tmp_path):
     assert found.state == before.state
     assert found.identity == IDENTITY
     assert names(tmp_path / "epoch-0003") == FILES
-
-
-def test_keeps_memory_format_out_of_the_file(tmp_path):
-    images = torch.arange(24.0).view(1, 2, 3, 4)
-    odd = Checkpoint({"weight": images.to(memory_format=torch.channels_last)}, {}, {}, {})
-    Checkpoints(tmp_path, IDENTITY).save(odd, 1)
-    found = Checkpoints(tmp_path, IDENTITY).latest()
-    assert found is not None
-    assert torch.equal(found.model["weight"], images)
 
 
 def test_read_without_torch(tmp_path):
@@ -99,25 +90,19 @@ def test_no_checkpoint_is_no_error(tmp_path):
         assert (none.latest(), none.newest_epoch(), none.newest_identity()) == (None, 0, {})
 
 
-def test_the_newest_two_are_kept(tmp_path):
-    stored(tmp_path, *((epoch, 0) for epoch in range(1, 6)))
-    assert names(tmp_path) == ["epoch-0004", "epoch-0005"]
-
-
-def test_an_epoch_done_comes_after_the_steps_before_it(tmp_path):
-    stored(tmp_path, (2, 0), (2, 3))
-    assert names(tmp_path) == ["epoch-0002", "epoch-0002-step-00003"]
-    assert number_of(Checkpoints(tmp_path, IDENTITY).latest()) == 2
-    stored(tmp_path / "other", (2, 3), (3, 0))
-    assert number_of(Checkpoints(tmp_path / "other", IDENTITY).latest()) == 2
-    stored(tmp_path / "more", (9999, 12), (10000, 0), (10000, 100000))
-    assert names(tmp_path / "more") == ["epoch-10000", "epoch-10000-step-100000"]
-    assert number_of(Checkpoints(tmp_path / "more", IDENTITY).latest()) == 3
-
-
-def test_the_same_place_is_replaced(tmp_path):
-    assert number_of(stored(tmp_path, (2, 3), (2, 3)).latest()) == 2
-    assert names(tmp_path) == ["epoch-0002-step-00003"]
+@pytest.mark.parametrize(
+    ("places", "kept"),
+    [
+        ([(1, 0), (2, 0), (3, 0)], ["epoch-0002", "epoch-0003"]),
+        ([(2, 0), (2, 3)], ["epoch-0002", "epoch-0002-step-00003"]),
+        ([(2, 3), (3, 0)], ["epoch-0002-step-00003", "epoch-0003"]),
+        ([(9999, 12), (10000, 0), (10000, 100000)], ["epoch-10000", "epoch-10000-step-100000"]),
+        ([(2, 3), (2, 3)], ["epoch-0002-step-00003"]),
+    ],
+)
+def test_the_newest_two_places_are_kept(places, kept, tmp_path):
+    assert number_of(stored(tmp_path, *places).latest()) == len(places)
+    assert names(tmp_path) == kept
 
 
 def test_unfinished_and_foreign_names_are_no_checkpoints(tmp_path):
@@ -148,7 +133,6 @@ def test_disk_full(fails_at, tmp_path, monkeypatch):
         Checkpoints(tmp_path, IDENTITY).save(checkpoint(3), 3)
     assert caught.value.exit_code == 1
     needed = re.search(r"([\d,]+) bytes needed, 12,345 free", str(caught.value))
-    assert needed is not None
     size = sum(len(content) for path, content in before.items() if path.parent.name == "epoch-0002")
     assert int(needed[1].replace(",", "")) == pytest.approx(size, abs=50)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -158,15 +142,8 @@ def test_disk_full(fails_at, tmp_path, monkeypatch):
     assert number_of(Checkpoints(tmp_path, IDENTITY).latest()) == 3
 
 
-def test_disk_full_at_the_very_first(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(FfdsError, match=r"disk full .* bytes needed, [\d,]+ free"):
-        Checkpoints(tmp_path / "run" / "checkpoints", IDENTITY).save(checkpoint(1), 1)
-    monkeypatch.undo()
-    (tmp_path / "checkpoints").write_text("a file where the directory should be")
+def test_a_file_where_the_directory_should_be(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
     with pytest.raises(FfdsError, match=r"cannot save a checkpoint below .*checkpoints: "):
         Checkpoints(tmp_path / "checkpoints", IDENTITY).save(checkpoint(1), 1)
 
@@ -201,46 +178,34 @@ def flip(path):
     path.write_bytes(content)
 
 
-DAMAGES = {
-    "truncated": (truncate, "bytes, not"),
-    "bit-flipped": (flip, "does not match its checksum"),
-    "missing": (Path.unlink, "is missing"),
-}
-MANIFEST = "manifest.json is missing or damaged"
+DAMAGES = {"bytes, not": truncate, "does not match its checksum": flip, "is missing": Path.unlink}
 
 
 @pytest.mark.parametrize("file", [name for name in FILES if name != "manifest.json"])
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_broken_newest_is_named_and_skipped(damage, file, tmp_path, capsys):
+@pytest.mark.parametrize("reason", DAMAGES)
+def test_broken_newest_is_named_and_skipped(reason, file, tmp_path, capsys):
     checkpoints = stored(tmp_path, (1, 0), (2, 0))
-    act, reason = DAMAGES[damage]
-    act(tmp_path / "epoch-0002" / file)
+    DAMAGES[reason](tmp_path / "epoch-0002" / file)
     assert number_of(checkpoints.latest()) == 1
-    assert list(checkpoints.skipped) == [tmp_path / "epoch-0002"]
-    (told,) = checkpoints.skipped.values()
-    assert file in told
+    ((path, told),) = checkpoints.skipped.items()
+    assert path == tmp_path / "epoch-0002"
+    assert told.startswith(file)
     assert reason in told
     assert f"{tmp_path / 'epoch-0002'} is broken ({told}), skipped" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "act",
-    [
-        Path.unlink,
-        truncate,
-        lambda path: path.write_text(""),
-        lambda path: path.write_text("[]"),
-        lambda path: path.write_text('"manifest"'),
-        lambda path: path.write_text(f'{{"format": {FORMAT}}}'),
-        lambda path: path.write_text(f'{{"format": {FORMAT}, "files": [], "identity": {{}}}}'),
-        lambda path: path.write_bytes(b"\xff\xfe\x00"),
-    ],
-)
-def test_broken_manifest_is_named_and_skipped(act, tmp_path, capsys):
+FORM = f'{{"format": {FORMAT}, '
+MANIFESTS = [None, "", "[]", '"a"', f'{FORM}"a": 1}}', f'{FORM}"files": [], "identity": {{}}}}', "\x00", FORM]
+
+
+@pytest.mark.parametrize("content", MANIFESTS)
+def test_broken_manifest_is_named_and_skipped(content, tmp_path, capsys):
     checkpoints = stored(tmp_path, (1, 0), (2, 0))
-    act(tmp_path / "epoch-0002" / "manifest.json")
+    (tmp_path / "epoch-0002" / "manifest.json").unlink()
+    if content is not None:
+        (tmp_path / "epoch-0002" / "manifest.json").write_text(content)
     assert number_of(checkpoints.latest()) == 1
-    assert checkpoints.skipped == {tmp_path / "epoch-0002": MANIFEST}
+    assert checkpoints.skipped == {tmp_path / "epoch-0002": "manifest.json is missing or damaged"}
     assert "epoch-0002 is broken" in capsys.readouterr().err
 
 
@@ -262,11 +227,9 @@ def test_none_verifies(tmp_path, capsys):
     checkpoints = stored(tmp_path, (1, 0), (2, 0))
     truncate(tmp_path / "epoch-0001" / "model.safetensors")
     (tmp_path / "epoch-0002" / "manifest.json").unlink()
-    with pytest.raises(InputError, match="no checkpoint of this run can be read") as caught:
+    told = rf"{tmp_path}\n.*epoch-0002: manifest.json is missing.*; epoch-0001: model.safetensors has"
+    with pytest.raises(InputError, match=rf"no checkpoint of this run can be read\n.*{told}"):
         checkpoints.latest()
-    assert str(tmp_path) in str(caught.value)
-    assert "epoch-0002: manifest.json is missing" in str(caught.value)
-    assert "epoch-0001: model.safetensors has" in str(caught.value)
     assert capsys.readouterr().err.count("warning") == 2
     assert names(tmp_path) == ["epoch-0001", "epoch-0002"], "nothing is thrown away"
 
@@ -276,14 +239,9 @@ def test_of_another_run(tmp_path):
     other = {"recipe": {"name": "digits", "optimizer": {"lr": 0.2}, "extra": 1}, "class_counts": [5, 3, 1]}
     with pytest.raises(InputError, match="belongs to another run") as caught:
         Checkpoints(tmp_path, other).latest()
-    message = str(caught.value)
-    assert "recipe.optimizer.lr: 0.1 there, 0.2 here" in message
-    assert "class_counts: [5, 3, 2] there, [5, 3, 1] here" in message
-    assert "recipe.extra: None there, 1 here" in message
-    assert "recipe.name" not in message
-    found = Checkpoints(tmp_path).latest()
-    assert found is not None
-    assert found.identity == IDENTITY, "whoever only reads accepts any run"
+    got = "class_counts: [5, 3, 2] there, [5, 3, 1] here; recipe.extra: None there, 1 here; "
+    assert got + "recipe.optimizer.lr: 0.1 there, 0.2 here\n" in str(caught.value)
+    assert Checkpoints(tmp_path).latest().identity == IDENTITY, "whoever only reads accepts any run"
 
 
 def test_of_another_format(tmp_path):
@@ -291,10 +249,9 @@ def test_of_another_format(tmp_path):
     file = tmp_path / "epoch-0002" / "manifest.json"
     manifest = json.loads(file.read_text()) | {"format": FORMAT + 1, "versions": {"ffds": "9.8.7"}}
     file.write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="another format") as caught:
+    told = rf"epoch-0002\n.*format {FORMAT + 1}\n.*format {FORMAT}\n.*9.8.7"
+    with pytest.raises(InputError, match=rf"another format\n.*{told}"):
         checkpoints.latest()
-    for part in (f"format {FORMAT + 1}", f"format {FORMAT}", "9.8.7", "epoch-0002"):
-        assert part in str(caught.value)
 
 
 class Payload:
@@ -306,14 +263,13 @@ class Payload:
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("form", ["pickle", "torch"])
-def test_a_pickle_in_disguise_is_never_unpickled(file, form, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "save_to", [lambda payload, file: file.write_bytes(pickle.dumps(payload)), torch.save]
+)
+def test_a_pickle_in_disguise_is_never_unpickled(file, save_to, tmp_path, capsys):
     checkpoints = stored(tmp_path / "run", (1, 0), (2, 0))
     canary, target = tmp_path / "canary", tmp_path / "run" / "epoch-0002" / file
-    if form == "pickle":
-        target.write_bytes(pickle.dumps(Payload(canary)))
-    else:
-        torch.save({"weight": Payload(canary)}, target)
+    save_to({"weight": Payload(canary)}, target)
     if file != "manifest.json":
         resign(target.parent)
     assert number_of(checkpoints.latest()) == 1

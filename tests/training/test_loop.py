@@ -6,13 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ffds.data.loader import TrainBatches
 from ffds.errors import Interrupted
-from ffds.losses import FFDSLoss, LDAMLoss, class_balanced_weights
+from ffds.losses import FFDSLoss, InfluenceBalancedLoss, LDAMLoss, class_balanced_weights
 from ffds.methods.registry import METHODS
-from ffds.methods.reweighting import Custom
 from ffds.models.build import build_model
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
@@ -20,9 +18,9 @@ from ffds.training.evaluate import evaluate
 from tests.training import tiny
 
 
-def twin(recipe, losses, observing_epoch=None, images=None):
+def twin(recipe, losses, observing_epoch=None):
     """The weights after plain training: `losses[epoch]` is that epoch's loss."""
-    images = images or tiny.dataset()
+    images = tiny.dataset()
     model = build_model(
         recipe.model, head=recipe.head, num_classes=10, in_channels=1, seed=recipe.trainer.seed
     ).to(memory_format=torch.channels_last)
@@ -48,10 +46,10 @@ def twin(recipe, losses, observing_epoch=None, images=None):
     return model, mean_losses
 
 
-def check_against_twin(tmp_path, recipe, losses, **how):
-    loop = tiny.loop(tmp_path, recipe, images=how.get("images"))
+def check_against_twin(tmp_path, recipe, losses, observing_epoch=None):
+    loop = tiny.loop(tmp_path, recipe)
     loop.train()
-    model, mean_losses = twin(recipe, losses, **how)
+    model, mean_losses = twin(recipe, losses, observing_epoch)
     for name, weight in model.state_dict().items():
         assert torch.equal(loop.state.model.state_dict()[name], weight), name
     metrics = loop.run.metrics
@@ -75,8 +73,7 @@ def test_deferred_ffds(observe, tmp_path):
     recipe = tiny.recipe(f"method.observe={str(observe).lower()}", "schedule.epochs=5")
     ffds = FFDSLoss(tiny.COUNTS, num_groups=3)
     losses = [(CE, 0.1), (CE, 0.1), (CE, 0.1), (ffds, 0.1), (ffds, 0.1 * 0.1)]
-    observing_epoch = 2 if observe else None
-    loop = check_against_twin(tmp_path, recipe, losses, observing_epoch=observing_epoch)
+    loop = check_against_twin(tmp_path, recipe, losses, observing_epoch=2 if observe else None)
     assert torch.equal(loop.state.losses[1].group_means, ffds.group_means)
     assert not ffds.group_means.isnan().any()
 
@@ -89,53 +86,35 @@ def test_ldam_drw(tmp_path):
     check_against_twin(tmp_path, recipe, losses)
 
 
-class NeedsFeatures(nn.Module):
-    """Notes what it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.given = []
-
-    def forward(self, *given):
-        self.given.append(given)
-        return F.cross_entropy(*given[:2])
-
-
-def test_the_last_layers_input_reaches_a_loss_that_asks_for_it(tmp_path):
-    loop = tiny.loop(tmp_path, tiny.recipe(method="ib"))
-    first, second = loop.phases
-    loss = NeedsFeatures()
-    loop.phases = first, replace(second, stage=replace(second.stage, loss=loss))
-    loop.train()
-    logits, _, features = loss.given[-1]
+def test_the_last_layers_input_reaches_a_loss_that_asks_for_it(tmp_path, monkeypatch):
+    given, forward = [], InfluenceBalancedLoss.forward
+    monkeypatch.setattr(
+        InfluenceBalancedLoss, "forward", lambda *inputs: given.append(inputs[1:]) or forward(*inputs)
+    )
+    tiny.loop(tmp_path, tiny.recipe(method="ib")).train()
+    logits, _, features = given[-1]
     assert features.shape == (31, 64)
     assert features.grad_fn is not None
     assert logits.shape == (31, 10)
 
 
-# Who is looked at
-
-
-class Spy(nn.Module):
+class Spy(nn.CrossEntropyLoss):
     """Counts what a loss with statistics is shown."""
 
     def __init__(self):
         super().__init__()
-        self.shown = [0]
-        self.observed = [0]
-        self.modes = set()
+        self.shown, self.observed, self.modes = [0], 0, set()
 
     def forward(self, logits, target):
         self.shown[-1] += len(target)
         self.modes.add(self.training)
-        return F.cross_entropy(logits, target)
+        return super().forward(logits, target)
 
     def observe(self, logits, target):
-        self.observed[-1] += len(target)
+        self.observed += len(target)
 
     def end_epoch(self):
         self.shown.append(0)
-        self.observed.append(0)
 
 
 def test_group_statistics_never_see_a_test_image(tmp_path, monkeypatch):
@@ -154,25 +133,20 @@ def test_group_statistics_never_see_a_test_image(tmp_path, monkeypatch):
 
 def test_a_loss_with_statistics_sees_each_training_image_once_an_epoch(tmp_path):
     spy = Spy()
-    images = tiny.dataset(validation=True)
-    recipe = tiny.recipe(method="ce").model_copy(update={"method": Custom(loss="own")})
-    tiny.loop(tmp_path, recipe, images=images, loss=spy).train()
+    tiny.loop(tmp_path, tiny.own(), images=tiny.dataset(validation=True), loss=spy).train()
     assert spy.shown == [95] * tiny.EPOCHS + [0]
-    assert spy.observed == [0] * (tiny.EPOCHS + 1)
-    assert spy.modes == {True}
+    assert (spy.observed, spy.modes) == (0, {True})
 
 
-def test_validation_is_scored_and_never_trained_on(tmp_path):
-    images = tiny.dataset(validation=True)
-    plain = tiny.loop(tmp_path / "plain", tiny.recipe())
-    plain.train()
-    held = tiny.loop(tmp_path / "held", tiny.recipe(), images=images)
+def test_validation_is_scored_and_never_trained_on(tmp_path, d_ffds):
+    images, (recipe, plain) = tiny.dataset(validation=True), d_ffds
+    held = tiny.loop(tmp_path, recipe, images=images)
     held.train()
     labels = torch.cat([batch.labels for batch in held.validation]).tolist()
     assert labels == images.validation.labels.tolist()
-    for name, weight in plain.state.model.state_dict().items():
-        assert torch.equal(held.state.model.state_dict()[name], weight), name
-    for without, line in zip(plain.run.metrics, held.run.metrics, strict=True):
+    ours, theirs = tiny.trace(held.run), tiny.trace(plain)
+    assert all(theirs[name] == value for name, value in ours.items() if name.startswith("model "))
+    for without, line in zip(plain.metrics, held.run.metrics, strict=True):
         assert without["validation"] is None
         assert line["validation"].keys() == line["test"].keys()
         assert line["test"] == without["test"]
@@ -180,11 +154,10 @@ def test_validation_is_scored_and_never_trained_on(tmp_path):
     assert held.run.metrics[-1]["validation"] == again.brief()
 
 
-def test_checkpoints_of_some_epochs_alone(tmp_path):
+def test_checkpoints_of_some_epochs_alone(tmp_path, d_ffds):
     """Of every third and the last; whatever comes between is trained again, and the run is the same."""
-    recipe = tiny.recipe("trainer.checkpoint_every=3")
-    assert recipe.config_hash == tiny.recipe().config_hash
-    whole = tiny.train(tiny.recipe(), tmp_path / "whole")
+    recipe, whole = tiny.recipe("trainer.checkpoint_every=3"), d_ffds[1]
+    assert recipe.config_hash == d_ffds[0].config_hash
     saved = []
 
     def after_epoch(entry):
@@ -213,10 +186,8 @@ class Clock(nn.CrossEntropyLoss):
 
 def test_seconds_of_steps_and_of_all(tmp_path, monkeypatch):
     """The wait after the last step counts as training, what follows it does not."""
-    clock = Clock()
     monkeypatch.setattr("ffds.training.loop.time.monotonic", lambda: Clock.now)
-    recipe = tiny.recipe(method="ce").model_copy(update={"method": Custom(loss="own")})
-    loop = tiny.loop(tmp_path, recipe, loss=clock)
+    loop = tiny.loop(tmp_path, tiny.own(), loss=Clock())
     guard, first_non_finite = loop.step.nan_guard, loop.step.nan_guard.first_non_finite
 
     def waiting(*, wait=False):
@@ -230,9 +201,6 @@ def test_seconds_of_steps_and_of_all(tmp_path, monkeypatch):
     assert loop.reached.train_seconds == tiny.EPOCHS * (tiny.STEPS * 10.0 + 100.0)
     assert [line["images_per_second"] for line in entries] == [95 / 130] * tiny.EPOCHS
     assert loop.reached.seconds == loop.reached.train_seconds
-
-
-# What is scored when
 
 
 @pytest.mark.parametrize(("every", "scored"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3, 4]), (9, [4])])
@@ -250,15 +218,13 @@ def test_metrics_are_the_ones_of_a_count_by_hand(tmp_path):
     """Training accuracy of the last epoch, from the logits the loss was shown."""
     right, seen = torch.zeros(10), torch.zeros(10)
 
-    class Counting(nn.Module):
+    class Counting(nn.CrossEntropyLoss):
         def forward(self, logits, target):
-            for logit, label in zip(logits, target, strict=True):
-                seen[label] += 1
-                right[label] += logit.argmax() == label
-            return F.cross_entropy(logits, target)
+            seen.add_(target.bincount(minlength=10))
+            right.add_(target[logits.argmax(1) == target].bincount(minlength=10))
+            return super().forward(logits, target)
 
-    recipe = tiny.recipe("schedule.epochs=1", method="ce").model_copy(update={"method": Custom(loss="own")})
-    loop = tiny.loop(tmp_path, recipe, loss=Counting())
+    loop = tiny.loop(tmp_path, tiny.own("schedule.epochs=1"), loss=Counting())
     loop.train()
     train = loop.run.metrics[0]["train"]
     per_class = (100 * right / seen).tolist()
@@ -266,9 +232,6 @@ def test_metrics_are_the_ones_of_a_count_by_hand(tmp_path):
     assert train["accuracy"] == pytest.approx(100 * right.sum().item() / 95)
     for group, (start, stop) in {"head": (0, 3), "middle": (3, 7), "tail": (7, 10)}.items():
         assert train[group] == pytest.approx(sum(per_class[start:stop]) / (stop - start))
-
-
-# Odd sizes
 
 
 @pytest.mark.parametrize(
@@ -296,9 +259,6 @@ def test_classes_of_one_image(method, tmp_path):
     assert all(weight.isfinite().all() for weight in loop.state.model.state_dict().values())
 
 
-# Compiled
-
-
 def test_compiled(tmp_path, monkeypatch):
     """Every batch goes through the compiled network; checkpoints are those of the network itself."""
     seen, original = [], torch.compile
@@ -320,7 +280,6 @@ def test_compiled(tmp_path, monkeypatch):
     assert seen == [(True, 32), (True, 32), (True, 31), (False, 40)] * 2
     trace = tiny.trace(whole)
     plain = tiny.loop(tmp_path / "plain", tiny.recipe("schedule.epochs=2"))
-    plain.train()
     names = {f"model {name}" for name in plain.state.model.state_dict()}
     assert {name for name in trace if name.startswith("model ")} == names
     plain.state.restore(Checkpoints(whole.checkpoints).latest())

@@ -3,6 +3,7 @@
 import pytest
 from torch import nn
 
+from ffds.losses import FFDSLoss
 from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe
@@ -55,10 +56,8 @@ def test_deferred_ffds_observes_the_last_epoch_before_it():
     assert [second.next_from(epoch) for epoch in range(13, 20)] == [None] * 7
     assert (first.statistics, second.statistics) == (None, loss)
 
-
-def test_deferred_ffds_may_start_cold():
     first, second = phases(recipe("d-ffds", "method.observe=false"), COUNTS)
-    assert all(first.next_from(epoch) is None for epoch in range(first.stop))
+    assert all(first.next_from(epoch) is None for epoch in range(first.stop)), "it starts cold"
     assert second.statistics is second.stage.loss
 
 
@@ -69,15 +68,10 @@ def test_no_other_method_observes(method):
         assert all(phase.next_from(epoch) is None for epoch in range(phase.start, phase.stop))
 
 
-class WithStatistics(nn.Module):
-    def observe(self, logits, target):
-        pass
-
-    def end_epoch(self):
-        pass
+WITH_STATISTICS = FFDSLoss(COUNTS, num_groups=2)
 
 
-@pytest.mark.parametrize(("loss", "gathers"), [(nn.CrossEntropyLoss(), False), (WithStatistics(), True)])
+@pytest.mark.parametrize(("loss", "gathers"), [(nn.CrossEntropyLoss(), False), (WITH_STATISTICS, True)])
 def test_a_loss_of_your_own(loss, gathers):
     one = recipe("ce", "schedule.epochs=5").model_copy(update={"method": Custom(loss="own")})
     (phase,) = phases(one, COUNTS, loss)

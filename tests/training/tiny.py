@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from torch import nn
 
 from ffds.data.dataset import Dataset, Split
 from ffds.data.open import open_dataset
+from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe
 from ffds.run_directory import Run
@@ -70,6 +71,11 @@ def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:
     return load_recipe("digits", [*SETTINGS, *overrides], method=method).recipe
 
 
+def own(*overrides: str) -> Recipe:
+    """The recipe of a loss of the test's own."""
+    return recipe(*overrides, method="ce").model_copy(update={"method": Custom(loss="own")})
+
+
 class StopAfter:
     """Stands for `StopSignals`: a request to stop, seen at the poll with this number."""
 
@@ -108,32 +114,28 @@ def loop(
     images: Dataset | None = None,
     loss: nn.Module | None = None,
     polls: float = float("inf"),
-    branches: Collection[int] = (),
 ) -> TrainingLoop:
     """A `TrainingLoop` of its own, for a look inside."""
     path.mkdir(parents=True, exist_ok=True)
     images = images or dataset()
-    plan = phases(one, images.class_counts, loss)
-    stop: Any = StopAfter(polls)
-    trajectory = Trajectory.of(one, images, plan, path, branches)
-    return TrainingLoop(
-        launch_fabric(one.trainer), one, images, plan, Run(path), trajectory, stop, shown=False
-    )
+    plan, stop = phases(one, images.class_counts, loss), cast(Any, StopAfter(polls))
+    given = (one, images, plan, Run(path), Trajectory.of(one, images, plan, path), stop)
+    return TrainingLoop(launch_fabric(one.trainer), *given, shown=False)
 
 
 def trace(run: Run) -> dict[str, Any]:
     """All that a finished run left, without the times: equal traces mean equal runs, bit by bit."""
     newest = sorted(run.checkpoints.iterdir())[-1]
-    found: dict[str, Any] = {}
+    left: dict[str, Any] = {}
     for file in sorted(newest.glob("*.safetensors")):
         for name, tensor in load_file(file).items():
-            found[f"{file.stem} {name}"] = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
-    state = json.loads((newest / "state.json").read_text())
-    timed = ("seconds", "train_seconds", "images_per_second")
-    found["reached"] = {key: value for key, value in state["reached"].items() if key not in timed}
-    for line in run.metrics:
-        found[f"epoch {line['epoch']}"] = {key: value for key, value in line.items() if key not in timed}
+            left[f"{file.stem} {name}"] = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+    numbers = {"reached": json.loads((newest / "state.json").read_text())["reached"]}
+    numbers |= {f"epoch {line['epoch']}": line for line in run.metrics}
     if run.done:
-        found["summary"] = {key: value for key, value in run.summary.items() if key not in timed}
-        found["predictions"] = pq.read_table(run.predictions).to_pydict()
-    return found
+        left["predictions"] = pq.read_table(run.predictions).to_pydict()
+        numbers["summary"] = run.summary
+    for name, values in numbers.items():
+        timed = ("seconds", "train_seconds", "images_per_second")
+        left[name] = {key: value for key, value in values.items() if key not in timed}
+    return left

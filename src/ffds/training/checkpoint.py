@@ -43,14 +43,10 @@ _TENSORS = ("model", "optimizer", "loss")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on.
+    """Everything a run needs to go on; `identity`, the run it belongs to, is filled in when it is read.
 
-    Attributes:
-        model: parameters and buffers.
-        optimizer: its tensors, by parameter name.
-        loss: buffers of every loss and the running counts of the epoch, by rank.
-        state: the point reached and all plain numbers.
-        identity: the run it belongs to, filled in when it is read.
+    `loss` holds the buffers of every loss and the running counts of the epoch, by rank; `state` the point
+    reached and all plain numbers.
     """
 
     model: dict[str, Tensor]
@@ -66,8 +62,7 @@ class Checkpoints:
 
     Attributes:
         directory: of all of them.
-        identity: what the run is (recipe, class counts, images); a checkpoint of another identity is refused.
-            None accepts any.
+        identity: what the run is; a checkpoint of another identity is refused, None accepts any.
         skipped: broken checkpoints that `latest` skipped, with the reason; the next `save` deletes them.
     """
 
@@ -90,7 +85,10 @@ class Checkpoints:
             try:
                 temporary.mkdir(parents=True)
                 for name, content in contents.items():
-                    _write(temporary / name, content)
+                    with (temporary / name).open("wb") as file:
+                        file.write(content)
+                        file.flush()
+                        os.fsync(file.fileno())
                 flush_directory(temporary)
                 shutil.rmtree(target, ignore_errors=True)
                 temporary.rename(target)
@@ -108,8 +106,7 @@ class Checkpoints:
 
     def newest_epoch(self) -> int:
         """Epochs done at the newest checkpoint, 0 without one; nothing is verified."""
-        names = (_NAME.fullmatch(path.name) for path in self._newest_first())
-        return max((int(name[1]) for name in names if name), default=0)
+        return max((int(path.name.split("-")[1]) for path in self._newest_first()), default=0)
 
     def newest_identity(self) -> Mapping[str, Any]:
         """Identity of the run at the newest checkpoint, empty where it is not known; nothing is verified."""
@@ -132,25 +129,19 @@ class Checkpoints:
         """The newest checkpoint that verifies, None if there is none at all.
 
         Raises:
-            InputError: checkpoints exist but none verifies, or the newest sound one belongs to another
-                run or another format.
+            InputError: none verifies, or the newest sound one belongs to another run or another format.
         """
         paths = self._newest_first()
         for path in paths:
             try:
-                manifest = _verified_manifest(path)
-                self._check_identity(path, manifest)
-                return _read(path, manifest["identity"])
+                return self._read(path)
             except _BrokenError as error:
                 self.skipped[path] = str(error)
                 print(f"warning: checkpoint {path} is broken ({error}), skipped", file=sys.stderr)
         if paths:
-            raise InputError(
-                "no checkpoint of this run can be read",
-                where=self.directory,
-                got="; ".join(f"{path.name}: {reason}" for path, reason in self.skipped.items()),
-                fix="restore one, or delete the run directory to train from the start",
-            )
+            got = "; ".join(f"{path.name}: {reason}" for path, reason in self.skipped.items())
+            fix = "restore one, or delete the run directory to train from the start"
+            raise InputError("no checkpoint of this run can be read", where=self.directory, got=got, fix=fix)
         return None
 
     def _newest_first(self) -> list[Path]:
@@ -170,79 +161,58 @@ class Checkpoints:
             for name in _TENSORS
         }
         contents["state.json"] = json.dumps(checkpoint.state, indent=1).encode()
-        manifest = {
-            "format": FORMAT,
-            "identity": self.identity,
-            "versions": versions(),
-            "files": {
-                name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-                for name, content in contents.items()
-            },
+        files = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
         }
+        manifest = {"format": FORMAT, "identity": self.identity, "versions": versions(), "files": files}
         return contents | {"manifest.json": json.dumps(manifest, indent=1).encode()}
 
-    def _check_identity(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        if self.identity is None:
-            return
-        ours, theirs = by_dotted_key(self.identity), by_dotted_key(manifest["identity"])
-        differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
-        if differing:
-            raise InputError(
-                "checkpoint belongs to another run",
-                where=path,
-                got="; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing),
-                fix="use the recipe that made it, or another --out DIR",
-            )
+    def _read(self, path: Path) -> Checkpoint:
+        from safetensors.torch import load
+
+        identity = _verified_identity(path)
+        if self.identity is not None and (got := _differences(identity, self.identity)):
+            fix = "use the recipe that made it, or another --out DIR"
+            raise InputError("checkpoint belongs to another run", where=path, got=got, fix=fix)
+        try:
+            tensors = {name: load((path / f"{name}.safetensors").read_bytes()) for name in _TENSORS}
+            state = json.loads((path / "state.json").read_bytes())
+        except (SafetensorError, ValueError) as error:
+            raise _BrokenError(f"not a checkpoint of ffds: {error}") from error
+        return Checkpoint(**tensors, state=state, identity=identity)
 
 
 class _BrokenError(Exception):
     """A checkpoint that does not verify."""
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    theirs, ours = by_dotted_key(there), by_dotted_key(here)
+    differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+    return "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing)
 
 
-def _verified_manifest(path: Path) -> dict[str, Any]:
+def _verified_identity(path: Path) -> Mapping[str, Any]:
+    """Verify every file of a checkpoint against its manifest; the identity of the run that it belongs to."""
     try:
         manifest: dict[str, Any] = json.loads((path / "manifest.json").read_bytes())
-        version, files, _ = manifest["format"], manifest["files"], manifest["identity"]
+        version, files = manifest["format"], manifest["files"]
+        identity: Mapping[str, Any] = manifest["identity"]
         names = (*(f"{name}.safetensors" for name in _TENSORS), "state.json") if version == FORMAT else ()
         expected = {name: (files[name]["bytes"], files[name]["sha256"]) for name in names}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _BrokenError("manifest.json is missing or damaged") from error
     if version != FORMAT:
-        raise InputError(
-            "checkpoint has another format",
-            where=path,
-            got=f"format {version}",
-            allowed=f"format {FORMAT}",
-            fix="use the ffds version that wrote it: " + str(manifest.get("versions", {}).get("ffds")),
-        )
+        got, allowed = f"format {version}", f"format {FORMAT}"
+        fix = f"use the ffds version that wrote it: {manifest.get('versions', {}).get('ffds')}"
+        raise InputError("checkpoint has another format", where=path, got=got, allowed=allowed, fix=fix)
     for name, (size, digest) in expected.items():
-        _verify(path / name, size, digest)
-    return manifest
-
-
-def _verify(file: Path, size: int, digest: str) -> None:
-    if not file.is_file():
-        raise _BrokenError(f"{file.name} is missing")
-    content = file.read_bytes()
-    if len(content) != size:
-        raise _BrokenError(f"{file.name} has {len(content)} bytes, not {size}")
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise _BrokenError(f"{file.name} does not match its checksum")
-
-
-def _read(path: Path, identity: Mapping[str, Any]) -> Checkpoint:
-    from safetensors.torch import load
-
-    try:
-        tensors = {name: load((path / f"{name}.safetensors").read_bytes()) for name in _TENSORS}
-        state = json.loads((path / "state.json").read_bytes())
-    except (SafetensorError, ValueError) as error:
-        raise _BrokenError(f"not a checkpoint of ffds: {error}") from error
-    return Checkpoint(**tensors, state=state, identity=identity)
+        if not (path / name).is_file():
+            raise _BrokenError(f"{name} is missing")
+        content = (path / name).read_bytes()
+        if len(content) != size:
+            raise _BrokenError(f"{name} has {len(content)} bytes, not {size}")
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise _BrokenError(f"{name} does not match its checksum")
+    return identity

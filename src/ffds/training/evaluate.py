@@ -31,15 +31,7 @@ BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row per image: its place in the set, label, predicted class and two probabilities.
-
-    Attributes:
-        index: (N,) place in the set.
-        label: (N,) true class.
-        prediction: (N,) class of the largest logit.
-        confidence: (N,) probability of the predicted class.
-        label_probability: (N,) probability of the true class.
-    """
+    """For each of N images its place in the set, label, predicted class, and both classes' probabilities."""
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
@@ -48,11 +40,7 @@ class Predictions:
     label_probability: NDArray[np.float32]
 
     def write(self, path: Path) -> None:
-        """Write a Parquet file, replacing an earlier one.
-
-        Raises:
-            FfdsError: the disk is full, or the place cannot be written.
-        """
+        """Write a Parquet file, replacing an earlier one."""
         order = np.argsort(self.index)
         columns = {name: pa.array(getattr(self, name)[order]) for name in self.__dataclass_fields__}
         content = pa.BufferOutputStream()
@@ -63,12 +51,7 @@ class Predictions:
 
 
 class Evaluated(NamedTuple):
-    """What a network does on a set of images.
-
-    Attributes:
-        scores: over all ranks.
-        predictions: of every image, over all ranks.
-    """
+    """What a network does on a set of images, over all ranks."""
 
     scores: Scores
     predictions: Predictions
@@ -76,14 +59,8 @@ class Evaluated(NamedTuple):
 
 def eval_batches(fabric: Fabric, split: Split, data: Data) -> EvalBatches:
     """The batches of this rank for `evaluate`, resized and normalised as the recipe says."""
-    return EvalBatches(
-        split,
-        data,
-        batch_size=BATCH_SIZE,
-        device=fabric.device,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-    )
+    ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+    return EvalBatches(split, data, batch_size=BATCH_SIZE, device=fabric.device, **ranks)
 
 
 def evaluate(
@@ -97,14 +74,8 @@ def evaluate(
 ) -> Evaluated:
     """Scores and predictions of a model on a set, each image counted once whatever the number of ranks.
 
-    Args:
-        fabric: devices and precision.
-        model: images (B, C, h, w) → logits.
-        batches: of `eval_batches`.
-        class_counts: training images of each class, which decide the groups.
-        cut: classes in head, middle and tail; None: thirds.
-        graphs: replays the network on a GPU; None: it runs eagerly.
-        poll: called after each batch; may raise to stop.
+    The training images of each class and the cut into head, middle and tail (None: thirds) decide the
+    groups. `poll` is called after each batch and may raise to stop.
     """
     graphs = graphs or CudaGraphs(on=False)
 
@@ -122,17 +93,14 @@ def evaluate(
             for batch in batches:
                 logits = graphs("evaluation", forward, batch.images)
                 evaluation.update(logits, batch.labels)
-                rows.append((batch.indices, batch.labels, *_predicted(logits.float(), batch.labels)))
+                probability = logits.float().softmax(dim=1)
+                confidence, prediction = probability.max(dim=1)
+                of_label = probability.gather(1, batch.labels.unsqueeze(1)).squeeze(1)
+                rows.append((batch.indices, batch.labels, prediction, confidence, of_label))
                 poll()
     finally:
         model.train(was_training)
     return Evaluated(evaluation.compute(), _gather_rows(fabric, rows))
-
-
-def _predicted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    probability = logits.softmax(dim=1)
-    confidence, prediction = probability.max(dim=1)
-    return prediction, confidence, probability.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
 def _gather_rows(fabric: Fabric, rows: list[tuple[Tensor, ...]]) -> Predictions:

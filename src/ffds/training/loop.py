@@ -33,16 +33,8 @@ POLL_STEPS = 8
 class TrainingLoop:
     """One training, from its newest checkpoint to its last epoch.
 
-    Args:
-        fabric: launched; devices, precision, collectives.
-        recipe: the resolved recipe.
-        dataset: the images.
-        phases: losses and learning rates, epoch by epoch.
-        run: where metrics and checkpoints go.
-        trajectory: this run's history, and the checkpoints of runs that share it.
-        stop_signals: asked after each step.
-        after_epoch: called with the metrics of each epoch, once they are saved; may raise to stop.
-        shown: whether to report progress on standard error.
+    `stop_signals` are asked after each step. `after_epoch` is called with the metrics of each epoch, once
+    they are saved, and may raise to stop.
     """
 
     def __init__(
@@ -60,24 +52,18 @@ class TrainingLoop:
     ) -> None:
         self.fabric, self.recipe, self.dataset, self.phases, self.run = fabric, recipe, dataset, phases, run
         self.trajectory, self.stop_signals, self.after_epoch = trajectory, stop_signals, after_epoch
+        seed, held = recipe.trainer.seed, dataset.validation
+        size, ranks = recipe.trainer.batch_size, {"rank": fabric.global_rank, "world_size": fabric.world_size}
         self.batches = TrainBatches(
-            dataset.train,
-            recipe.data,
-            batch_size=recipe.trainer.batch_size,
-            seed=recipe.trainer.seed,
-            device=fabric.device,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
+            dataset.train, recipe.data, batch_size=size, seed=seed, device=fabric.device, **ranks
         )
         self.test = eval_batches(fabric, dataset.test, recipe.data)
-        self.validation = (
-            eval_batches(fabric, dataset.validation, recipe.data) if dataset.validation else None
-        )
+        self.validation = eval_batches(fabric, held, recipe.data) if held else None
         self.state = TrainingState.initial(fabric, recipe, dataset, [phase.stage.loss for phase in phases])
         self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
-        self.step = TrainStep(self.state, self.graphs, recipe.trainer.seed)
+        self.step = TrainStep(self.state, self.graphs, seed)
         self.checkpoints = Checkpoints(run.checkpoints, {"recipe": recipe.identity, **dataset.identity})
-        self.title = f"{recipe.name} {recipe.method.name} seed {recipe.trainer.seed}"
+        self.title = f"{recipe.name} {recipe.method.name} seed {seed}"
         images = recipe.schedule.epochs * len(dataset.train)
         self.progress = Progress(self.title, images, "images", shown=shown and fabric.is_global_zero)
         self._seconds_counted_at = time.monotonic()
@@ -88,10 +74,7 @@ class TrainingLoop:
         return self.state.reached
 
     def train(self, until: int | None = None) -> Evaluated | None:
-        """Train to the last epoch, or to an earlier one.
-
-        Args:
-            until: epochs after which to save the state and stop; None: all of the recipe.
+        """Train to the last epoch, or save the state and stop after `until` epochs.
 
         Returns:
             Scores and predictions on the test set after the last epoch; None where epochs are left to train.
@@ -116,10 +99,8 @@ class TrainingLoop:
                 return None
             except _StopRequested as stop:
                 self._save()
-                raise Interrupted(
-                    f"{stop}: state saved after epoch {self.reached.epoch}, step {self.reached.step}; "
-                    "the same command goes on from there"
-                ) from stop
+                saved = f"state saved after epoch {self.reached.epoch}, step {self.reached.step}"
+                raise Interrupted(f"{stop}: {saved}; the same command goes on from there") from stop
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint: this run's own, or one of a run with the same history."""
@@ -213,9 +194,8 @@ class TrainingLoop:
         requested = self.stop_signals.requested
         step = self.step.nan_guard.first_non_finite(wait=several or last or requested is not None)
         if step is not None:
-            phase = self._phase
-            batch = next(self.batches.epoch(self.reached.epoch, step, phase.stage.sampler))
-            self.step.raise_not_finite(phase, batch, step, self.run.path)
+            batch = next(self.batches.epoch(self.reached.epoch, step, self._phase.stage.sampler))
+            self.step.raise_not_finite(self._phase, batch, step, self.run.path)
         self._stop_if(requested)
 
     def _stop_if(self, requested: signal.Signals | None) -> None:
@@ -237,8 +217,7 @@ class TrainingLoop:
 
     @property
     def _lr(self) -> float:
-        factors = self._phase.lr_factors
-        return self.recipe.optimizer.lr * factors[self.reached.epoch - self._phase.start]
+        return self.recipe.optimizer.lr * self._phase.lr_factors[self.reached.epoch - self._phase.start]
 
     def _is_due(self, every: int, epoch: int) -> bool:
         """Whether something done every so many epochs, and after the last one, is done after this one."""
@@ -290,10 +269,9 @@ class TrainingLoop:
 
 
 def allows_cuda_graphs(fabric: Fabric, recipe: Recipe) -> bool:
-    """Whether the steps of a run can be captured.
+    """Whether the steps of a run can be captured: on one GPU, without a loss scaler or a user's own loss.
 
-    Ranks would have to capture at the same time, a loss scaler waits for the GPU, and a user's own loss may
-    do so too.
+    Ranks would have to capture at the same time; the scaler waits for the GPU, and such a loss may do so too.
     """
     alone = fabric.world_size == 1 and fabric.device.type == "cuda"
     trainer = recipe.trainer

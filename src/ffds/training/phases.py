@@ -18,13 +18,9 @@ __all__ = ["Phase", "phases"]
 
 @dataclass(frozen=True)
 class Phase:
-    """A stage with its epochs: all that the training loop knows of a method.
+    """A stage with its epochs, from `start` to before `stop`: all that the training loop knows of a method.
 
-    Attributes:
-        stage: the loss.
-        start: first epoch, counted from 0.
-        stop: first epoch that no longer belongs to it.
-        lr_factors: learning rate over base rate, one for each epoch of the phase.
+    `lr_factors` holds the learning rate over the base rate for each epoch of the phase.
     """
 
     stage: Stage
@@ -47,13 +43,8 @@ def phases(
 ) -> tuple[Phase, ...]:
     """The phases of a recipe's method, in order, covering every epoch once.
 
-    Args:
-        recipe: the resolved recipe.
-        class_counts: training images of each class, in label order.
-        custom_loss: the loss of method ``custom``, given from Python; every other method has its own.
-
     Raises:
-        InputError: a setting does not fit the class counts, or a custom loss is missing.
+        InputError: a setting does not fit the class counts, or the loss of method ``custom`` is missing.
     """
     stages = recipe.method.stages(class_counts) if custom_loss is None else (Stage("custom", custom_loss),)
     stages = (*stages[:-1], replace(stages[-1], sampler=recipe.method.sampler))

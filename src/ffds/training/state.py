@@ -64,16 +64,9 @@ def gather_ranks(fabric: Fabric, tensors: dict[str, Tensor]) -> dict[str, Tensor
 
 @dataclass
 class Reached:
-    """The point a run has reached.
+    """The point a run has reached: epochs done, steps done in the next one, and what they took and gave.
 
-    Attributes:
-        epoch: epochs done.
-        step: steps done in the next one.
-        seconds: time spent so far, evaluation included.
-        train_seconds: time spent on training steps.
-        images: images trained on.
-        best_on_test: highest test accuracy of an epoch so far, in percent.
-        best_epoch: the epoch that reached it, counted from 1.
+    `seconds` include evaluation, `train_seconds` do not; `best_epoch` counts from 1.
     """
 
     epoch: int = 0
@@ -95,18 +88,13 @@ class TrainingState:
     """Model, optimizer, losses and the running counts of the epoch.
 
     Attributes:
-        fabric: launched.
         model: the network itself, neither wrapped nor compiled; checkpoints hold this one.
         network: the model, compiled if the recipe says so; evaluation calls it.
         forward: the network as Fabric set it up for training steps.
-        optimizer: the optimizer of the model's parameters.
-        fabric_optimizer: the optimizer as Fabric set it up.
         losses: the loss of every phase.
         observed: p_y of the epoch, class by class, where a later loss starts from it.
-        accuracy: training accuracy of the epoch.
         loss_sum: sum of the loss over the epoch's samples, ().
         groups: classes of head, middle and tail.
-        reached: the point reached.
     """
 
     fabric: Fabric
@@ -157,24 +145,22 @@ class TrainingState:
 
     def checkpoint(self) -> Checkpoint:
         """The state as plain tensors and numbers; every rank must call it."""
-        return Checkpoint(
-            model=self.model.state_dict(),
-            optimizer=self._optimizer_tensors(),
-            loss=gather_ranks(self.fabric, self._own_tensors()),
-            state={
-                "reached": asdict(self.reached),
-                "world_size": self.fabric.world_size,
-                "precision": self.fabric.strategy.precision.state_dict(),
-            },
-        )
+        optimizer = {
+            f"{name}.{key}": value
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+            if isinstance(value, Tensor)
+        }
+        state = {
+            "reached": asdict(self.reached),
+            "world_size": self.fabric.world_size,
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+        loss = gather_ranks(self.fabric, self._own_tensors())
+        return Checkpoint(model=self.model.state_dict(), optimizer=optimizer, loss=loss, state=state)
 
     def restore(self, checkpoint: Checkpoint, phases: Collection[int] | None = None) -> None:
-        """Go back to a checkpoint.
-
-        Args:
-            checkpoint: of this run, or of one with the same history.
-            phases: indices of the phases that share this history; the losses of the others keep their
-                state. None: all do.
+        """Go back to a checkpoint of this run, or of one that shares its history in these phases.
 
         Raises:
             InputError: it was saved within an epoch by another number of processes, whose running counts
@@ -182,14 +168,16 @@ class TrainingState:
         """
         self.reached = Reached(**checkpoint.state["reached"])
         if self.reached.step and checkpoint.state["world_size"] != self.fabric.world_size:
-            raise InputError(
-                "the run stopped within an epoch with another number of processes",
-                got=self.fabric.world_size,
-                allowed=checkpoint.state["world_size"],
-                fix="go on with as many as before until the epoch ends",
-            )
+            what = "the run stopped within an epoch with another number of processes"
+            fix = "go on with as many as before until the epoch ends"
+            allowed = checkpoint.state["world_size"]
+            raise InputError(what, got=self.fabric.world_size, allowed=allowed, fix=fix)
         self.model.load_state_dict(checkpoint.model)
-        self._restore_optimizer(checkpoint.optimizer)
+        parameters = dict(self.model.named_parameters())
+        for full_name, tensor in checkpoint.optimizer.items():
+            name, key = full_name.rsplit(".", 1)
+            # The memory format decides which kernel updates a parameter, and so how it rounds.
+            self.optimizer.state[parameters[name]][key] = torch.empty_like(parameters[name]).copy_(tensor)
         # Between epochs all ranks are alike, so there may be another number of them.
         rank = self.fabric.global_rank if self.reached.step else 0
         for name, tensor in self._own_tensors(phases).items():
@@ -207,11 +195,8 @@ class TrainingState:
         return scores
 
     def _running(self) -> dict[str, Tensor]:
-        return {
-            "epoch.correct": self.accuracy.correct,
-            "epoch.total": self.accuracy.total,
-            "epoch.loss_sum": self.loss_sum,
-        }
+        correct, total = self.accuracy.correct, self.accuracy.total
+        return {"epoch.correct": correct, "epoch.total": total, "epoch.loss_sum": self.loss_sum}
 
     def _own_tensors(self, phases: Collection[int] | None = None) -> dict[str, Tensor]:
         losses = {
@@ -221,18 +206,3 @@ class TrainingState:
             for name, tensor in loss.state_dict().items()
         }
         return losses | self.observed.state_dict(prefix="observed.") | self._running()
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{name}.{key}": value
-            for name, parameter in self.model.named_parameters()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-            if isinstance(value, Tensor)
-        }
-
-    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        parameters = dict(self.model.named_parameters())
-        for full_name, tensor in tensors.items():
-            name, key = full_name.rsplit(".", 1)
-            # The memory format decides which kernel updates a parameter, and so how it rounds.
-            self.optimizer.state[parameters[name]][key] = torch.empty_like(parameters[name]).copy_(tensor)

@@ -30,15 +30,10 @@ NEVER = 2**62
 class NanGuard:
     """Finds the first step whose loss or gradient is not finite, without waiting for the device.
 
-    The number of that step stays on the device. From that step on the optimizer updates nothing. So the
-    weights are still those before it when the host, which is some steps ahead, learns of it.
-
-    Args:
-        fabric: launched.
-        model: whose gradients are checked.
-        optimizer: of its parameters, fused: such a one reads `found_inf` on the device.
-        gradients: False in half precision, where infinite gradients are normal and the loss scaler skips
-            their steps.
+    The number of that step stays on the device. From that step on the optimizer, a fused one, which reads
+    `found_inf` on the device, updates nothing. So the weights are still those before it when the host, which
+    is some steps ahead, learns of it. In half precision infinite gradients are normal and the loss scaler
+    skips their steps: gradients are not checked then.
     """
 
     def __init__(self, fabric: Fabric, model: nn.Module, optimizer: Optimizer, *, gradients: bool) -> None:
@@ -50,12 +45,7 @@ class NanGuard:
         self._on_host = self._first if on_host else torch.full((), NEVER).pin_memory()
 
     def check(self, step: Tensor, loss: Tensor) -> None:
-        """Check one step, after its backward pass and before the optimizer.
-
-        Args:
-            step: its number within the epoch, () int64.
-            loss: ().
-        """
+        """Check a step of this number, () int64, after its backward pass and before the optimizer."""
         finite = loss.detach().isfinite()
         if self._gradients:
             gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
@@ -69,9 +59,7 @@ class NanGuard:
     def first_non_finite(self, *, wait: bool = False) -> int | None:
         """The first step that was not finite, None if the host knows of none.
 
-        Args:
-            wait: for the device and, among several ranks, for their agreement; without it the answer of an
-                accelerator may be some steps old.
+        Unless it waits for the device and for all ranks, an accelerator's answer may be some steps old.
         """
         first = self._on_host
         if wait:
@@ -85,14 +73,12 @@ class NanGuard:
 def diagnosis(batch: Batch, logits: Tensor, loss: Tensor, model: nn.Module) -> dict[str, Any]:
     """What a person needs to find why a step was not finite, ready for JSON.
 
-    Args:
-        batch: the batch of the step.
-        logits: (B, C).
-        loss: ().
-        model: before the step, with the step's gradients.
+    The model has to be the one before the step, with the step's gradients; the logits are (B, C).
     """
     per_sample = F.cross_entropy(logits.detach().float(), batch.labels, reduction="none")
     classes = sorted(set(batch.labels.tolist()))
+    parameters = dict(model.named_parameters())
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     return {
         "loss": str(loss.item()),
         "samples": batch.indices.tolist(),
@@ -101,21 +87,13 @@ def diagnosis(batch: Batch, logits: Tensor, loss: Tensor, model: nn.Module) -> d
             str(c): str(per_sample[batch.labels == c].mean().item()) for c in classes
         },
         "images_not_finite": batch.indices[~batch.images.isfinite().flatten(1).all(dim=1)].tolist(),
-        "parameters_not_finite": [name for name, p in model.named_parameters() if not p.isfinite().all()],
-        "gradients_not_finite": [
-            name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
-        ],
+        "parameters_not_finite": [name for name, p in parameters.items() if not p.isfinite().all()],
+        "gradients_not_finite": [name for name, grad in gradients.items() if not grad.isfinite().all()],
     }
 
 
 class TrainStep:
-    """A step of the run, without waiting for the device.
-
-    Args:
-        state: what the step reads and changes.
-        graphs: replays steps on a GPU.
-        seed: of the run.
-    """
+    """A step of the run, without waiting for the device."""
 
     def __init__(self, state: TrainingState, graphs: CudaGraphs, seed: int) -> None:
         self.fabric, self.state, self.graphs, self._seed = state.fabric, state, graphs, seed
@@ -125,13 +103,7 @@ class TrainStep:
         self._number = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
 
     def __call__(self, phase: Phase, batch: Batch, *, observed: bool) -> None:
-        """Take the step that the run has reached.
-
-        Args:
-            phase: of the epoch.
-            batch: of the step.
-            observed: whether p_y is gathered for a later loss.
-        """
+        """Take the step that the run has reached; where observed, gather p_y for a later loss."""
         self._seed_step(self.state.reached.step)
         self._number.fill_(self.state.reached.step)
         # A CUDA graph contains the learning rate as a constant.
@@ -151,12 +123,10 @@ class TrainStep:
         rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"
         file = directory / f"diagnosis{rank}.json"
         write_json(file, place | diagnosis(batch, logits, loss, self.state.model))
-        raise NonFiniteLossError(
-            f"loss or gradient is not finite in epoch {epoch}, step {step + 1} ({name}, lr {lr:g}): "
-            f"stopped before the optimizer step\n  diagnosis: {file}\n"
-            '  fix:       a lower optimizer.lr, or trainer.precision="32"',
-            file,
-        )
+        what = f"loss or gradient is not finite in epoch {epoch}, step {step + 1} ({name}, lr {lr:g})"
+        fix = 'a lower optimizer.lr, or trainer.precision="32"'
+        end = f"stopped before the optimizer step\n  diagnosis: {file}\n  fix:       {fix}"
+        raise NonFiniteLossError(f"{what}: {end}", file)
 
     @property
     def _lr(self) -> float:

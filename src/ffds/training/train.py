@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,13 @@ def refuse_other_images(run: Run, dataset: Dataset) -> None:
     """Refuse a finished run whose training images are not those that its recipe names now.
 
     A run that is not finished is refused by its checkpoints when it resumes.
-
-    Raises:
-        InputError: the images differ, so the results do not hold for these.
     """
     trained = Checkpoints(run.checkpoints).newest_identity().get("images") if run.done else None
     if trained not in (None, dataset.train.digest):
-        raise InputError(
-            "the run is done, but on other images than are there now",
-            where=run.path,
-            got=f"images {dataset.train.digest} now, {trained} then",
-            fix="put the images back, or give the run of the new ones another recipe name or --out DIR",
-        )
+        got = f"images {dataset.train.digest} now, {trained} then"
+        fix = "put the images back, or give the run of the new ones another recipe name or --out DIR"
+        what = "the run is done, but on other images than are there now"
+        raise InputError(what, where=run.path, got=got, fix=fix)
 
 
 def train(
@@ -105,18 +100,12 @@ def train_recipe(
     after_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     stop_signals: StopSignals | None = None,
 ) -> Run:
-    """As `train`, for a recipe that is already resolved.
+    """As `train`, for a recipe that is already resolved, and for data that may be open already.
 
-    Args:
-        recipe: the resolved recipe.
-        out: directory of all runs.
-        loss: a loss of your own.
-        shown: whether to report progress on standard error.
-        dataset: the recipe's data, if they are open already.
-        branches: epochs after which other runs will go on from this one's state.
-        until: epochs after which to save the state and stop, with the run unfinished; None: all of them.
-        after_epoch: called with the metrics of each epoch, once they are saved; may raise to stop.
-        stop_signals: asked after each step whether to stop; None: SIGTERM and SIGINT ask for it.
+    After the epochs in `branches`, other runs will go on from this one's state. After `until` epochs the
+    state is saved and training stops, with the run unfinished. `after_epoch` is called with the metrics of
+    each epoch, once they are saved, and may raise to stop. `stop_signals` are asked after each step whether
+    to stop; by default SIGTERM and SIGINT ask for it. The loss itself is trained, not a copy.
     """
     run = Run.of(recipe, out)
     if run.done:
@@ -125,12 +114,15 @@ def train_recipe(
         return run
     with stop_signals or StopSignals() as signals, precision_flags(recipe.trainer):
         fabric = launch_fabric(recipe.trainer)
-        with _locked(run, fabric), torch.random.fork_rng(_accelerators(fabric)):
+        # `fork_rng` would initialise all GPUs if it were not told which one.
+        gpu = [fabric.device] if fabric.device.type == "cuda" else []
+        with _locked(run, fabric), torch.random.fork_rng(gpu):
             with fabric.rank_zero_first(local=True):  # one process downloads
                 dataset = dataset or open_dataset(recipe.data)
             plan = phases(recipe, dataset.class_counts, loss)
             if fabric.is_global_zero:
-                for change in run.start(recipe, environment(_accelerator(fabric))):
+                accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
+                for change in run.start(recipe, environment(accelerator)):
                     print(f"note: {run.path} goes on elsewhere than it began, {change}", file=sys.stderr)
             trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
             loop = TrainingLoop(
@@ -147,34 +139,17 @@ def train_recipe(
 @contextmanager
 def _locked(run: Run, fabric: Fabric) -> Iterator[None]:
     """Lock the run directory on the first rank; all ranks fail if another process holds it."""
-    if fabric.world_size == 1:
-        with run.locked():
-            yield
-        return
-    lock = run.locked()
-    refused = None
-    if fabric.is_global_zero:
-        try:
-            lock.__enter__()
-        except InputError as error:
-            refused = str(error)
-    refused = fabric.broadcast(refused)
-    if refused is not None:
-        raise InputError(refused)
-    try:
-        yield
-    finally:
+    with ExitStack() as held:
+        refused: InputError | None = None
         if fabric.is_global_zero:
-            lock.__exit__(None, None, None)
-
-
-def _accelerators(fabric: Fabric) -> list[torch.device]:
-    """The device, if it has a random generator of its own; `fork_rng` would initialise any others."""
-    return [fabric.device] if fabric.device.type == "cuda" else []
-
-
-def _accelerator(fabric: Fabric) -> str | None:
-    return torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else None
+            try:
+                held.enter_context(run.locked())
+            except InputError as error:
+                refused = error
+        refused = fabric.broadcast(refused)
+        if refused is not None:
+            raise refused
+        yield
 
 
 def _summary(recipe: Recipe, run: Run, scores: Scores, reached: Reached) -> dict[str, Any]:
@@ -184,12 +159,12 @@ def _summary(recipe: Recipe, run: Run, scores: Scores, reached: Reached) -> dict
         "seed": recipe.trainer.seed,
         "config_hash": recipe.config_hash,
         "epochs": recipe.schedule.epochs,
+        **scores.measures,
         "accuracy": {
             "last": scores.accuracy,
             "best_on_test": reached.best_on_test,
             "best_epoch": reached.best_epoch,
         },
-        **{name: value for name, value in scores.measures.items() if name != "accuracy"},
         "train_accuracy": run.metrics[-1]["train"]["accuracy"],
         "seconds": reached.seconds,
         "images_per_second": reached.images / reached.train_seconds,

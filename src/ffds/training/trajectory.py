@@ -30,10 +30,8 @@ __all__ = ["Trajectory", "history_hashes", "loss_identity"]
 class Trajectory:
     """The history of one run, and the checkpoints saved on it by runs that share it.
 
-    Attributes:
-        directory: holds one checkpoint for each history at which some run branched off.
-        histories: hash of the history after each epoch; the first one is that of the untrained network.
-        branches: epochs after which this run saves a checkpoint for others.
+    `histories` are those of `history_hashes`; after the epochs in `branches` this run saves a checkpoint for
+    others, in a directory named by the history.
     """
 
     directory: Path
@@ -60,7 +58,7 @@ class Trajectory:
 
     def newest(self) -> int:
         """The last epoch of this history that has a checkpoint, 0 without one; nothing is verified."""
-        return next((epoch for epoch in range(self.epochs, 0, -1) if self.has(epoch)), 0)
+        return next(self._stored(), 0)
 
     def has(self, epoch: int) -> bool:
         """Whether there is a checkpoint after an epoch, whole but not verified."""
@@ -68,8 +66,13 @@ class Trajectory:
 
     def latest_shared(self, after: int) -> tuple[int, Checkpoint] | None:
         """The newest checkpoint of this history later than an epoch that verifies, with its epoch."""
-        for epoch in range(self.epochs, after, -1):
-            if self.has(epoch) and (checkpoint := self._read(epoch)):
+        for epoch in self._stored(after):
+            try:
+                checkpoint = self._checkpoints(epoch).latest()
+            except InputError as error:  # the run trains these epochs itself
+                print(f"warning: {error}", file=sys.stderr)
+                continue
+            if checkpoint is not None:
                 return epoch, checkpoint
         return None
 
@@ -78,32 +81,16 @@ class Trajectory:
         state = {**checkpoint.state, "metrics": list(metrics)}
         self._checkpoints(epoch).save(replace(checkpoint, state=state), epoch)
 
-    def _read(self, epoch: int) -> Checkpoint | None:
-        try:
-            return self._checkpoints(epoch).latest()
-        except InputError as error:
-            # The run trains these epochs itself.
-            print(f"warning: {error}", file=sys.stderr)
-            return None
-
-    def _path(self, epoch: int) -> Path:
-        return self.directory / self.histories[epoch][:16]
+    def _stored(self, after: int = 0) -> Iterator[int]:
+        return (epoch for epoch in range(self.epochs, after, -1) if self.has(epoch))
 
     def _checkpoints(self, epoch: int) -> Checkpoints:
-        return Checkpoints(self._path(epoch), {"history": self.histories[epoch]})
+        history = self.histories[epoch]
+        return Checkpoints(self.directory / history[:16], {"history": history})
 
 
 def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) -> tuple[str, ...]:
-    """Hash of everything that decides the state after each epoch.
-
-    Args:
-        recipe: the resolved recipe.
-        dataset: its images.
-        phases: of its method, before anything is trained.
-
-    Returns:
-        One hash before the first epoch and one after each.
-    """
+    """Hash of everything that decides the state, of untrained phases: at the start, and after each epoch."""
     start = {part: recipe.identity[part] for part in ("data", "model", "optimizer", "trainer")}
     images = {"class_counts": dataset.class_counts, "images": dataset.train.digest}
     hashes = [json_digest(["", start | images | {"head": recipe.head}])]

@@ -9,7 +9,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ffds.errors import NonFiniteLossError
 from ffds.methods.registry import METHODS
-from ffds.methods.reweighting import Custom
 from ffds.training.backend.cuda_graphs import MAX_GRAPHS, CudaGraphs, Graph
 from ffds.training.loop import allows_cuda_graphs
 from tests.training import tiny
@@ -27,9 +26,7 @@ class Traced:
 
     def __init__(self, work, inputs, pool):
         type(self).made += 1
-        self.pool = pool
-        self.inputs = [tensor.clone() for tensor in inputs]
-        self.output = None
+        self.pool, self.inputs, self.output = pool, [tensor.clone() for tensor in inputs], None
 
         def traced(*tensors):
             # A graph has an output.
@@ -135,33 +132,21 @@ def test_what_cannot_be_captured_runs_eagerly(monkeypatch, capsys):
     assert "trainer.cuda_graphs=false" in told
 
 
-def test_it_is_no_part_of_the_identity_of_a_run():
-    assert tiny.recipe().config_hash == tiny.recipe("trainer.cuda_graphs=false").config_hash
-
-
 class OnCuda:
     """A device that only says what it is."""
 
     world_size, device = 1, torch.device("cuda")
 
 
-@pytest.mark.parametrize(
-    ("overrides", "own_loss", "on"),
-    [
-        ([], False, True),
-        (["trainer.compile=true"], False, True),
-        (["trainer.precision=bf16"], False, True),
-        (["trainer.precision=16"], False, False),
-        (["trainer.cuda_graphs=false"], False, False),
-        ([], True, False),
-    ],
-)
-def test_where_steps_are_captured(overrides, own_loss, on):
-    recipe = tiny.recipe(*overrides)
-    if own_loss:
-        recipe = recipe.model_copy(update={"method": Custom(loss="own")})
+CAPTURED = {"": True, "trainer.compile=true": True, "trainer.precision=bf16": True, "own loss": False}
+CAPTURED |= {"trainer.precision=16": False, "trainer.cuda_graphs=false": False}
+
+
+@pytest.mark.parametrize("setting", CAPTURED)
+def test_where_steps_are_captured(setting):
+    recipe = tiny.own() if setting == "own loss" else tiny.recipe(*filter(None, [setting]))
     several, cpu = {"world_size": 2}, {"device": torch.device("cpu")}
-    assert allows_cuda_graphs(OnCuda(), recipe) == on
+    assert allows_cuda_graphs(OnCuda(), recipe) == CAPTURED[setting]
     assert not allows_cuda_graphs(type("Several", (OnCuda,), several)(), recipe)
     assert not allows_cuda_graphs(type("OnCpu", (OnCuda,), cpu)(), recipe)
 
@@ -182,29 +167,19 @@ def test_a_captured_run_on_a_gpu_is_the_same_run(method, precision, tmp_path, mo
     assert traces[0] == traces[1]
 
 
-class Drawing(nn.Module):
-    """Dropout, and where asked a wait for the GPU."""
-
-    def __init__(self, *, waits):
-        super().__init__()
-        self.waits = waits
-
-    def forward(self, x):
-        if self.waits and x.sum().item() < 0:
-            return x
-        return nn.functional.dropout(x)
-
-
 @on_a_gpu
 @pytest.mark.parametrize("waits", [False, True])
 def test_captured_dropout_draws_by_the_seed(waits, capsys):
-    graphs, x = CudaGraphs(on=True), torch.ones(1000, device="cuda")
-    work = Drawing(waits=waits)
-    found = []
+    def work(x):
+        if waits and x.sum().item() < 0:
+            return x
+        return nn.functional.dropout(x)
+
+    graphs, x, drawn = CudaGraphs(on=True), torch.ones(1000, device="cuda"), []
     for seed in (1, 2, 3, 1, 2, 3):
         torch.manual_seed(seed)
-        found.append(graphs("key", work, x).clone())
-    for seed, one in zip((1, 2, 3, 1, 2, 3), found, strict=True):
+        drawn.append(graphs("key", work, x).clone())
+    for seed, one in zip((1, 2, 3, 1, 2, 3), drawn, strict=True):
         torch.manual_seed(seed)
         assert torch.equal(one, work(x))
     assert capsys.readouterr().err.count("warning: ") == waits

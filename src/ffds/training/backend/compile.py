@@ -16,43 +16,31 @@ from ffds.errors import InputError
 
 __all__ = ["compile_model"]
 
-_STDERR = 2
-
 
 def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model, compiled at its first call; the model itself where no compiler works.
-
-    A function of one line is compiled first, so that a missing compiler is a warning now and not an error in
-    the first training step.
-
-    Args:
-        model: a network.
-        device: where it will run: the CPU needs a C++ compiler, a GPU needs Triton.
-    """
+    """The model, compiled at its first call; the model itself, with a warning, where no compiler works."""
     try:
+        # A function of one line first: a missing compiler is a warning now, not an error in the first step.
         with _silent_stderr():
-            torch.compile(_probe)(torch.zeros(1, device=device))
+            torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
     except Exception as error:  # torch wraps a compiler's failure in various exceptions
-        what = (
-            "trainer.compile is on, but torch.compile does not work here; training goes on without it, slower"
-        )
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        what = "trainer.compile is on, but torch.compile does not work here; training goes on without, slower"
+        got = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         fix = "install a C++ compiler (g++), or trainer.compile=false"
-        print(f"warning: {InputError(what, got=_cause(error), fix=fix)}", file=sys.stderr, flush=True)
+        print(f"warning: {InputError(what, got=got, fix=fix)}", file=sys.stderr, flush=True)
         return model
-    compiled: Any = torch.compile(model, dynamic=False, options=_options())
-    network: nn.Module = compiled
-    return network
-
-
-def _options() -> dict[str, Any]:
-    """Where this version of torch has tiling heuristics, turn them off.
-
-    With them, torch does not vectorize the gradient of batch norm and ReLU on a CPU, and sums it over the
-    pixels of 16 channels on a single thread.
-    """
     from torch._inductor import config  # takes a second to import
 
-    return {"cpp.enable_tiling_heuristics": False} if hasattr(config.cpp, "enable_tiling_heuristics") else {}
+    # With tiling heuristics, where this torch has them, the gradient of batch norm and ReLU is not vectorized
+    # on a CPU, and is summed over the pixels of 16 channels on a single thread.
+    has_heuristics = hasattr(config.cpp, "enable_tiling_heuristics")
+    options: dict[str, Any] = {"cpp.enable_tiling_heuristics": False} if has_heuristics else {}
+    compiled: Any = torch.compile(model, dynamic=False, options=options)
+    network: nn.Module = compiled
+    return network
 
 
 @contextmanager
@@ -60,22 +48,11 @@ def _silent_stderr() -> Iterator[None]:
     """Discard what compilers write to standard error; that they fail is known from the exception."""
     sys.stderr.flush()
     with Path(os.devnull).open("w") as nowhere:
-        terminal = os.dup(_STDERR)
-        os.dup2(nowhere.fileno(), _STDERR)
+        terminal = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
-            os.dup2(terminal, _STDERR)
+            os.dup2(terminal, 2)
             os.close(terminal)
-
-
-def _probe(x: torch.Tensor) -> torch.Tensor:
-    return x + 1
-
-
-def _cause(error: BaseException) -> str:
-    """First line of the innermost exception's message."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,16 +21,13 @@ MAX_GRAPHS = 8
 class CudaGraphs:
     """Runs a function eagerly, or captures it as a CUDA graph on its second call and replays it.
 
-    A training step of a small network launches hundreds of kernels, and Python takes longer to launch one
-    than the GPU to run it. A graph launches all at once; the kernels and their results are the same. The
-    first call is eager: compilation and the optimizer's initial state happen in it.
+    A small network's step launches hundreds of kernels, and Python takes longer to launch one than the GPU to
+    run it. A graph launches all at once, with the same results. Compilation and the optimizer's initial state
+    happen in the first call, which is eager.
 
     A replay does not run Python. So the function may only read and write tensors in place, all that changes
     between calls must be in its inputs or in its key, and it must not wait for the GPU. Where a capture
-    fails, everything runs eagerly from then on, with a warning.
-
-    Args:
-        on: whether to capture; all tensors have to be on one CUDA device then.
+    fails, everything runs eagerly from then on, with a warning. All tensors have to be on one CUDA device.
     """
 
     def __init__(self, *, on: bool) -> None:
@@ -42,10 +39,7 @@ class CudaGraphs:
     def __call__(self, key: Hashable, function: Callable[..., Result], *inputs: Tensor) -> Result:
         """The function's result; a graph's is overwritten by the next capture or replay.
 
-        Args:
-            key: everything the function depends on beside its inputs, unless it changes in place.
-            function: inputs → a tensor, or None.
-            inputs: their values and shapes may differ from call to call.
+        The key names everything the function depends on beside its inputs, unless it changes in place.
         """
         if not self.on:
             return function(*inputs)
@@ -93,13 +87,7 @@ def _generator() -> Any:
 
 
 class Graph:
-    """A captured function: inputs of its own, whose shapes and layouts are fixed, and its output.
-
-    Args:
-        function: inputs → a tensor, or None.
-        inputs: examples.
-        pool: memory shared with other graphs, None for the first.
-    """
+    """A captured function: inputs of its own, whose shapes and layouts are fixed, and its output."""
 
     def __init__(self, function: Callable[..., Any], inputs: tuple[Tensor, ...], pool: Any) -> None:
         self._inputs = tuple(tensor.clone() for tensor in inputs)
