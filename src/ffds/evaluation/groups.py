@@ -10,15 +10,13 @@ __all__ = ["class_groups", "shot_groups"]
 
 
 def class_groups(class_counts: Sequence[int], cut: tuple[int, int, int] | None) -> dict[str, list[int]]:
-    """Head, middle and tail: classes by falling training count, cut twice.
+    """Labels of head, middle and tail: classes by falling training count, cut twice.
 
     Args:
         class_counts: training images of each class, in label order; equal counts keep that order.
         cut: classes in head, middle and tail; None: thirds, where one class too many goes to the middle and
-            two go to middle and tail, as in the paper's configurations (10 → 3/4/3, 200 → 66/67/67).
-
-    Returns:
-        Labels under ``head``, ``middle``, ``tail``; with fewer than three classes some are empty.
+            two go to middle and tail, as in the paper's configurations (10 → 3/4/3, 200 → 66/67/67); of
+            fewer than three classes some groups are empty.
 
     Raises:
         InputError: `cut` does not add up to the number of classes.

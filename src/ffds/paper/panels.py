@@ -19,12 +19,8 @@ from ffds.plotting import ABOVE, INK, ORANGE, PALE, PURPLE, SKY, TEAL, YELLOW
 __all__ = ["accuracy_gains", "class_count_bars", "focusing", "image_pair", "losses", "overfitting"]
 __all__ += ["smoothing", "weight_norms"]
 
-_LOOK: dict[str, Any] = {
-    "ce": (INK, ":"),
-    "cb-fl": (ORANGE, "--"),
-    "ffds": (TEAL, "-"),
-    "d-ffds": (TEAL, "-"),
-}
+_LOOK: dict[str, Any] = dict.fromkeys(("ffds", "d-ffds"), (TEAL, "-"))
+_LOOK |= {"ce": (INK, ":"), "cb-fl": (ORANGE, "--")}
 """Method → colour and line style."""
 
 
