@@ -150,11 +150,10 @@ def test_missing_runs_are_trained_first(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["1", "4", "5a", "5b"])
 def test_a_figure_without_formulas_needs_no_torch(name, out):
     recipe = "ictext-lt-18" if name == "4" else "cifar100-lt-100"
+    request = f"Request({recipe!r}, ({SHORT!r}, 'data.root=no'), out={str(out)!r}, train=False)"
     code = (
-        "import sys\nsys.modules['torch'] = None\n"
-        "from ffds.paper.figures import Request, draw_figure\n"
-        f"request = Request({recipe!r}, ({SHORT!r}, 'data.root=no'), out={str(out)!r}, train=False)\n"
-        f"print(len(draw_figure({name!r}, request).rows))"
+        "import sys\nsys.modules['torch'] = None\nfrom ffds.paper.figures import Request, draw_figure\n"
+        f"print(len(draw_figure({name!r}, {request}).rows))"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     assert int(subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True).stdout) >= 18

@@ -36,10 +36,8 @@ def test_rows_columns_and_settings_can_be_chosen():
     assert {(cell.recipe.schedule.epochs, cell.recipe.optimizer.lr) for cell in plan.cells} == {(40, 0.2)}
 
 
-MODULES = {
-    **{"neither": NO_SMOOTHING | SAME_FOCUS, "FreqFocus": NO_SMOOTHING},
-    **{"DynaSmooth": SAME_FOCUS, "both": {}},
-}
+MODULES = {"FreqFocus": NO_SMOOTHING, "DynaSmooth": SAME_FOCUS, "both": {}}
+MODULES |= {"neither": NO_SMOOTHING | SAME_FOCUS}
 
 
 @pytest.mark.parametrize("column", ["cifar100-lt-100", "cifar100-lt-10"])

@@ -76,11 +76,9 @@ def test_the_directory_of_your_own_images_is_a_setting(source, tmp_path):
 
 
 def test_a_loss_of_your_own_is_a_setting():
-    base = recipe(method="ce").model_dump()
-    one, other = (
-        Recipe.model_validate(base | {"method": {"name": "custom", "loss": text}})
-        for text in ("MyLoss(a; b=1)", "MyLoss(a; b=2)")
-    )
+    base, texts = recipe(method="ce").model_dump(), ("MyLoss(a; b=1)", "MyLoss(a; b=2)")
+    methods = [{"method": {"name": "custom", "loss": text}} for text in texts]
+    one, other = (Recipe.model_validate(base | method) for method in methods)
     assert changed_settings(one) == ("method.loss=MyLoss(a; b=1)",)
     assert identity(one) != identity(other)
 
