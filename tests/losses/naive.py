@@ -8,23 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = [
-    "balanced_weights",
-    "cross_entropy",
-    "exponential_counts",
-    "ffds",
-    "focal",
-    "focusing",
-    "groups",
-    "influence_balanced",
-    "label_probability",
-    "ldam",
-    "margins",
-    "scaled",
-    "smoothed",
-    "softmax",
-]
-
 
 def softmax(logits: Tensor) -> Tensor:
     rows = []
