@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ffds.losses import FFDSLoss
 from tests.host_sync import HostSyncError, NoHostSync
@@ -20,7 +18,6 @@ from tests.losses.battery import (
     batch,
     cold,
     end_epoch,
-    every_loss,
     every_state,
     kinds_of_target,
     mixed,
@@ -73,38 +70,6 @@ def test_no_step_waits_for_the_device(name, made, kind):
             loss.observe(data.logits, data.target)
             loss.end_epoch()
             data.gradient(loss.eval())
-
-
-@every_loss
-@kinds_of_target
-def test_a_step_needs_no_values_at_all(name, kind):
-    """On the meta device there are none to look at."""
-    loss = cold(name).to("meta")
-    data = Batch(*(part.to("meta") for part in kind(batch())))
-    assert data.gradient(loss).shape == data.logits.shape
-    end_epoch(loss)
-
-
-class LargestTensor(TorchDispatchMode):
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        sizes = [x.numel() for x in tree_leaves(made) if isinstance(x, Tensor)]
-        self.numel = max([self.numel, *sizes])
-        return made
-
-
-@every_state
-@kinds_of_target
-def test_no_tensor_is_larger_than_the_logits(name, made, kind):
-    classes, samples = 2000, 4
-    loss, data = made(name, list(range(classes, 0, -1))), kind(batch(samples, classes))
-    with LargestTensor() as largest:
-        data.gradient(loss)
-        if isinstance(loss, FFDSLoss):
-            loss.observe(data.logits, data.target)
-    assert largest.numel == samples * classes
 
 
 def peak_bytes(step: Callable[[], object]) -> int:

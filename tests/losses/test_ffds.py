@@ -135,15 +135,6 @@ def test_three_epochs_equal_their_twin():
         assert_means(loss, means)
 
 
-@pytest.mark.parametrize("smoothing", [0.1, 0.7])
-def test_label_smoothing_is_that_of_torch_with_a_larger_epsilon(smoothing):
-    loss = FFDSLoss(COUNTS, beta=0.0, gamma_max=0.0, label_smoothing=smoothing, cold_start="unsmoothed")
-    ((logits, target),) = epoch_of_batches(0, UNEVEN[:1])
-    larger = smoothing * len(COUNTS) / (len(COUNTS) - 1)
-    theirs = torch.nn.functional.cross_entropy(logits, target, label_smoothing=larger)
-    torch.testing.assert_close(loss(logits, target), theirs)
-
-
 @pytest.mark.parametrize("cold_start", ["cross_entropy", "unsmoothed"])
 def test_cold_start_ends_with_the_first_epoch(cold_start):
     ((logits, target),) = epoch_of_batches(0, UNEVEN[:1])

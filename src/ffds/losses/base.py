@@ -128,10 +128,7 @@ class ClassProbabilities(FullPrecision):
         self._add(F.log_softmax(logits, dim=1), target, ignore_index)
 
     def observe_step(self, log_p: Tensor, target: Tensor, ignore_index: int) -> None:
-        """Add log p (N, C) of a forward pass that records gradients; each sample of a step counts once.
-
-        Inside the transforms of `torch.func` nothing can be added.
-        """
+        """Add log p (N, C) of a forward pass that records gradients, outside of `torch.func`, once a step."""
         if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
             return
         if log_p.requires_grad and torch._C._current_autograd_node() is not None:

@@ -193,7 +193,6 @@ class FFDSLoss(ClassificationLoss):
 
     def extra_repr(self) -> str:
         """The settings, for repr."""
-        return (
-            f"classes={len(self.gamma)}, k={self.k}, num_groups={len(self.group_means)}, "
-            f"label_smoothing={self.label_smoothing}, cold_start={self.cold_start!r}, {super().extra_repr()}"
-        )
+        sizes = f"classes={len(self.gamma)}, k={self.k}, num_groups={len(self.group_means)}"
+        how = f"label_smoothing={self.label_smoothing}, cold_start={self.cold_start!r}"
+        return f"{sizes}, {how}, {super().extra_repr()}"

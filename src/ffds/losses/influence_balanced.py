@@ -22,8 +22,7 @@ class InfluenceBalancedLoss(ClassificationLoss):
     ‖p − e_y‖₁ = 2·(1 − p_y). The gradient runs through every factor, as in the released code.
 
     Args:
-        alpha: α > 0.
-        epsilon: ε > 0.
+        alpha, epsilon: α > 0 and ε > 0.
         gamma: focusing parameter ≥ 0; 0 for the plain loss, 1 for IB-FL.
         weight: of each class, ≥ 0, as list, array or tensor; None for no weighting.
         ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
@@ -70,7 +69,5 @@ class InfluenceBalancedLoss(ClassificationLoss):
 
     def extra_repr(self) -> str:
         """The settings, for repr."""
-        return (
-            f"alpha={self.alpha}, epsilon={self.epsilon}, gamma={self.gamma}, "
-            f"weighted={self.weight is not None}, {super().extra_repr()}"
-        )
+        settings = f"alpha={self.alpha}, epsilon={self.epsilon}, gamma={self.gamma}"
+        return f"{settings}, weighted={self.weight is not None}, {super().extra_repr()}"

@@ -25,8 +25,7 @@ class LDAMLoss(ClassificationLoss):
         class_counts: training images of each class, each ≥ 1, in any form of `ffds.losses.weights.PerClass`.
         max_margin: margin of the rarest class, > 0.
         scale: s > 0.
-        weight: of each class, ≥ 0, as list, array or tensor, or None; ``"mean"`` then divides by Σ w_y over
-            the batch, as torch's weighted cross-entropy and the released code do.
+        weight: of each class, ≥ 0, or None; ``"mean"`` then divides by Σ w_y, as torch's cross-entropy does.
         ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Source: Cao et al., "Learning imbalanced datasets with label-distribution-aware margin loss",
