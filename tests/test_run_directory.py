@@ -26,18 +26,13 @@ def run(tmp_path):
     return run
 
 
-def test_place(tmp_path):
+def test_any_other_setting_is_another_place(tmp_path):
     run = Run.of(RECIPE, tmp_path)
     assert run.path == tmp_path / "digits" / "d-ffds" / f"seed3-{RECIPE.config_hash[:8]}"
-    assert run.checkpoints == run.path / "checkpoints"
-    assert run.predictions == run.path / "predictions.parquet"
     assert not run.path.exists(), "asking makes nothing"
-
-
-def test_any_other_setting_is_another_place(tmp_path):
     texts = ["optimizer.lr=0.05", "trainer.seed=4", "method.k=0.8", "method=ce", "data.seed=1"]
     places = {Run.of(load_recipe("digits", ["trainer.seed=3", text]).recipe, tmp_path).path for text in texts}
-    assert len(places | {Run.of(RECIPE, tmp_path).path}) == len(texts) + 1
+    assert len(places | {run.path}) == len(texts) + 1
     with pytest.raises(InputError):
         load_recipe("digits", ["name=../../elsewhere"])
 
