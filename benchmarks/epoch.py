@@ -16,13 +16,11 @@ from benchmarks.laps import Laps, Side
 from benchmarks.result import Result
 from benchmarks.setting import RECIPE, Setting
 from benchmarks.timing import Pairs, alternate
-from ffds.data.dataset import Dataset
 from ffds.environment import environment
-from ffds.jobs.plan import OpenData, plan
+from ffds.jobs.plan import plan
 from ffds.methods.registry import METHODS
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
-from ffds.recipes.schema import Data
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import BATCH_SIZE
@@ -115,7 +113,8 @@ def _tables(setting: Setting, found: Pairs, training: Sequence[float]) -> list[R
     """Computed from the epochs measured: ours trains once what several methods have in common."""
     recipes = [load_recipe(RECIPE, method=method).recipe for method in METHODS]
     with tempfile.TemporaryDirectory() as directory:
-        planned = plan(recipes, directory, _Opened(setting.dataset())).runs
+        dataset = setting.dataset()
+        planned = plan(recipes, directory, lambda data: dataset).runs
     ours, theirs = (sum(one.to_train for one in planned), sum(one.recipe.schedule.epochs for one in planned))
     thinned = [
         (whole + (THINNED - 1) * alone) / THINNED for whole, alone in zip(found.ours, training, strict=True)
@@ -134,17 +133,6 @@ def _tables(setting: Setting, found: Pairs, training: Sequence[float]) -> list[R
         )
         for epochs, scored in ((found.ours, ""), (thinned, f"trainer.eval_every={THINNED}, "))
     ]
-
-
-class _Opened(OpenData):
-    """Data that are open already."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        super().__init__()
-        self._dataset = dataset
-
-    def open(self, data: Data) -> Dataset:
-        return self._dataset
 
 
 def our_epochs(laps: Laps, setting: Setting, epochs: int, precision: str = "32") -> None:

@@ -21,34 +21,29 @@ class Asked(Exception):  # noqa: N818  (what was asked for, not an error)
     """Carries the jobs that a verb wants."""
 
 
-@pytest.fixture
-def asked(monkeypatch, tmp_path):
-    """The jobs that a command line asks for."""
-
-    def ask(recipes, **how):
-        raise Asked(how["jobs"])
-
-    for place in ("ffds.reports.comparison.train_all", "ffds.jobs.engine.train_all"):
-        monkeypatch.setattr(place, ask)
-    monkeypatch.setattr("ffds.sweep.search.sweep", lambda *given, **how: ask(given, **how))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-
-    def of(*arguments):
-        with pytest.raises(Asked) as caught:
-            main([*arguments, "--out", str(tmp_path)])
-        return caught.value.args[0]
-
-    return of
-
-
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_that_trains_several_runs_has_jobs(verb, asked):
-    command = VERBS[verb]
-    assert asked(*command) == Jobs(1)
-    assert asked(*command, "--jobs", "3") == Jobs(3)
-    assert asked(*command, "--devices", "0,2") == Jobs(2, (0, 2))
-    assert asked(*command, "--jobs", "4", "--devices", "1,0") == Jobs(4, (1, 0))
-    assert asked(*command, "--scheduler", "tcp://host:8786") == Jobs(scheduler="tcp://host:8786")
+def test_every_verb_that_trains_several_runs_has_jobs(verb, monkeypatch, tmp_path, capsys):
+    def ask(*given, jobs, **how):
+        raise Asked(jobs)
+
+    for place in ("reports.comparison.train_all", "jobs.engine.train_all", "sweep.search.sweep"):
+        monkeypatch.setattr(f"ffds.{place}", ask)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    for options, expected in (
+        ([], Jobs(1)),
+        (["--jobs", "3"], Jobs(3)),
+        (["--devices", "0,2"], Jobs(2, (0, 2))),
+        (["--jobs", "4", "--devices", "1,0"], Jobs(4, (1, 0))),
+        (["--scheduler", "tcp://host:8786"], Jobs(scheduler="tcp://host:8786")),
+    ):
+        with pytest.raises(Asked) as caught:
+            main([*VERBS[verb], *options, "--out", str(tmp_path)])
+        assert caught.value.args[0] == expected
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--jobs N" in text
+    assert "number of threads decides the last digits" in text
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -47,7 +47,7 @@ def test_json(tmp_path, monkeypatch, capsys):
         (["--trials", "0"], ["needs a trial"]),
         (["--study", "a/b"], ["name of a study"]),
         (["--storage", "nonsense"], ["storage cannot be opened", "postgresql+psycopg://HOST/DATABASE"]),
-        (["trainer.devices=2"], ["CUDA_VISIBLE_DEVICES"]),
+        (["trainer.devices=2"], ["each trial on one device", "--devices"]),
     ],
 )
 def test_bad_input_ends_with_2(arguments, words, tmp_path, monkeypatch, capsys):

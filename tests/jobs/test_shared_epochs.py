@@ -1,18 +1,15 @@
-"""Runs trained together: what they share is planned and printed, and an end in between loses nothing."""
+"""Runs that share epochs, trained one after the other: an end or a failure in between loses nothing."""
 
-from dataclasses import replace
+import signal
 
 import pytest
 
-from ffds.data.dataset import Split
 from ffds.errors import Interrupted
 from ffds.jobs.engine import train_all
-from ffds.jobs.plan import plan
-from ffds.methods.registry import METHODS
-from ffds.paper.reference import METHOD_TITLES
-from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
 from tests.training import tiny
+
+CE, DEFERRED = tiny.recipe(method="ce"), tiny.recipe()
 
 
 @pytest.fixture(autouse=True)
@@ -20,79 +17,68 @@ def tiny_digits(monkeypatch):
     tiny.use(monkeypatch)
 
 
-def test_table_1a_needs_1610_epochs_instead_of_2200(tmp_path):
-    settings = "schedule.epochs=200", "schedule.warmup=5", "schedule.milestones=[[0.8, 0.1], [0.9, 0.01]]"
-    table = [load_recipe("digits", settings, method=method).recipe for method in METHOD_TITLES]
-    found = plan(table, tmp_path)
-    assert sum(run.recipe.schedule.epochs for run in found.runs) == 2200
-    assert sum(run.to_train for run in found.runs) == 1610
-    assert "2200 epochs: 0 done, 590 shared, 1610 to train" in str(found)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use(patch)
+        assert train_all([CE, DEFERRED], out=out, shown=False) == {}
+    return traces(out)
 
 
-def test_a_plan_knows_what_is_done(tmp_path):
-    recipes = [tiny.recipe(method="ce"), tiny.recipe()]
-    tiny.train(recipes[0], tmp_path)
-    found = plan(recipes, tmp_path)
-    assert [(run.done, run.shared, run.to_train) for run in found.runs] == [(4, 0, 0), (0, 0, 4)], (
-        "a finished run left no checkpoint at the branch"
-    )
-    train_all(recipes, out=tmp_path, shown=False)
-    assert [run.done for run in plan(recipes, tmp_path).runs] == [4, 4]
+def traces(out):
+    return [tiny.trace(Run.of(one, out)) for one in (CE, DEFERRED)]
 
 
 def test_the_plan_is_printed_before_anything_is_trained(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("ffds.jobs.engine.train_recipe", lambda *_, **__: print("trains"))
-    train_all([tiny.recipe(method="ce"), tiny.recipe()], out=tmp_path)
-    found = capsys.readouterr()
-    assert found.out == "trains\n" * 2
-    assert "plan: 2 runs, 8 epochs: 0 done, 3 shared, 5 to train" in found.err
-    assert "digits/ce/seed0-" in found.err
-    train_all([tiny.recipe(method="ce")], out=tmp_path, shown=False)
+    train_all([CE, DEFERRED], out=tmp_path)
+    out, err = capsys.readouterr()
+    assert out == "trains\n" * 2
+    assert err.startswith("plan: 2 runs, 8 epochs: 0 done, 3 shared, 5 to train\n  digits/ce/seed0-")
+    train_all([CE], out=tmp_path, shown=False)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("polls", range(1, 2 * tiny.EPOCHS * tiny.POLLS, 3))
-def test_interrupted_anywhere_the_same_call_goes_on(polls, monkeypatch, tmp_path):
-    recipes = [tiny.recipe(method="ce"), tiny.recipe()]
-    train_all(recipes, out=tmp_path / "whole", shown=False)
+def test_interrupted_anywhere_the_same_call_goes_on(polls, whole, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         stopper = tiny.StopAfter(polls)
         patch.setattr("ffds.training.train.StopSignals", lambda: stopper)
         try:
-            train_all(recipes, out=tmp_path / "parts", shown=False)
+            train_all([CE, DEFERRED], out=tmp_path, shown=False)
         except Interrupted:
-            assert not all(Run.of(recipe, tmp_path / "parts").done for recipe in recipes)
-    train_all(recipes, out=tmp_path / "parts", shown=False)
-    for recipe in recipes:
-        whole, parts = (Run.of(recipe, tmp_path / name) for name in ("whole", "parts"))
-        assert tiny.trace(parts) == tiny.trace(whole)
+            assert not all(Run.of(one, tmp_path).done for one in (CE, DEFERRED))
+    train_all([CE, DEFERRED], out=tmp_path, shown=False)
+    assert traces(tmp_path) == whole
 
 
-def test_a_failed_run_leaves_a_gap_and_the_others_go_on(capsys, tmp_path):
-    alone = tiny.train(tiny.recipe(), tmp_path / "alone")
+def test_a_signal_too_late_for_one_run_ends_the_work(tmp_path, monkeypatch):
+    finish = Run.finish
+
+    def signalled(run, summary):
+        signal.raise_signal(signal.SIGTERM)
+        finish(run, summary)
+
+    monkeypatch.setattr(Run, "finish", signalled)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train_all([CE, DEFERRED], out=tmp_path, shown=False)
+    assert [Run.of(one, tmp_path).done for one in (CE, DEFERRED)] == [True, False]
+
+
+def test_a_failed_run_leaves_a_gap_and_the_others_go_on(whole, capsys, tmp_path):
     diverging = tiny.recipe("optimizer.lr=1e30", method="ce")
-    failures = train_all([diverging, tiny.recipe()], out=tmp_path, shown=False)
+    failures = train_all([diverging, DEFERRED], out=tmp_path, shown=False)
     assert list(failures) == [Run.of(diverging, tmp_path).path]
     assert "not finite" in capsys.readouterr().err
-    assert tiny.trace(Run.of(tiny.recipe(), tmp_path)) == tiny.trace(alone)
+    assert tiny.trace(Run.of(DEFERRED, tmp_path)) == whole[1]
 
 
-def test_a_finished_run_of_other_images_is_a_gap(monkeypatch, capsys, tmp_path):
-    run = tiny.train(tiny.recipe(method="ce"), tmp_path)
-    assert not train_all([tiny.recipe(method="ce")], out=tmp_path, shown=False)
-    images = tiny.dataset()
-    tiny.use(monkeypatch, replace(images, train=Split(255 - images.train.images, images.train.labels)))
-    recipes = [tiny.recipe(method=method) for method in ("ce", "fl")]
-    assert list(train_all(recipes, out=tmp_path, shown=False)) == [run.path]
-    assert "on other images" in capsys.readouterr().err
-    assert Run.of(recipes[1], tmp_path).done
-
-
-def test_data_that_cannot_be_opened_leave_a_gap(monkeypatch, capsys, tmp_path):
+def test_each_reason_of_failures_is_told_once(capsys, tmp_path, monkeypatch):
     monkeypatch.undo()
-    recipes = [
-        load_recipe("cifar10-lt-100", [f"data.root={tmp_path}/none"], method=m).recipe for m in METHODS
+    nowhere = [
+        tiny.recipe("data.name=folder", f"data.root={tmp_path}/none", method=method)
+        for method in ("ce", "fl", "d-ffds")
     ]
-    failures = train_all(recipes, out=tmp_path, shown=False)
-    assert len(failures) == len(METHODS)
+    assert len(train_all(nowhere, out=tmp_path, shown=False)) == 3
     assert capsys.readouterr().err.count("data.root is not a directory") == 1

@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 
 from ffds.environment import environment
-from ffds.jobs.cluster import Order
 from ffds.jobs.engine import train_stretch
 from ffds.run_directory import Run
 from tests.training import processes, tiny
@@ -14,24 +12,19 @@ from tests.training import processes, tiny
 RECIPE = tiny.recipe("schedule.epochs=8", "data.imbalance_factor=100", "trainer.batch_size=128", method="ce")
 
 
-def started(out, until, recipe=RECIPE):
-    order = Order(recipe.model_dump_json(), str(out), until, [4], str(out), sys.argv, "1")
-    process = subprocess.Popen(
+def test_it_saves_and_ends_when_whoever_started_it_is_gone(tmp_path):
+    run = Run.of(RECIPE, tmp_path)
+    order = {"out": str(tmp_path), "until": 8, "branches": [4], "arguments": sys.argv}
+    with subprocess.Popen(
         [sys.executable, "-m", "ffds.jobs.stretch"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    process.stdin.write(json.dumps(asdict(order)) + "\n")
-    process.stdin.flush()
-    return process
-
-
-def test_it_saves_and_ends_when_whoever_started_it_is_gone(tmp_path):
-    run = Run.of(RECIPE, tmp_path)
-    with started(tmp_path, 8) as process:
+    ) as process:
+        process.stdin.write(json.dumps(order | {"recipe": RECIPE.model_dump_json()}) + "\n")
+        process.stdin.flush()
         processes.wait_for((run.checkpoints / "epoch-0001").exists, process)
         said, lines = process.communicate()
     assert process.returncode == 75
@@ -42,11 +35,3 @@ def test_it_saves_and_ends_when_whoever_started_it_is_gone(tmp_path):
     train_stretch(RECIPE, tmp_path, shown=False)
     train_stretch(RECIPE, tmp_path / "whole", shown=False)
     assert tiny.trace(run) == tiny.trace(Run.of(RECIPE, tmp_path / "whole"))
-
-
-def test_a_failure_is_told_on_standard_output(tmp_path):
-    (tmp_path / "digits").touch()
-    with started(tmp_path, 4) as process:
-        said = process.stdout.read()
-    assert process.returncode == 2
-    assert said.startswith("cannot write the run directory\n  where: ")

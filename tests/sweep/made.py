@@ -13,6 +13,7 @@ from ffds.errors import Interrupted, NonFiniteLossError
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.sweep.results import SweepResult
+from ffds.sweep.search import sweep
 from tests.training import tiny
 
 SETTINGS = ("schedule.epochs=8", "method.start=0.5", "model.name=resnet20")
@@ -89,6 +90,11 @@ def images(patch: pytest.MonkeyPatch) -> None:
     """Have sweeps open the tiny images."""
     opened = tiny.dataset(validation=True)
     patch.setattr("ffds.sweep.search.open_dataset", lambda data: opened)
+
+
+def swept(out: Path, *overrides: str, trials: int = 9, shown: bool = False, **how: Any) -> SweepResult:
+    """A sweep of the digits."""
+    return sweep("digits", [*SETTINGS, *overrides], trials=trials, out=out, shown=shown, **how)
 
 
 def outcome(result: SweepResult) -> list[tuple[Any, ...]]:

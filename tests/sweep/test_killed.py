@@ -4,7 +4,6 @@ import signal
 
 import pytest
 
-from ffds.sweep.search import sweep
 from tests import killed
 from tests.sweep import made
 from tests.training import processes
@@ -28,7 +27,7 @@ KILLS = {
 def work(out):
     with pytest.MonkeyPatch.context() as patch:
         made.use(patch)
-        return sweep("digits", made.SETTINGS, trials=TRIALS, out=out, shown=False)
+        return made.swept(out, trials=TRIALS)
 
 
 @pytest.fixture(scope="module")

@@ -1,50 +1,34 @@
-"""What a study has found: the order, the table, the recipe, the numbers behind the plots."""
+"""What a study has found: the order, the table, the recipe, the plots and the numbers behind them."""
 
 import csv
 import json
 from dataclasses import replace
 
-import matplotlib
 import pytest
-from matplotlib.figure import Figure
 
-from ffds.plotting import save_figure, style
 from ffds.recipes.load import load_recipe
-from ffds.sweep.plots import Score, against_groups, plots
-from ffds.sweep.recipe import searched_recipe
+from ffds.sweep.plots import save_plots
 from ffds.sweep.results import MIN_TRIALS_FOR_IMPORTANCE
-from ffds.sweep.search import sweep
+from ffds.sweep.space import searched_recipe
 from tests.sweep import made
-
-
-def diverges(recipe, epoch):
-    return recipe.method.curve == "linear" and epoch == 6
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
+    linear_fails = made.Trainer(diverges=lambda recipe, epoch: recipe.method.curve == "linear" and epoch == 6)
     with pytest.MonkeyPatch.context() as patch:
-        made.use(patch, made.Trainer(diverges=diverges))
-        return sweep("digits", made.SETTINGS, trials=24, out=tmp_path_factory.mktemp("result"), shown=False)
+        made.use(patch, linear_fails)
+        return made.swept(tmp_path_factory.mktemp("result"), trials=24)
 
 
 def test_the_best_trial_is_the_finished_one_with_the_highest_score(result):
-    finished = [one for one in result.trials if one.result == "finished"]
-    assert result.best in finished
-    assert result.best.score == max(one.score for one in finished)
-    assert [one.score for one in result.ranked] == sorted((one.score for one in finished), reverse=True)
+    finished = [one.score for one in result.trials if one.result == "finished"]
+    assert [one.score for one in result.ranked] == sorted(finished, reverse=True)
+    assert result.best == result.ranked[0]
     assert {one.result for one in result.trials} == {"finished", "stopped early", "failed"}
-
-
-def test_a_stopped_trial_is_never_the_best(result):
-    best = result.best
-    high = replace(result.having("stopped early")[0], score=99.0)
-    assert replace(result, trials=(*result.trials, high)).best == best
-
-
-def test_of_equal_scores_the_earlier_trial_is_the_best(result):
+    stopped = replace(result.having("stopped early")[0], score=99.0)
     later = replace(result.best, number=99)
-    assert replace(result, trials=(*result.trials, later)).best == result.best
+    assert replace(result, trials=(*result.trials, stopped, later)).best == result.best
 
 
 def test_the_table_holds_the_best_trials(result):
@@ -52,11 +36,8 @@ def test_the_table_holds_the_best_trials(result):
     assert header == ["trial", "score", "β", "k", "M", "γ min", "γ max", "curve"]
     assert len(rows) == 4
     best = result.best
-    assert rows[0] == [
-        str(best.number),
-        f"{best.score:.2f}",
-        *(f"{value:g}" if isinstance(value, float) else str(value) for value in best.settings.values()),
-    ]
+    settings = [f"{one:g}" if isinstance(one, float) else str(one) for one in best.settings.values()]
+    assert rows[0] == [str(best.number), f"{best.score:.2f}", *settings]
 
 
 def test_the_records_are_json(result):
@@ -72,20 +53,11 @@ def test_the_setting_that_matters_is_found(result):
     assert max(importance, key=importance.get) == "k"
 
 
-def test_too_few_trials_have_no_importance(tmp_path, monkeypatch):
+def test_few_trials_and_equal_scores_have_no_importance(tmp_path, monkeypatch):
     made.use(monkeypatch)
-    few = sweep("digits", made.SETTINGS, trials=3, out=tmp_path, shown=False)
-    assert len(few.having("finished")) < MIN_TRIALS_FOR_IMPORTANCE
-    assert few.importance == {}
-
-
-def test_equal_scores_have_no_importance(tmp_path, monkeypatch):
-    made.use(monkeypatch)
+    assert made.swept(tmp_path / "few", trials=3).importance == {}
     monkeypatch.setattr(made, "score", lambda recipe, epoch: 10.0)
-    assert (
-        sweep("digits", made.SETTINGS, trials=MIN_TRIALS_FOR_IMPORTANCE, out=tmp_path, shown=False).importance
-        == {}
-    )
+    assert made.swept(tmp_path / "equal", trials=MIN_TRIALS_FOR_IMPORTANCE).importance == {}
 
 
 # The best recipe
@@ -93,11 +65,10 @@ def test_equal_scores_have_no_importance(tmp_path, monkeypatch):
 
 def test_the_best_recipe_is_the_one_asked_for_with_other_settings(result):
     assert result.write_best()
-    read = load_recipe(str(result.best_path)).recipe
-    asked = searched_recipe("digits", made.SETTINGS)
     settings = [f"method.{key}={value}" for key, value in result.best.settings.items()]
+    read = load_recipe(str(result.best_path)).recipe
     assert read == searched_recipe("digits", [*made.SETTINGS, *settings])
-    assert read.data.validation == asked.data.validation == 0
+    assert read.data.validation == 0
 
 
 def test_its_header_says_how_it_was_found(result):
@@ -107,8 +78,9 @@ def test_its_header_says_how_it_was_found(result):
         f"study {result.study}: trial {result.best.number} of 24",
         result.tally,
         f"{result.best.score:.2f} percent",
-        "after epoch 8 on 20",
+        "after epoch 8 on 20\n",
         "10 of 10 classes",
+        "(data.validation=0.1)",
         "trainer.seed 0, data.seed 0",
         "Test set  not used",
         f"ffds train {result.study}-best.yaml",
@@ -119,63 +91,41 @@ def test_its_header_says_how_it_was_found(result):
 
 def test_a_validation_set_of_the_recipe_itself_stays(tmp_path, monkeypatch):
     made.use(monkeypatch)
-    own = sweep("digits", [*made.SETTINGS, "data.validation=0.3"], trials=1, out=tmp_path, shown=False)
+    own = made.swept(tmp_path, "data.validation=0.3", trials=1)
     assert own.write_best()
     assert load_recipe(str(own.best_path)).recipe.data.validation == 0.3
 
 
-def test_without_a_finished_trial_there_is_none(result):
-    nothing = replace(result, trials=tuple(result.having("failed")), study="nothing")
+def test_without_a_finished_trial_there_is_nothing(result, tmp_path):
+    failed = tuple(result.having("failed"))
+    nothing = replace(result, trials=failed, importance={}, study="nothing", directory=tmp_path)
     assert not nothing.write_best()
-    assert not nothing.best_path.exists()
     assert nothing.records()["best"] is None
     assert nothing.table() == [result.table()[0]]
+    assert save_plots(nothing) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # Plots
 
 
-def saved(result, directory):
-    with style():
-        drawn = list(plots(result))
-    for plot in drawn:
-        save_figure(plot.figure, plot.rows, directory, plot.name, plot.description)
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 def test_the_plots_and_the_numbers_they_show(result, tmp_path):
-    files = saved(result, tmp_path / "one")
-    assert set(files) == {
-        f"{result.study}-{name}.{ending}"
-        for name in ("importance", "k", "groups")
-        for ending in ("svg", "pdf", "png", "csv")
-    }
-    assert files == saved(result, tmp_path / "two"), "byte for byte"
-    rows = list(csv.DictReader(files[f"{result.study}-k.csv"].decode().splitlines()))
+    first, again = (
+        {path.name: path.read_bytes() for path in save_plots(replace(result, directory=tmp_path / name))}
+        for name in ("first", "again")
+    )
+    names = {f"{result.study}-{name}" for name in ("importance", "k", "groups")}
+    assert set(first) == {f"{name}.{ending}" for name in names for ending in ("svg", "pdf", "png", "csv")}
+    assert first == again, "byte for byte"
+    rows = list(csv.DictReader(first[f"{result.study}-k.csv"].decode().splitlines()))
     assert [(int(row["trial"]), float(row["k"]), float(row["score"])) for row in rows] == [
         (one.number, one.settings["k"], one.score) for one in result.having("finished")
     ]
-    weights = list(csv.DictReader(files[f"{result.study}-importance.csv"].decode().splitlines()))
+    weights = list(csv.DictReader(first[f"{result.study}-importance.csv"].decode().splitlines()))
     assert {row["setting"]: float(row["importance"]) for row in weights} == result.importance
 
 
 def test_without_importance_there_is_no_plot_of_it(result, tmp_path):
-    files = saved(replace(result, importance={}), tmp_path)
-    assert not [name for name in files if "importance" in name]
+    files = save_plots(replace(result, importance={}, directory=tmp_path))
     assert len(files) == 8
-
-
-def test_nothing_finished_draws_nothing(result):
-    assert list(plots(replace(result, trials=(), importance={}))) == []
-
-
-def test_the_means_are_those_of_each_number_of_groups():
-    rows = [Score(0, 0.1, 3, 10.0), Score(1, 0.2, 3, 20.0), Score(2, 0.3, 10, 30.0)]
-    ax = Figure().subplots()
-    against_groups(rows, ax)
-    (means,) = [one for one in ax.collections if isinstance(one, matplotlib.collections.LineCollection)]
-    assert [segment[0][1] for segment in means.get_segments()] == [15.0, 30.0]
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["3", "10"]
-    points, ring = [one for one in ax.collections if one is not means]
-    assert points.get_offsets().tolist() == [[0, 10], [0, 20], [1, 30]]
-    assert ring.get_offsets().tolist() == [[1, 30]]
+    assert not [path for path in files if "importance" in path.name]

@@ -49,29 +49,21 @@ def whole(tmp_path_factory):
 
 def test_the_common_epochs_are_trained_once(whole):
     found, steps = whole
+    assert {one.result for one in found.trials} == {"finished", "stopped early"}
+    assert len({one.score for one in found.trials}) > 2
     own = sum(one.epoch - START for one in found.trials)
     assert len(steps) == STEPS * (START + own)
     assert sum(epoch < START for epoch in steps) == STEPS * START
 
 
-def test_this_sweep_stops_a_trial_and_tells_trials_apart(whole):
-    found, _ = whole
-    assert {one.result for one in found.trials} == {"finished", "stopped early"}
-    assert len({one.score for one in found.trials}) > 2
-
-
-def test_a_trial_is_bit_equal_to_the_same_run_alone(whole, tmp_path):
-    found, _ = whole
-    run = Run(found.best.run)
+def test_a_trial_is_bit_equal_to_the_same_run_alone_and_its_score_is_of_the_last_epoch(whole, tmp_path):
+    best = whole[0].best
+    run = Run(best.run)
     alone = train_recipe(run.recipe, out=tmp_path, shown=False, dataset=tiny.dataset(validation=True))
     assert tiny.trace(alone) == tiny.trace(run)
-
-
-def test_the_score_is_that_of_the_validation_images_after_the_last_epoch(whole):
-    found, _ = whole
-    last = Run(found.best.run).metrics[-1]
-    assert last["epoch"] == found.best.epoch == EPOCHS
-    assert found.best.score == np.mean(last["validation"]["per_class"])
+    last = run.metrics[-1]
+    assert last["epoch"] == best.epoch == EPOCHS
+    assert best.score == np.mean(last["validation"]["per_class"])
 
 
 def test_the_test_set_has_no_influence(whole, tmp_path, monkeypatch):
@@ -100,10 +92,10 @@ def test_the_best_recipe_trains(whole, tmp_path, monkeypatch):
 # Real processes
 
 
-def work(out, trials=TRIALS):
+def work(out):
     with pytest.MonkeyPatch.context() as patch:
         made.images(patch)
-        swept(out, trials=trials)
+        swept(out)
 
 
 def command(out, *options):
@@ -138,40 +130,18 @@ def test_jobs_that_cannot_be_had_are_refused_before_anything_is_written(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-SECOND = (EPOCHS + 1) * STEPS + 2
 KILLS = {
-    "in a common epoch": ("ffds.training.step", "TrainStep.__call__", 9, "before"),
-    "before the common epochs are left": ("ffds.training.trajectory", "Trajectory.save_shared", 1, "before"),
-    "in an epoch of the second trial": (
-        "ffds.training.step",
-        "TrainStep.__call__",
-        (EPOCHS + 1) * STEPS + 2,
-        "before",
-    ),
+    "before the common epochs are left": ("ffds.training.trajectory", "Trajectory.save_shared", 1),
+    "in an epoch of the second trial": ("ffds.training.step", "TrainStep.__call__", (EPOCHS + 1) * STEPS + 2),
 }
 
 
 @pytest.mark.parametrize("kill", KILLS)
 def test_sigkill_and_the_same_command_goes_on(kill, whole, tmp_path, monkeypatch):
-    process = processes.forked(killed.until, work, tmp_path, *KILLS[kill], log=tmp_path / "log")
+    process = processes.forked(killed.until, work, tmp_path, *KILLS[kill], "before", log=tmp_path / "log")
     assert processes.exit_code(process) == -signal.SIGKILL, (tmp_path / "log").read_text()
     made.images(monkeypatch)
     found, expected = swept(tmp_path, trials=2), whole[0]
     assert made.outcome(found) == made.outcome(expected)[:2]
     for one, other in zip(found.trials, expected.trials, strict=False):
         assert tiny.trace(Run(one.run)) == tiny.trace(Run(other.run))
-
-
-def test_sigterm_ends_a_worker_and_keeps_its_trial(whole, tmp_path, monkeypatch):
-    process = processes.forked(interrupted_work, tmp_path, log=tmp_path / "log")
-    processes.wait_for(lambda: len(list(tmp_path.glob("digits/d-ffds/*/metrics.jsonl"))) == 2, process)
-    os.kill(process.pid, signal.SIGTERM)
-    assert processes.exit_code(process) == 75, (tmp_path / "log").read_text()
-    made.images(monkeypatch)
-    assert made.outcome(swept(tmp_path, trials=2)) == made.outcome(whole[0])[:2]
-
-
-def interrupted_work(out):
-    with pytest.MonkeyPatch.context() as patch:
-        made.images(patch)
-        return main(["sweep", "digits", *SETTINGS, "--trials", str(TRIALS), "--out", str(out)])

@@ -18,7 +18,7 @@ __all__ = ["add_verbs", "sweep"]
 def sweep(options: argparse.Namespace) -> None:
     """Search the settings of FFDS on held-out training images."""
     # An error in the recipe is reported before torch is imported.
-    from ffds.sweep.recipe import searched_recipe
+    from ffds.sweep.space import searched_recipe
 
     searched_recipe(options.recipe, options.overrides)
     jobs = requested_jobs(options)
@@ -58,14 +58,9 @@ def _written(result: SweepResult) -> list[Path]:
     """Write the best recipe and the plots, beside the study."""
     if not result.write_best():
         return []
-    from ffds.plotting import save_figure, style
-    from ffds.sweep.plots import plots
+    from ffds.sweep.plots import save_plots
 
-    files = [result.best_path]
-    with style():
-        for plot in plots(result):
-            files += save_figure(plot.figure, plot.rows, result.directory, plot.name, plot.description)
-    return files
+    return [result.best_path, *save_plots(result)]
 
 
 def _remarks(result: SweepResult) -> list[str]:

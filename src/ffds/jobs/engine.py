@@ -12,9 +12,9 @@ from ffds.data.dataset import Dataset
 from ffds.environment import is_first_rank, is_rank
 from ffds.errors import FfdsError, Interrupted
 from ffds.files import is_locked
-from ffds.jobs.cluster import Cluster, Ended
+from ffds.jobs.cluster import GOES_ON, Cluster, Ended
 from ffds.jobs.options import ALONE, Jobs
-from ffds.jobs.plan import OpenData, Plan, Planned, plan
+from ffds.jobs.plan import Plan, Planned, dataset_opener, plan
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.signals import StopSignals
@@ -23,7 +23,6 @@ from ffds.training.train import train_recipe
 __all__ = ["train_all", "train_stretch"]
 
 _POLL_SECONDS = 0.2
-_GOES_ON = "the same command goes on from what is saved"
 
 
 def train_all(
@@ -35,20 +34,19 @@ def train_all(
         recipes: resolved; they train in this order, each once.
         out: directory of all runs.
         shown: whether to report the plan and the progress on standard error.
-        jobs: how many at a time and where.
+        jobs: how many at a time and where; InputError where that cannot be.
 
     Returns:
         Run directory → why that run failed; the others are done.
 
     Raises:
-        InputError: the jobs cannot be had.
         Interrupted: SIGTERM or SIGINT; the same call goes on.
     """
-    wanted = list({recipe.config_hash: recipe for recipe in recipes}.values())
-    jobs.check(wanted)
+    recipes = list({recipe.config_hash: recipe for recipe in recipes}.values())
+    jobs.check(recipes)
     if jobs.on_dask:
-        return _train_on_dask(wanted, out, jobs, shown=shown)
-    return _train_here(wanted, out, shown=shown)
+        return _train_on_dask(recipes, out, jobs, shown=shown)
+    return _train_here(recipes, out, shown=shown)
 
 
 def train_stretch(
@@ -72,38 +70,31 @@ def train_stretch(
         dataset: the recipe's data, if they are open already.
         after_epoch: called with the metrics of each epoch; may raise to stop.
     """
-    with StopSignals() as signals:
-        # Ranks that train one run together have to do the same at the same time: none waits by itself.
-        if not is_rank() and recipe.trainer.devices * recipe.trainer.num_nodes == 1:
-            _wait_until_free(Run.of(recipe, out), signals, shown=shown)
-        train_recipe(
-            recipe,
-            out=out,
-            shown=shown,
-            dataset=dataset,
-            branches=branches,
-            until=until,
-            after_epoch=after_epoch,
-        )
+    # Ranks that train one run together have to do the same at the same time: none waits by itself.
+    if not is_rank() and recipe.trainer.devices * recipe.trainer.num_nodes == 1:
+        _wait_until_free(Run.of(recipe, out), shown=shown)
+    train_recipe(
+        recipe, out=out, shown=shown, dataset=dataset, branches=branches, until=until, after_epoch=after_epoch
+    )
 
 
-def _wait_until_free(run: Run, signals: StopSignals, *, shown: bool) -> None:
+def _wait_until_free(run: Run, *, shown: bool) -> None:
     """Wait while another process, such as `ffds train`, trains a run."""
-    told = False
-    while not signals.requested and is_locked(run.path / "lock"):
-        if shown and not told:
-            print(f"waiting for the process that trains {run.name}", file=sys.stderr, flush=True)
-        told = True
-        time.sleep(_POLL_SECONDS)
-    if signals.requested:
-        raise Interrupted(f"{signals.requested.name}: {_GOES_ON}")
+    lock = run.path / "lock"
+    with StopSignals() as signals:
+        _say(f"waiting for the process that trains {run.name}", shown=shown and is_locked(lock))
+        while not signals.requested and is_locked(lock):
+            time.sleep(_POLL_SECONDS)
+        if signals.requested:
+            raise Interrupted(f"{signals.requested.name}: {GOES_ON}")
 
 
 def _train_here(recipes: Sequence[Recipe], out: str | Path, *, shown: bool) -> dict[Path, FfdsError]:
     """One run after the other, each to its end."""
-    data = OpenData()
+    opened = dataset_opener()
     if is_first_rank():
-        planned = _printed_plan(recipes, out, data, shown=shown)
+        planned = plan(recipes, out, opened)
+        _say(str(planned), shown=shown)
     else:  # the first rank plans, and a training tells its branches to the others
         planned = Plan(tuple(Planned(recipe, Run.of(recipe, out), done=0) for recipe in recipes))
     failures = _reported(planned.failures)
@@ -111,10 +102,10 @@ def _train_here(recipes: Sequence[Recipe], out: str | Path, *, shown: bool) -> d
         for one in planned.runs:
             # Ranks are asked by the training itself, all at the same step.
             if signals.requested and not is_rank():
-                raise Interrupted(f"{signals.requested.name}: {_GOES_ON}")
+                raise Interrupted(f"{signals.requested.name}: {GOES_ON}")
             try:
                 if not one.run.done:
-                    dataset = data.open(one.recipe.data) if is_first_rank() else None
+                    dataset = opened(one.recipe.data) if is_first_rank() else None
                     train_stretch(one.recipe, out, branches=one.branches, shown=shown, dataset=dataset)
             except Interrupted:
                 raise
@@ -127,7 +118,8 @@ def _train_on_dask(
     recipes: Sequence[Recipe], out: str | Path, jobs: Jobs, *, shown: bool
 ) -> dict[Path, FfdsError]:
     """Stretches as tasks; where a run failed, another one trains the epochs that others go on from."""
-    planned = _printed_plan(recipes, out, None, shown=shown)
+    planned = plan(recipes, out)
+    _say(str(planned), shown=shown)
     failures = _reported(planned.failures)
     with StopSignals() as signals:
         while planned.stretches:
@@ -135,21 +127,19 @@ def _train_on_dask(
                 for stretch in planned.stretches:
                     cluster.submit(stretch)
                 for stretch, message in cluster.messages():
+                    text = message.message if isinstance(message, Ended) else message
                     if isinstance(message, Ended) and message.code not in (0, Interrupted.exit_code):
                         failures |= _reported({stretch.run.path: message.error})
-                    elif shown and (text := message.message if isinstance(message, Ended) else message):
-                        print(f"{stretch.run.name}: {text}", file=sys.stderr, flush=True)
-            left = [recipe for recipe in recipes if Run.of(recipe, out).path not in failures]
-            planned = plan(left, out)
+                    elif text:
+                        _say(f"{stretch.run.name}: {text}", shown=shown)
+            planned = plan([one for one in recipes if Run.of(one, out).path not in failures], out)
             failures |= _reported(planned.failures)
     return failures
 
 
-def _printed_plan(recipes: Sequence[Recipe], out: str | Path, data: OpenData | None, *, shown: bool) -> Plan:
-    planned = plan(recipes, out, data)
+def _say(text: str, *, shown: bool) -> None:
     if shown:
-        print(planned, file=sys.stderr, flush=True)
-    return planned
+        print(text, file=sys.stderr, flush=True)
 
 
 def _reported(failures: Mapping[Path, FfdsError]) -> dict[Path, FfdsError]:
@@ -157,6 +147,6 @@ def _reported(failures: Mapping[Path, FfdsError]) -> dict[Path, FfdsError]:
     reasons: dict[str, list[Path]] = {}
     for path, error in failures.items():
         reasons.setdefault(str(error), []).append(path)
-    for reason, paths in reasons.items() if is_first_rank() else ():
-        print(f"failed: {', '.join(map(str, paths))}: {reason}", file=sys.stderr, flush=True)
+    for reason, paths in reasons.items():
+        _say(f"failed: {', '.join(map(str, paths))}: {reason}", shown=is_first_rank())
     return dict(failures)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from ffds.data.dataset import Dataset
@@ -17,7 +18,7 @@ from ffds.training.phases import phases
 from ffds.training.train import refuse_other_images
 from ffds.training.trajectory import Trajectory
 
-__all__ = ["OpenData", "Plan", "Planned", "Stretch", "plan"]
+__all__ = ["Plan", "Planned", "Stretch", "dataset_opener", "plan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,6 @@ class Stretch:
     """Consecutive epochs of one run, trained by one process.
 
     Attributes:
-        recipe: of the run.
-        run: its directory.
         until: its last epoch.
         branches: epochs of the run after which it leaves a checkpoint for other runs.
         after: the stretch whose checkpoint it goes on from; None: from what is on disk, or from the start.
@@ -44,20 +43,18 @@ class Planned:
     """One run of a plan.
 
     Attributes:
-        recipe: what it trains.
-        run: where.
         done: epochs trained in earlier sessions.
+        trajectory: its history, None for a run that is done.
         shared: epochs after those that another run trains, or has left a checkpoint of.
         branches: epochs after which it parts from another unfinished run, however far it is itself.
-        trajectory: its history, None for a run that is done.
     """
 
     recipe: Recipe
     run: Run
     done: int
+    trajectory: Trajectory | None = None
     shared: int = 0
     branches: frozenset[int] = frozenset()
-    trajectory: Trajectory | None = None
 
     @property
     def to_train(self) -> int:
@@ -83,70 +80,51 @@ class Plan:
     stretches: tuple[Stretch, ...] = ()
 
     def __str__(self) -> str:
-        total = sum(one.recipe.schedule.epochs for one in self.runs)
-        done, shared, to_train = (
-            sum(getattr(one, name) for one in self.runs) for name in ("done", "shared", "to_train")
-        )
-        lines = [
-            f"plan: {len(self.runs)} runs, {total} epochs: {done} done, {shared} shared, {to_train} to train"
-        ]
+        keys = ("done", "shared", "to_train")
+        sums = [sum(getattr(one, key) for one in self.runs) for key in keys]
+        text = "{}: {} done, {} shared, {} to train"
+        lines = [text.format(f"plan: {len(self.runs)} runs, {sum(sums)} epochs", *sums)]
         for one in self.runs:
-            lines.append(f"  {one.run.name}: {one.done} done, {one.shared} shared, {one.to_train} to train")
+            lines.append(text.format(f"  {one.run.name}", one.done, one.shared, one.to_train))
         return "\n".join(lines)
 
 
-class OpenData:
-    """The dataset opened last: runs on the same data follow one another."""
-
-    def __init__(self) -> None:
-        self._newest: tuple[Data, Dataset] | None = None
-
-    def newest(self, data: Data) -> Dataset | None:
-        """The dataset of a recipe, if it is open."""
-        return self._newest[1] if self._newest is not None and self._newest[0] == data else None
-
-    def open(self, data: Data) -> Dataset:
-        """The dataset of a recipe."""
-        if self._newest is None or self._newest[0] != data:
-            self._newest = data, open_dataset(data)
-        return self._newest[1]
+def dataset_opener() -> Callable[[Data], Dataset]:
+    """`open_dataset` that keeps the dataset opened last: runs on the same data follow one another."""
+    return lru_cache(maxsize=1)(open_dataset)
 
 
-def plan(recipes: Sequence[Recipe], out: str | Path = "runs", data: OpenData | None = None) -> Plan:
+def plan(
+    recipes: Sequence[Recipe], out: str | Path = "runs", opened: Callable[[Data], Dataset] | None = None
+) -> Plan:
     """Find the epochs that runs share, with each other and with what lies on disk.
 
     Args:
         recipes: resolved, each once; they train in this order.
         out: directory of all runs.
-        data: where datasets are opened; None: they are closed when the plan is made.
+        opened: opens datasets; None: they are closed when the plan is made.
     """
-    data = data or OpenData()
+    opened = opened or dataset_opener()
     runs: list[Planned] = []
     failures: dict[Path, FfdsError] = {}
     for recipe in recipes:
-        run = Run.of(recipe, out)
+        run, done, trajectory = Run.of(recipe, out), recipe.schedule.epochs, None
         try:
-            runs.append(_unshared(recipe, run, out, data))
+            if not run.done:
+                dataset = opened(recipe.data)
+                trajectory = Trajectory.of(recipe, dataset, phases(recipe, dataset.class_counts), out)
+                done = Checkpoints(run.checkpoints).newest_epoch()
+            runs.append(Planned(recipe, run, done, trajectory))
         except FfdsError as error:
             failures[run.path] = error
-    for one in list(runs):
+    newest = next((one.recipe.data for one in reversed(runs) if one.trajectory), None)
+    for one in [one for one in runs if one.recipe.data == newest]:
         try:
-            if (dataset := data.newest(one.recipe.data)) is not None:
-                refuse_other_images(one.run, dataset)
+            refuse_other_images(one.run, opened(one.recipe.data))
         except InputError as error:
             failures[one.run.path] = error
             runs.remove(one)
     return Plan(tuple(runs), failures, tuple(_shared(runs)))
-
-
-def _unshared(recipe: Recipe, run: Run, out: str | Path, data: OpenData) -> Planned:
-    """A run without the others."""
-    if run.done:
-        return Planned(recipe, run, done=recipe.schedule.epochs)
-    dataset = data.open(recipe.data)
-    trajectory = Trajectory.of(recipe, dataset, phases(recipe, dataset.class_counts), out)
-    done = Checkpoints(run.checkpoints).newest_epoch()
-    return Planned(recipe, run, done, trajectory=trajectory)
 
 
 def _shared(runs: Sequence[Planned]) -> Iterator[Stretch]:

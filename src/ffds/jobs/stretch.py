@@ -1,8 +1,9 @@
 """One stretch as a process of its own: ``python -m ffds.jobs.stretch``, started by `ffds.jobs.cluster`.
 
-The process reads its order as one line of JSON from standard input, which then stays open: when it closes,
-whoever started the process is gone, and it saves its state and ends. It reports progress on standard error,
-writes why it failed to standard output, and ends with the exit codes of ``ffds train``.
+The process reads one line of JSON from standard input: the recipe (as JSON), the directory of all runs, the
+epoch after which to stop, those after which to leave a checkpoint for other runs, and the arguments of the
+command. When standard input closes, whoever started the process is gone: it saves its state and ends. It
+reports progress on standard error and why it failed on standard output; its exit codes are those of `train`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import threading
 
 from ffds.environment import collect_rarely
 from ffds.errors import FfdsError
-from ffds.jobs.cluster import Order
 
 __all__ = ["main"]
 
@@ -23,15 +23,15 @@ __all__ = ["main"]
 def main() -> int:
     """Carry out the order on standard input, and return the exit code."""
     collect_rarely()
-    order = Order(**json.loads(sys.stdin.readline()))
+    order = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_when_stdin_closes, daemon=True).start()
-    sys.argv, answer, sys.stdout = list(order.arguments), sys.stdout, sys.stderr
+    sys.argv, answer, sys.stdout = order["arguments"], sys.stdout, sys.stderr
     from ffds.jobs.engine import train_stretch
     from ffds.recipes.schema import Recipe
 
     try:
-        recipe = Recipe.model_validate_json(order.recipe)
-        train_stretch(recipe, order.out, until=order.until, branches=order.branches)
+        recipe = Recipe.model_validate_json(order["recipe"])
+        train_stretch(recipe, order["out"], until=order["until"], branches=order["branches"])
     except FfdsError as error:
         print(error, end="", file=answer, flush=True)
         return error.exit_code

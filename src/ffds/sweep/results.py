@@ -16,11 +16,10 @@ from ffds.files import write_text
 from ffds.recipes.load import dump_recipe
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.sweep.recipe import with_settings
-from ffds.sweep.space import Space
+from ffds.sweep.space import Space, with_settings
 from ffds.sweep.study import counted
 
-__all__ = ["MIN_TRIALS_FOR_IMPORTANCE", "SweepResult", "Trial", "sweep_result", "trials_of"]
+__all__ = ["MIN_TRIALS_FOR_IMPORTANCE", "SweepResult", "Trial", "sweep_result"]
 
 MIN_TRIALS_FOR_IMPORTANCE = 10
 """Finished trials from which the importance of a setting is worth a number."""
@@ -45,7 +44,6 @@ class Trial:
         epoch: that epoch, counted from 1.
         settings: of FFDS; empty where none were chosen yet.
         run: its run directory, None without settings.
-        cause: why it failed.
 
     >>> print(Trial(3, "stopped early", 40.0, 140, {"k": 0.5, "num_groups": 5}, None))
     trial 3: k=0.5 num_groups=5: 40.00 after epoch 140, stopped early
@@ -58,6 +56,20 @@ class Trial:
     settings: dict[str, Any]
     run: Path | None
     cause: str = ""
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, recipe: Recipe, out: Path) -> Trial:
+        """The trial of a study, with its run of a recipe below a directory."""
+        settings, epoch = Space.settings(trial.params), trial.last_step
+        return cls(
+            number=trial.number,
+            result=_RESULTS[trial.state],
+            score=None if epoch is None else trial.intermediate_values[epoch],
+            epoch=epoch,
+            settings=settings,
+            run=Run.of(with_settings(recipe, settings), out).path if settings else None,
+            cause=trial.user_attrs.get("cause", ""),
+        )
 
     def __str__(self) -> str:
         settings = " ".join(f"{key}={value}" for key, value in self.settings.items())
@@ -75,13 +87,10 @@ class SweepResult:
     """All trials of a study.
 
     Attributes:
-        study: its name.
-        directory: where it lies.
         recipe: as it was asked for.
         validation: part of each training class held out.
-        images: validation images.
+        images: number of validation images.
         classes: classes that have any, of how many.
-        trials: those that count, in order.
         importance: setting → part of the variance of the score that it explains (functional ANOVA); empty
             for fewer than `MIN_TRIALS_FOR_IMPORTANCE` finished trials, and where all have the same score.
     """
@@ -117,14 +126,13 @@ class SweepResult:
 
     def table(self, rows: int = 10) -> list[list[str]]:
         """Header and one row for each of the best trials, as text."""
-        header = ["trial", "score", "β", "k", "M", "γ min", "γ max", "curve"]
-        return [
-            header,
-            *(
-                [str(one.number), f"{one.score:.2f}", *map(_plain, one.settings.values())]
-                for one in self.ranked[:rows]
-            ),
-        ]
+        table = [["trial", "score", "β", "k", "M", "γ min", "γ max", "curve"]]
+        for one in self.ranked[:rows]:
+            settings = (
+                f"{value:g}" if isinstance(value, float) else value for value in one.settings.values()
+            )
+            table.append([str(one.number), f"{one.score:.2f}", *map(str, settings)])
+        return table
 
     @property
     def best_path(self) -> Path:
@@ -137,20 +145,20 @@ class SweepResult:
         if best is None:
             return False
         recipe, (with_images, classes) = with_settings(self.recipe, best.settings), self.classes
-        header = [
-            f"# {recipe.name}, {recipe.method.name}: the best settings of a sweep",
-            "#",
-            f"# Found by  ffds sweep, study {self.study}: trial {best.number} of {len(self.trials)}",
-            f"#           ({self.tally})",
-            f"# Score     {best.score:.2f} percent: balanced accuracy after epoch {best.epoch} on "
-            f"{self.images}",
-            f"#           images of {with_images} of {classes} classes, held out of the training set",
-            f"#           (data.validation={self.validation:g}). The highest of many scores is a lucky one.",
-            f"# Seeds     trainer.seed {recipe.trainer.seed}, data.seed {recipe.data.seed}",
-            "# Test set  not used",
-            f"# Command   ffds train {self.best_path.name}",
-        ]
-        write_text(self.best_path, "\n".join(header) + "\n\n" + dump_recipe(recipe))
+        header = f"""\
+# {recipe.name}, {recipe.method.name}: the best settings of a sweep
+#
+# Found by  ffds sweep, study {self.study}: trial {best.number} of {len(self.trials)}
+#           ({self.tally})
+# Score     {best.score:.2f} percent: balanced accuracy after epoch {best.epoch} on {self.images}
+#           images of {with_images} of {classes} classes, held out of the training set
+#           (data.validation={self.validation:g}). The highest of many scores is a lucky one.
+# Seeds     trainer.seed {recipe.trainer.seed}, data.seed {recipe.data.seed}
+# Test set  not used
+# Command   ffds train {self.best_path.name}
+
+"""
+        write_text(self.best_path, header + dump_recipe(recipe))
         return True
 
     def records(self) -> dict[str, Any]:
@@ -170,16 +178,12 @@ class SweepResult:
 def sweep_result(
     study: optuna.Study, own: Recipe, recipe: Recipe, dataset: Dataset, out: Path
 ) -> SweepResult:
-    """What a study has found so far.
-
-    Args:
-        study: the study.
-        own: the recipe as it was asked for.
-        recipe: the same with a validation set.
-        dataset: its images.
-        out: directory of all runs.
-    """
+    """What a study has found so far for a recipe, given as it was asked for and with a validation set."""
     labels = [] if dataset.validation is None else dataset.validation.labels.tolist()
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    importance: dict[str, float] = {}
+    if len(finished) >= MIN_TRIALS_FOR_IMPORTANCE and len({trial.value for trial in finished}) > 1:
+        importance = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
     return SweepResult(
         study=study.study_name,
         directory=out / recipe.name / "sweep",
@@ -187,36 +191,6 @@ def sweep_result(
         validation=recipe.data.validation,
         images=len(labels),
         classes=(len(set(labels)), dataset.num_classes),
-        trials=tuple(trials_of(study, recipe, out)),
-        importance=_importance(study),
+        trials=tuple(Trial.of(trial, recipe, out) for trial in counted(study)),
+        importance=importance,
     )
-
-
-def trials_of(study: optuna.Study, recipe: Recipe, out: Path) -> list[Trial]:
-    """The trials of a study that count, in order."""
-    return [_trial(trial, recipe, out) for trial in counted(study)]
-
-
-def _trial(trial: FrozenTrial, recipe: Recipe, out: Path) -> Trial:
-    settings = Space.settings(trial.params) if Space.is_point(trial.params) else {}
-    epoch = trial.last_step
-    return Trial(
-        number=trial.number,
-        result=_RESULTS[trial.state],
-        score=None if epoch is None else trial.intermediate_values[epoch],
-        epoch=epoch,
-        settings=settings,
-        run=Run.of(with_settings(recipe, settings), out).path if settings else None,
-        cause=trial.user_attrs.get("cause", ""),
-    )
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _importance(study: optuna.Study) -> dict[str, float]:
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(finished) < MIN_TRIALS_FOR_IMPORTANCE or len({trial.value for trial in finished}) == 1:
-        return {}
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))

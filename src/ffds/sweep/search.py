@@ -23,9 +23,8 @@ from ffds.jobs.plan import Stretch
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.sweep.recipe import searched_method, searched_recipe, with_settings, with_validation
-from ffds.sweep.results import SweepResult, sweep_result, trials_of
-from ffds.sweep.space import Space
+from ffds.sweep.results import SweepResult, Trial, sweep_result
+from ffds.sweep.space import Space, searched_method, searched_recipe, with_settings, with_validation
 from ffds.sweep.study import checked_name, identity, next_trial, open_study, study_name
 from ffds.training.phases import phases
 from ffds.training.signals import StopSignals
@@ -54,19 +53,15 @@ def sweep(
     Args:
         recipe: name of a shipped recipe, or path of a file.
         overrides: ``key=value`` on top of it; ``data.validation`` is 0.1 where the recipe has 0.
-        trials: of the study as a whole, finished, stopped early and failed ones together, at least 1.
+        trials: of the study as a whole, at least 1.
         study: its name; None: one that belongs to these settings and images.
         storage: an Optuna URL; None: a journal file in ``OUT/RECIPE/sweep``.
         out: directory of all runs.
         jobs: how many trials at a time. What TPE learns from then depends on which of them end first.
         shown: whether to report the plan and each trial on standard error.
 
-    Returns:
-        All trials, and the best settings.
-
     Raises:
-        InputError: recipe, data, storage or jobs cannot be used, the study is another search, or another
-            command works on it.
+        InputError: these cannot be used, the study is another search, or another command works on it.
         Interrupted: SIGTERM or SIGINT; the same call goes on.
         NonFiniteLossError: training fails in the epochs that all trials have in common.
     """
@@ -84,11 +79,8 @@ def sweep(
     directory = make_directory(Path(out) / own.name / "sweep", "the directory of the sweep")
     lock = try_lock(directory / f"{name}.lock")
     if lock is None:
-        raise InputError(
-            "another command works on this study",
-            where=directory / name,
-            fix="wait for it or stop it; --jobs N and --scheduler train several trials at a time",
-        )
+        fix = "wait for it or stop it; --jobs N and --scheduler train several trials at a time"
+        raise InputError("another command works on this study", where=directory / name, fix=fix)
     with lock:
         opened = open_study(name, storage, directory, same, space.point(method))
         search = _Search(own, held_out, dataset, space, opened, Path(out), trials, shown)
@@ -112,12 +104,7 @@ def balanced_accuracy(validation: Mapping[str, Any]) -> float:
 class Objective:
     """The run of a trial, whose score is reported epoch by epoch.
 
-    All that it reads of an epoch is its validation entry.
-
-    Args:
-        trial: told the score of each epoch; may ask to stop.
-        recipe: with the trial's settings.
-        out: directory of all runs.
+    The trial may ask to stop. All that is read of an epoch is its validation entry.
     """
 
     def __init__(self, trial: optuna.Trial, recipe: Recipe, out: str | Path) -> None:
@@ -126,11 +113,7 @@ class Objective:
         self._scores: dict[int, float] = {}
 
     def report(self) -> None:
-        """Tell the trial the scores that are new in the run directory.
-
-        Raises:
-            TrialPruned: the trial need not go on.
-        """
+        """Tell the trial the scores that are new in the run directory; TrialPruned if it need not go on."""
         for entry in self.run.metrics:
             epoch = entry["epoch"]
             if epoch > self._start and epoch not in self._scores and entry["validation"] is not None:
@@ -152,18 +135,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class _Search:
-    """One sweep.
-
-    Attributes:
-        own: the recipe as it was asked for.
-        recipe: the same with a validation set.
-        dataset: its images.
-        space: where settings are searched.
-        study: the trials.
-        out: directory of all runs.
-        trials: how many the study is to have.
-        shown: whether to report progress on standard error.
-    """
+    """One sweep: `own` is the recipe as it was asked for, `recipe` the same with a validation set."""
 
     own: Recipe
     recipe: Recipe
@@ -191,14 +163,12 @@ class _Search:
             def fill() -> None:
                 nonlocal common
                 while len(training) < cluster.slots and (objective := self._next()) is not None:
-                    if not self._goes_on(objective):  # an earlier session of its run decides
-                        continue
-                    epochs = objective.recipe.schedule.epochs
+                    recipe, run = objective.recipe, objective.run
                     if common is None and not self._has_common_epochs():
                         self.say(f"training the first {self.start} epochs, which all trials share")
-                        common = Stretch(objective.recipe, objective.run, self.start, self._branches)
+                        common = Stretch(recipe, run, self.start, self._branches)
                         cluster.submit(common)
-                    stretch = Stretch(objective.recipe, objective.run, epochs, self._branches, common)
+                    stretch = Stretch(recipe, run, recipe.schedule.epochs, self._branches, common)
                     cluster.submit(stretch)
                     training[stretch] = objective
 
@@ -219,7 +189,7 @@ class _Search:
         """What the study has found so far."""
         return sweep_result(self.study, self.own, self.recipe, self.dataset, self.out)
 
-    def say(self, message: str) -> None:
+    def say(self, message: object) -> None:
         """Print on standard error."""
         if self.shown:
             print(message, file=sys.stderr, flush=True)
@@ -228,20 +198,17 @@ class _Search:
         """What is going to happen, in words."""
         result, epochs = self.result(), self.recipe.schedule.epochs
         begun = [one for one in result.trials if one.result != "waiting"]
-        to_train = max(self.trials - len(begun), 0)
+        left = max(self.trials - len(begun), 0)
         share = f", the first {self.start} trained once for all" if self.start else ""
-        lines = [
-            f"sweep of {self.recipe.name} {self.recipe.method.name}: "
-            f"{to_train} of {self.trials} trials to train",
-            f"study:    {result.study}",
-            f"so far:   {result.tally if begun else 'nothing'}",
-            f"a trial:  {epochs} epochs{share}; then at most {to_train * (epochs - self.start)} to train",
-            f"score:    balanced accuracy after the last epoch on {result.images} validation images of "
-            f"{result.classes[0]} of {result.classes[1]} classes, held out of training",
-            f"searched: {self.space}",
-            "test set: not used",
-        ]
-        return "\n  ".join(lines)
+        images = f"{result.images} validation images of {result.classes[0]} of {result.classes[1]} classes"
+        return f"""\
+sweep of {self.recipe.name} {self.recipe.method.name}: {left} of {self.trials} trials to train
+  study:    {result.study}
+  so far:   {result.tally if begun else "nothing"}
+  a trial:  {epochs} epochs{share}; then at most {left * (epochs - self.start)} to train
+  score:    balanced accuracy after the last epoch on {images}, held out of training
+  searched: {self.space}
+  test set: not used"""
 
     @property
     def start(self) -> int:
@@ -258,17 +225,17 @@ class _Search:
         return not self.start or Trajectory.of(self.recipe, self.dataset, plan, self.out).has(self.start)
 
     def _next(self) -> Objective | None:
-        """Begin a trial, if one is left."""
-        directory = self.out / self.recipe.name / "sweep"
-        trial = next_trial(self.study, self.space, self.recipe.trainer.seed, self.trials, directory)
-        if trial is None:
-            return None
-        return Objective(trial, with_settings(self.recipe, self.space.settings(trial.params)), self.out)
+        """Begin a trial, if one is left that an earlier session of its run does not stop."""
+        directory, seed = self.out / self.recipe.name / "sweep", self.recipe.trainer.seed
+        while (trial := next_trial(self.study, self.space, seed, self.trials, directory)) is not None:
+            recipe = with_settings(self.recipe, self.space.settings(trial.params))
+            if self._goes_on(objective := Objective(trial, recipe, self.out)):
+                return objective
+        return None
 
     def _train(self, objective: Objective) -> None:
         """Train a trial here."""
         try:
-            objective.report()  # what an earlier session of this run showed decides as it would have then
             train_stretch(
                 objective.recipe,
                 self.out,
@@ -277,7 +244,7 @@ class _Search:
                 dataset=self.dataset,
                 after_epoch=lambda entry: objective.report(),
             )
-            objective.report()
+            objective.report()  # what another process trained meanwhile
         except optuna.TrialPruned:
             self._tell(objective, TrialState.PRUNED)
         except NonFiniteLossError as error:
@@ -306,14 +273,7 @@ class _Search:
             self._tell(objective, TrialState.COMPLETE)
 
     def _tell(self, objective: Objective, state: TrialState, cause: str = "") -> None:
-        trial = objective.trial
         if cause:
-            trial.set_user_attr("cause", cause.partition("\n")[0])
-        self.study.tell(trial, objective.score if state is TrialState.COMPLETE else None, state)
-        self.say(
-            str(
-                next(
-                    one for one in trials_of(self.study, self.recipe, self.out) if one.number == trial.number
-                )
-            )
-        )
+            objective.trial.set_user_attr("cause", cause.partition("\n")[0])
+        score = objective.score if state is TrialState.COMPLETE else None
+        self.say(Trial.of(self.study.tell(objective.trial, score, state), self.recipe, self.out))

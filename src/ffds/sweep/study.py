@@ -29,13 +29,7 @@ _IDENTITY = "identity"
 
 
 def identity(recipe: Recipe, dataset: Dataset, space: Space) -> dict[str, Any]:
-    """All that the trials of a study have in common, ready for JSON; the test images are no part of it.
-
-    Args:
-        recipe: with its validation set.
-        dataset: its images.
-        space: where the settings are searched.
-    """
+    """All that the trials of a study have in common, ready for JSON; the test images are no part of it."""
     elsewhere = keys_with(Role.PLACE, Role.LOADING, Role.NEUTRAL)
     left_out = {*elsewhere, *(f"method.{key}" for key in SEARCHED)}
     settings = {key: value for key, value in recipe.by_key.items() if key not in left_out}
@@ -50,11 +44,7 @@ def study_name(recipe: Recipe, identity: Mapping[str, Any]) -> str:
 
 
 def checked_name(name: str) -> str:
-    """A name that can be a file.
-
-    Raises:
-        InputError: it cannot.
-    """
+    """A name that can be a file; InputError where it cannot."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}", name):
         allowed = "at most 100 of A-Z a-z 0-9 . _ -, the first a letter or digit"
         raise InputError("this cannot be the name of a study", where="--study", got=name, allowed=allowed)
@@ -72,8 +62,7 @@ def open_study(
 
     Args:
         name: of the study.
-        storage: an Optuna URL, e.g. ``postgresql+psycopg://HOST/DATABASE``; None: a journal file in
-            `directory`.
+        storage: an Optuna URL; None: a journal file in the directory.
         directory: of the sweep, in which no other command works on this study.
         identity: what all trials have in common.
         first: the point of the first trial.
@@ -89,8 +78,8 @@ def open_study(
         direction="maximize",
         load_if_exists=True,
     )
-    if _IDENTITY in study.user_attrs:
-        _refuse_other(name, identity, study.user_attrs[_IDENTITY])
+    if (same := study.user_attrs.get(_IDENTITY)) is not None:
+        _refuse_other(name, identity, same)
     else:
         # In this order, so that a study that is known is never without its first trial.
         study.enqueue_trial(dict(first), skip_if_exists=True)
@@ -115,17 +104,8 @@ def next_trial(
 ) -> optuna.Trial | None:
     """Begin a trial: one that waits to be tried again, else a new one.
 
-    Its draws depend on the seed, on its place among the trials and on their results, not on who draws.
-
-    Args:
-        study: the study.
-        space: where the trial chooses its point.
-        seed: of the sweep.
-        trials: how many the study is to have.
-        directory: of the sweep.
-
-    Returns:
-        The trial, or None if all have begun.
+    None is returned once the study has so many trials. The draws of a trial depend on the seed, on its place
+    among the trials and on their results, not on the process that draws.
     """
     known = counted(study)
     waiting = [place for place, trial in enumerate(known) if trial.state is TrialState.WAITING]
@@ -142,23 +122,24 @@ def next_trial(
 def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Have the point of an unfinished trial tried again, before any new one."""
     # A point of which only a part was drawn is drawn again as a whole, and so comes out the same.
-    point = trial.params if Space.is_point(trial.params) else trial.system_attrs.get("fixed_params", {})
+    point = trial.params if Space.settings(trial.params) else trial.system_attrs.get("fixed_params", {})
     # From this line on the old trial does not count, whatever becomes of its state.
     study.enqueue_trial(point, user_attrs={"again": trial.number})
     study.tell(trial.number, state=TrialState.FAIL)
 
 
 def _refuse_other(name: str, own: Mapping[str, Any], study: Mapping[str, Any]) -> None:
-    differing = [key for key in {**own, **study} if own.get(key) != study.get(key)]
-    if differing:
-        ours, theirs = (
-            "\n           ".join(
-                f"{key}: {json.dumps(one.get(key), ensure_ascii=False)}" for key in differing
-            )
+    if differing := [key for key in {**own, **study} if own.get(key) != study.get(key)]:
+        got, allowed = (
+            [f"{key}: {json.dumps(one.get(key), ensure_ascii=False)}" for key in differing]
             for one in (own, study)
         )
-        fix = "go on with the settings of the study, or give this search a name of its own: --study NAME"
-        raise InputError(f"study {name} is another search", got=ours, allowed=theirs, fix=fix)
+        raise InputError(
+            f"study {name} is another search",
+            got="\n           ".join(got),
+            allowed="\n           ".join(allowed),
+            fix="go on with the settings of the study, or name this search with --study NAME",
+        )
 
 
 def _opened(storage: str | None, journal: Path) -> BaseStorage:
@@ -166,19 +147,15 @@ def _opened(storage: str | None, journal: Path) -> BaseStorage:
         # Its lock is a link to this path as given: a relative one leads nowhere, and optuna would wait
         # for ever for the lock of a process that was killed.
         return JournalStorage(JournalFileBackend(str(journal.resolve())))
+    # No message holds the URL itself, which may hold a password.
     try:
         return RDBStorage(storage)
     except ImportError as error:
-        raise InputError(
-            "the database of --storage has no driver here",
-            got=f"{storage.partition(':')[0]}: {error.__cause__}",
-            fix="for postgresql+psycopg://…: pip install 'psycopg[binary]'",
-        ) from error
+        got = f"{storage.partition(':')[0]}: {error.__cause__}"
+        fix = "for postgresql+psycopg://…: pip install 'psycopg[binary]'"
+        raise InputError("the database of --storage has no driver here", got=got, fix=fix) from error
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ValueError) as error:
-        # Never the URL itself, which may hold a password.
-        raise InputError(
-            "the storage cannot be opened",
-            where="--storage",
-            got=str(error).partition("\n")[0],
-            allowed="a URL such as postgresql+psycopg://HOST/DATABASE or sqlite:///FILE",
-        ) from error
+        got = str(error).partition("\n")[0]
+        allowed = "a URL such as postgresql+psycopg://HOST/DATABASE or sqlite:///FILE"
+        what = "the storage cannot be opened"
+        raise InputError(what, where="--storage", got=got, allowed=allowed) from error
