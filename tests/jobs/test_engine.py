@@ -59,7 +59,7 @@ def work(out, jobs=TWO):
 def holder(run, command):
     """The process that trains a run, once its first epoch is saved."""
     processes.wait_for((run.checkpoints / "epoch-0001").exists, command)
-    return int(re.match(r"pid (\d+) on", (run.path / "lock").read_text)[1])
+    return int(re.match(r"pid (\d+) on", (run.path / "lock").read_text())[1])
 
 
 # Here
@@ -169,7 +169,7 @@ def test_a_worker_is_killed_and_its_stretch_goes_on_elsewhere(tmp_path, alone):
     processes.started(*scheduler, "--port", "0", log=log)
     workers = [processes.started(*worker, "--nthreads", "1", "--no-nanny", log=log) for _ in range(2)]
     processes.wait_for(lambda: file.exists() and file.read_text().endswith("}"), workers[0])
-    jobs = Jobs(scheduler=json.loads(file.read_text)["address"])
+    jobs = Jobs(scheduler=json.loads(file.read_text())["address"])
     command = processes.forked(work, out, jobs, log=tmp_path / "command")
     ce = Run.of(CE, out)
     process = Path(f"/proc/{holder(ce, command)}")

@@ -12,15 +12,11 @@ TRIALS = 7
 KILLS = {
     "before the first trial is there": ("optuna", "Study.enqueue_trial", 1, "before"),
     "before the study has its identity": ("optuna", "Study.set_user_attr", 1, "before"),
-    "before a trial has its directory": ("optuna", "Trial.set_user_attr", 2, "before"),
     "between two draws of a trial": ("optuna", "Trial.suggest_float", 5, "before"),
-    "after the last draw": ("optuna", "Trial.suggest_categorical", 6, "after"),
     "before an epoch is recorded": ("ffds.run_directory", "Run.add_epoch", 13, "before"),
-    "before a score is reported": ("optuna", "Trial.report", 6, "before"),
     "after a score is reported": ("optuna", "Trial.report", 6, "after"),
     "before a finished run is": ("ffds.run_directory", "Run.finish", 2, "before"),
     "before a trial is told": ("optuna", "Study.tell", 2, "before"),
-    "after a trial is told": ("optuna", "Study.tell", 2, "after"),
 }
 
 

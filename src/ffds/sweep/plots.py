@@ -70,7 +70,7 @@ def _against_k(rows: Sequence[Score], ax: Axes) -> None:
 def _against_groups(rows: Sequence[Score], ax: Axes) -> None:
     groups = sorted({row.num_groups for row in rows})
     means = [fmean(row.score for row in rows if row.num_groups == m) for m in groups]
-    ax.plot(list(map(str, groups)), means, "_", markersize=30, color=INK, label="mean")
+    ax.plot(list(map(str, groups)), means, "_", markersize=14, color=INK, label="mean")
     _points([str(row.num_groups) for row in rows], rows, ax)
     ax.set(xlabel="groups M", xlim=(-0.5, len(groups) - 0.5))
 
