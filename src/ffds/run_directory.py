@@ -141,10 +141,7 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and lock it for this process, until left or the process exits.
-
-        It is an InputError if another process holds the lock, or the directory cannot be written or locked.
-        """
+        """Create the directory and lock it, until left or the process exits; InputError if that fails."""
         file = make_directory(self.path, "the run directory") / "lock"
         lock = try_lock(file)
         if lock is None:

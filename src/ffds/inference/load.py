@@ -16,8 +16,8 @@ from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.backend.devices import launch_fabric, precision_flags
 from ffds.training.checkpoint import Checkpoint, Checkpoints
+from ffds.training.devices import launch_fabric, precision_flags
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 
 __all__ = ["TrainProbabilities", "evaluate_run", "train_probabilities"]

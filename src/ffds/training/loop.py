@@ -15,8 +15,8 @@ from ffds.errors import FfdsError, Interrupted
 from ffds.progress import Progress, epoch_line
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.checkpoint import Checkpoint, Checkpoints
+from ffds.training.cuda_graphs import CudaGraphs
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 from ffds.training.phases import Phase
 from ffds.training.signals import StopSignals

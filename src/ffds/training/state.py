@@ -19,8 +19,8 @@ from ffds.evaluation.groups import class_groups
 from ffds.losses.base import ClassProbabilities
 from ffds.models.build import build_model
 from ffds.recipes.schema import Recipe
-from ffds.training.backend.compile import compile_model
 from ffds.training.checkpoint import Checkpoint
+from ffds.training.devices import compile_model
 
 __all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "gather_ranks", "sum_over_ranks"]
 

@@ -18,7 +18,7 @@ from ffds.errors import NonFiniteLossError
 from ffds.files import write_json
 from ffds.losses.base import WeightedMean
 from ffds.seeding import derived_seed
-from ffds.training.backend.cuda_graphs import CudaGraphs
+from ffds.training.cuda_graphs import CudaGraphs
 from ffds.training.phases import Phase
 from ffds.training.state import TrainingState
 

@@ -22,8 +22,8 @@ from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.backend.devices import launch_fabric, precision_flags
 from ffds.training.checkpoint import Checkpoints
+from ffds.training.devices import launch_fabric, precision_flags
 from ffds.training.loop import TrainingLoop
 from ffds.training.phases import phases
 from ffds.training.signals import StopSignals

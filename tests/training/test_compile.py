@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from ffds.training.backend.compile import compile_model
+from ffds.training.devices import compile_model
 
 SCRIPT = """
 import torch
-from ffds.training.backend.compile import compile_model
+from ffds.training.devices import compile_model
 model = torch.nn.Linear(2, 2)
 print(compile_model(model, torch.device("cpu")) is model)
 """

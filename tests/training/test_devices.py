@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from ffds.recipes.schema import Trainer
-from ffds.training.backend.devices import keep_freed_memory, launch_fabric, precision_flags
+from ffds.training.devices import keep_freed_memory, launch_fabric, precision_flags
 
 LOGGER = logging.getLogger("lightning_fabric")
 
@@ -69,7 +69,7 @@ on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another
 STEPS = """
 import resource, torch
 from ffds.recipes.schema import Trainer
-from ffds.training.backend.devices import launch_fabric
+from ffds.training.devices import launch_fabric
 {call}
 def faults(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -95,7 +95,7 @@ def test_a_training_does_not_fault_memory_in_again():
 HEAP = r"""
 import re, torch
 from pathlib import Path
-from ffds.training.backend.devices import keep_freed_memory
+from ffds.training.devices import keep_freed_memory
 def resident():
     return int(re.search(r"VmRSS:\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1]) // 1024
 before = resident()

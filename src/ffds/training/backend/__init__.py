@@ -1,1 +1,0 @@
-"""What a training asks of devices, compiler and memory."""
