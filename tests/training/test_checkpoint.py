@@ -142,7 +142,14 @@ def test_disk_full(fails_at, tmp_path, monkeypatch):
     assert number_of(Checkpoints(tmp_path, IDENTITY).latest()) == 3
 
 
-def test_a_file_where_the_directory_should_be(tmp_path):
+def test_disk_full_or_a_file_in_the_way_before_there_is_a_directory(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(FfdsError, match=r"disk full .* bytes needed, [\d,]+ free"):
+        Checkpoints(tmp_path / "run" / "checkpoints", IDENTITY).save(checkpoint(1), 1)
+    monkeypatch.undo()
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(FfdsError, match=r"cannot save a checkpoint below .*checkpoints: "):
         Checkpoints(tmp_path / "checkpoints", IDENTITY).save(checkpoint(1), 1)
@@ -195,7 +202,16 @@ def test_broken_newest_is_named_and_skipped(reason, file, tmp_path, capsys):
 
 
 FORM = f'{{"format": {FORMAT}, '
-MANIFESTS = [None, "", "[]", '"a"', f'{FORM}"a": 1}}', f'{FORM}"files": [], "identity": {{}}}}', "\x00", FORM]
+MANIFESTS = [
+    None,
+    "",
+    "[]",
+    '"a"',
+    f'{FORM}"a": 1}}',
+    f'{FORM}"files": [], "identity": {{}}}}',
+    "\xff\xfe\x00",
+    FORM,
+]
 
 
 @pytest.mark.parametrize("content", MANIFESTS)
@@ -203,7 +219,7 @@ def test_broken_manifest_is_named_and_skipped(content, tmp_path, capsys):
     checkpoints = stored(tmp_path, (1, 0), (2, 0))
     (tmp_path / "epoch-0002" / "manifest.json").unlink()
     if content is not None:
-        (tmp_path / "epoch-0002" / "manifest.json").write_text(content)
+        (tmp_path / "epoch-0002" / "manifest.json").write_bytes(content.encode("latin-1"))
     assert number_of(checkpoints.latest()) == 1
     assert checkpoints.skipped == {tmp_path / "epoch-0002": "manifest.json is missing or damaged"}
     assert "epoch-0002 is broken" in capsys.readouterr().err
