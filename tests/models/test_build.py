@@ -7,7 +7,8 @@ import timm
 import torch
 
 from ffds.errors import InputError
-from ffds.models import CosineHead, LinearHead, build_model
+from ffds.models.build import build_model
+from ffds.models.heads import CosineHead, LinearHead
 from ffds.recipes.schema import Model
 
 

@@ -115,13 +115,10 @@ class Entry:
 
 
 def cache_directory() -> Path:
-    """Where decoded images are kept.
+    """``images/`` in ``$FFDS_CACHE``, else in ``$XDG_CACHE_HOME/ffds``, else in ``~/.cache/ffds``.
 
-    ``images/`` in ``$FFDS_CACHE``, else in ``$XDG_CACHE_HOME/ffds``, else in ``~/.cache/ffds``. A relative
-    ``$XDG_CACHE_HOME`` does not count, as its specification says.
-
-    Raises:
-        InputError: neither variable is set, and the user has no home directory.
+    A relative ``$XDG_CACHE_HOME`` does not count, as its specification says. Raises InputError where neither
+    variable is set and the user has no home directory.
     """
     own, shared = os.environ.get("FFDS_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:

@@ -51,15 +51,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A long-tailed training set with its test set.
+    """A long-tailed training set with its test set, which is never used to choose anything.
 
-    Attributes:
-        name: the source's name, e.g. ``cifar100``.
-        source: where the images came from, in words for a person.
-        class_names: one per class, in label order.
-        test: the images the results are reported on; never used to choose anything.
-        validation: images held out of training, None unless `data.validation` asks for them.
-        skipped: files left out because they could not be read (`data.on_bad_image: skip`).
+    `name` is that of the source, e.g. ``cifar100``, `source` says in words where the images came from.
+    `class_names` are in label order. `validation` images are held out of training if `data.validation` asks
+    for them. `skipped` names files that could not be read (`data.on_bad_image: skip`).
     """
 
     name: str

@@ -114,16 +114,11 @@ def attempt(content: bytes | Path | None, stored: Stored) -> NDArray[np.uint8] |
 
 
 def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored, on_bad: OnBad) -> Decoded:
-    """Decode in threads into one array; only some of the encoded images are held at a time.
+    """Decode in threads into one array of `count` images; only some of the encoded ones are held at a time.
 
-    Args:
-        batches: the images, about `BATCH` in each; together their positions are 0 .. count - 1.
-        count: number of images N.
-        stored: size and channels wanted.
-        on_bad: ``stop`` at the first image that cannot be read, or ``skip`` it: it is zero in the array.
-
-    Raises:
-        InputError: an image cannot be read (``stop``), none can, or their sizes differ.
+    `batches` hold about `BATCH` images each; together their positions are 0 .. count - 1. With `on_bad`
+    ``skip``, an image that cannot be read is zero in the array; with ``stop`` it is an InputError, as are
+    images of different sizes and a set of which none can be read.
     """
     images: NDArray[np.uint8] | None = None
     bad: dict[int, str] = {}

@@ -29,11 +29,8 @@ MAX_MEMORY_FRACTION = 1 / 2
 class Batch(NamedTuple):
     """One rank's part of a global batch, on the training device.
 
-    Attributes:
-        images: float32 (B, C, h, w), channels-last.
-        labels: int64 (B,).
-        indices: int64 (B,), places in the split.
-        global_size: rows of the global batch over all ranks; equals B on one rank.
+    `images` are float32 (B, C, h, w), channels-last, `labels` int64 (B,), `indices` (B,) places in the split;
+    `global_size` counts the rows of the batch over all ranks.
     """
 
     images: Tensor
@@ -51,16 +48,12 @@ class TrainBatches:
 
     Images, order and augmentation depend on the seed, epoch and step only: not on the device, the number of
     ranks, the steps before, where the images are kept, or any global generator. Together, in rank order, the
-    ranks get the batch that one rank would get alone; their parts differ by at most one row.
+    ranks get the batch that one rank would get alone; their parts differ by at most one row. InputError where
+    a rank would get no row.
 
     Where the batch size does not divide the number of images, a rest of fewer than 2 · world_size rows joins
     the batch before it: batch norm needs two rows. A batch size above the number of images gives one batch.
-
-    Attributes:
-        rows: of this rank in the first batch of an epoch, and in all others but the last.
-
-    Raises:
-        InputError: a rank would get no row: too few images, or a batch smaller than the number of ranks.
+    `rows` are those of this rank in every batch of an epoch but the last.
     """
 
     def __init__(
@@ -167,14 +160,10 @@ class StoredImages:
             self._images = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
 
     def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of one batch after the other; the host does not wait for the copies.
+        """Batch by batch, the images uint8 (B, H, W, C) and their places int64 (B,), on the device.
 
-        Args:
-            order: int64 (N,), places of the images, on the CPU.
-            parts: which of `order` each batch takes.
-
-        Yields:
-            Images uint8 (B, H, W, C) and their places int64 (B,), on the device.
+        `order` (N,) holds the places on the CPU, `parts` which of them each batch takes. The host does not
+        wait for the copies.
         """
         images, placed = self._images, order.to(self._device)
         if isinstance(images, Tensor):

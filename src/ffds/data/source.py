@@ -87,14 +87,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset before its tail is cut.
+    """A dataset before its tail is cut; `description` says where it came from.
 
-    Attributes:
-        description: where it came from, for a person.
-        cut_test: there are no test images: a part of `train` is to become them.
-        ranks: int64 (N,) of a pre-cut pack: place of each training image in the shuffle of its class.
-        carried: images of each class in that pack, whether or not all can be read.
-        skipped: a line about each image left out because it cannot be read.
+    Where there are no test images (`cut_test`), a part of `train` is to become them. `ranks` int64 (N,) of a
+    pre-cut pack are the places of its training images in the shuffle of their class, `carried` the images of
+    each class in it, readable or not. `skipped` has a line about each image that cannot be read.
     """
 
     description: str

@@ -42,13 +42,7 @@ def read_images(data: Data, split: Labelled, on_bad: OnBad = "stop") -> Decoded:
 def keep_images(data: Data, splits: Sequence[Labelled], description: str) -> list[Split]:
     """Each split with its images in memory, or in their files, which a line on standard error then says.
 
-    Args:
-        data: the recipe's section.
-        splits: all the images that are needed.
-        description: of their source.
-
-    Raises:
-        InputError: an image cannot be read, their sizes differ, or they are to stay in files they share.
+    Raises InputError where an image cannot be read, sizes differ, or images are to stay in files they share.
     """
     if not _stay_in_files(data, splits):
         return [Split(read_images(data, split).images, split.labels, _paths(split)) for split in splits]

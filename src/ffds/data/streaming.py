@@ -39,11 +39,7 @@ Faults = dict[int, str]
 class StreamedImages:
     """Behaves like the array uint8 (N, H, W, C) of the decoded images, with the same pixels.
 
-    Attributes:
-        files: where the pixels come from.
-        rows: int64 (N,), the place of each image in `files`.
-        image_shape: (H, W, C) of each image.
-        workers: processes that decode batches; 0: the calling process does.
+    Image i is the one at `rows[i]` of `files`; `workers` processes decode batches, 0: the calling process.
     """
 
     files: FileImages
@@ -101,21 +97,12 @@ def pieces_of(rows: Rows) -> list[Rows]:
 def decode_pieces(
     files: FileImages, image_shape: tuple[int, int, int], pieces: Sequence[Rows], workers: int
 ) -> Generator[tuple[NDArray[np.uint8], Faults], None, None]:
-    """Decode piece after piece in processes that end with the iteration.
+    """Decode piece after piece in `workers` processes that end with the iteration; 0: in this process.
 
-    Args:
-        files: the images.
-        image_shape: (H, W, C) of each.
-        pieces: rows of `files`, at most `PIECE` in each.
-        workers: number of processes; 0: the calling process decodes.
+    Yields the images (n, H, W, C) of a piece, valid until the next is asked for, and, by place in the piece,
+    what is wrong with those that cannot be read. `pieces` are rows of `files`, at most `PIECE` in each.
 
-    Yields:
-        The images (n, H, W, C) of a piece, valid until the next is asked for, and, by place in the piece,
-        what is wrong with those that cannot be read.
-
-    Raises:
-        InputError: an image has another size than the others.
-        FfdsError: a worker died.
+    Raises InputError where an image has another size than the others, FfdsError where a worker died.
     """
     reader = _Reader(files, image_shape, workers)
     answers, processes = _started(reader, pieces, workers)

@@ -39,19 +39,10 @@ class TrainTransform:
     def __call__(
         self, images: Tensor, seed: int, *, rows: slice = slice(None), global_size: int | None = None
     ) -> Tensor:
-        """Augment a batch, or one rank's part of it.
+        """Augment a batch, or a rank's part, uint8 (B, H, W, C), to float32 (B, C, h, w), channels-last.
 
-        Args:
-            images: uint8 (B, H, W, C), on any device.
-            seed: decides every draw of the global batch, on every device and for any number of ranks alike.
-            rows: where `images` stand in the global batch.
-            global_size: images of the global batch; None: `images` are all of it.
-
-        Returns:
-            float32 (B, C, h, w) on the same device, in channels-last layout.
-
-        Raises:
-            InputError: `mean` and `std` do not fit the number of channels.
+        The seed decides every draw of the global batch of `global_size` images (None: `images` are all of
+        it), in which these stand at `rows`. InputError where `mean` and `std` do not fit the channels.
         """
         data, (height, width) = self.data, images.shape[1:3]
         # One copy, for which the host does not wait.
@@ -131,12 +122,8 @@ def resample(images: Tensor, size: tuple[int, int]) -> Tensor:
 def resample_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Crop each image to its own box and resize that, as torchvision's ``resized_crop`` does with one image.
 
-    On the CPU torch's own kernel takes one box after the other; elsewhere all boxes are two matrix products.
-
-    Args:
-        images: uint8 (B, H, W, C).
-        boxes: int64 (B, 4), top, left, height and width of each.
-        size: (h, w) wanted.
+    `images` are uint8 (B, H, W, C), `boxes` int64 (B, 4): top, left, height and width of each; `size` is
+    (h, w). On the CPU torch's own kernel takes one box after the other; elsewhere all are two products.
     """
     if images.device.type != "cpu":
         return by_products(images, boxes, size)

@@ -23,20 +23,12 @@ FIXED_POINT = 2**30
 class Evaluation:
     """Scores of a test set, in O(C) memory and without waiting for the device.
 
-    An image with a logit that is not finite counts as wrong and as a prediction of no class.
+    An image with a logit that is not finite counts as wrong and as a prediction of no class. In a process
+    group, every rank updates with its own images and all ranks call `compute`: each image counts once. All
+    counts are integers, so the result is bit-equal for any batches and any number of ranks.
 
-    In a process group, every rank updates with its own images and all ranks call `compute`: the counts are
-    summed over the ranks, so each image counts once. All counts are integers, so the result is bit-equal for
-    any batches and any number of ranks.
-
-    Args:
-        num_classes: C, at least 1.
-        class_counts: training images of each class: they define the groups.
-        cut: classes in head, middle and tail; None: thirds.
-        device: where logits will be.
-
-    Raises:
-        InputError: `cut` or `class_counts` do not fit the number of classes.
+    The training images of each class and `cut` (classes in head, middle and tail; None: thirds) define the
+    groups; InputError where they do not fit the number of classes. Logits will be on `device`.
 
     >>> evaluation = Evaluation(2, [90, 10], None, torch.device("cpu"))
     >>> evaluation.update(torch.tensor([[2.0, 0.0], [3.0, 1.0]]), torch.tensor([0, 1]))

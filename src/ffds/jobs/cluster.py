@@ -218,19 +218,13 @@ def _client(jobs: Jobs, opening: ExitStack) -> Any:
 def supervise(
     order: str, topic: str, environments: Sequence[Mapping[str, str]], directory: str, before: Ended | None
 ) -> Ended | None:
-    """As a Dask task: have a process train a stretch, and pass on its lines.
+    """As a Dask task: have a process train a stretch, and pass on its lines as events (key, line).
 
-    The event that is named by the key of the task asks the process to save and end.
-
-    Args:
-        order: for the process, see `ffds.jobs.stretch`.
-        topic: of the Dask events that carry the key of the task and a line each.
-        environments: of the process, one for each worker, or a single one.
-        directory: where the process runs, if it is on this machine; relative paths of a recipe begin there.
-        before: how the stretch before this one ended; unless at its end, this one does not begin: None.
-
-    Raises:
-        Lost: the process was killed, or interrupted by somebody else than the command.
+    The event that is named by the key of the task asks the process to save and end. `order` is for
+    `ffds.jobs.stretch`; `environments` has one for each worker, or a single one. The process runs in
+    `directory`, if it is on this machine: relative paths of a recipe begin there. None is returned unless
+    `before`, the stretch before this one, came to its end. Raises Lost where the process was killed, or
+    interrupted by somebody else than the command.
     """
     from distributed import Event, get_client, get_worker
 

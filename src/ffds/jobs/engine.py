@@ -30,16 +30,11 @@ def train_all(
 ) -> Mapping[Path, FfdsError]:
     """Train several runs, sharing the epochs that they have in common; finished ones are not trained again.
 
-    Args:
-        recipes: resolved; they train in this order, each once.
-        out: directory of all runs.
-        shown: whether to report the plan and the progress on standard error.
-        jobs: how many at a time and where; InputError where that cannot be.
-
-    Returns:
-        Run directory → why that run failed; the others are done.
+    The recipes train in this order, each once. Returns run directory → why that run failed; the others are
+    done. `shown` reports the plan and the progress on standard error.
 
     Raises:
+        InputError: the jobs cannot be had.
         Interrupted: SIGTERM or SIGINT; the same call goes on.
     """
     recipes = list({recipe.config_hash: recipe for recipe in recipes}.values())
@@ -61,14 +56,9 @@ def train_stretch(
 ) -> None:
     """Train a run up to an epoch in this process, as soon as no other process trains it.
 
-    Args:
-        recipe: resolved.
-        out: directory of all runs.
-        until: epochs of the run after which to stop; None: all.
-        branches: epochs after which to leave a checkpoint for other runs.
-        shown: whether to report progress on standard error.
-        dataset: the recipe's data, if they are open already.
-        after_epoch: called with the metrics of each epoch; may raise to stop.
+    It stops after `until` epochs of the run (None: all), and leaves a checkpoint for other runs after each
+    epoch of `branches`. `dataset` holds the recipe's data if they are open already. `after_epoch` is called
+    with the metrics of each epoch and may raise to stop.
     """
     # Ranks that train one run together have to do the same at the same time: none waits by itself.
     if not is_rank() and recipe.trainer.devices * recipe.trainer.num_nodes == 1:

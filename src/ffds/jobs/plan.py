@@ -40,13 +40,10 @@ class Stretch:
 
 @dataclass
 class Planned:
-    """One run of a plan.
+    """One run of a plan, of which `done` epochs were trained in earlier sessions.
 
-    Attributes:
-        done: epochs trained in earlier sessions.
-        trajectory: its history, None for a run that is done.
-        shared: epochs after those that another run trains, or has left a checkpoint of.
-        branches: epochs after which it parts from another unfinished run, however far it is itself.
+    The `shared` epochs after those are trained by another run, or a checkpoint of them exists. After the
+    epochs in `branches` it parts from another unfinished run. A run that is done has no trajectory.
     """
 
     recipe: Recipe
@@ -64,12 +61,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which run trains which epochs.
+    """Which run trains which epochs: the runs in the order they train, and the stretches left to train.
 
-    Attributes:
-        runs: in the order they train.
-        failures: run directory → why that run cannot be planned, e.g. because its data cannot be opened.
-        stretches: what is left to train, each behind the one that it goes on from.
+    Each stretch stands behind the one that it goes on from. `failures` says by run directory why a run cannot
+    be planned, for example because its data cannot be opened.
 
     >>> print(Plan(()))
     plan: 0 runs, 0 epochs: 0 done, 0 shared, 0 to train

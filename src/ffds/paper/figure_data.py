@@ -111,9 +111,9 @@ def accuracies_by_epoch(runs: Iterable[Run]) -> list[EpochAccuracy]:
 def area(rows: Sequence[EpochAccuracy]) -> float:
     """Figure 1: Σ_e (train − test) / 100 over the epochs, of one method and group.
 
-    The paper prints areas up to 117.74 over 200 epochs without a definition. As a sum of fractions that is a
-    mean gap of 59 points; in percent, or as a mean over the epochs, it would be impossible. An epoch that was
-    evaluated stands for those since the one before it; an epoch in which the test is better counts negative.
+    The paper does not define its areas, up to 117.74 over 200 epochs; as a sum of fractions that is a mean
+    gap of 59 points. An epoch that was evaluated stands for those since the one before it; one in which the
+    test is better counts negative.
 
     >>> area([EpochAccuracy("ce", "tail", 1, 50.0, 30.0), EpochAccuracy("ce", "tail", 2, 90.0, 30.0)])
     0.8

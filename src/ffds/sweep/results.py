@@ -35,15 +35,11 @@ _RESULTS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial.
+    """One trial; one that was interrupted goes on under a new number.
 
-    Attributes:
-        number: in the order they were begun; one that was interrupted goes on under a new number.
-        result: finished, stopped early, failed, running or waiting.
-        score: balanced accuracy on the validation images in percent, after the last epoch that has one.
-        epoch: that epoch, counted from 1.
-        settings: of FFDS; empty where none were chosen yet.
-        run: its run directory, None without settings.
+    `result` is finished, stopped early, failed, running or waiting. `score` is the balanced accuracy on the
+    validation images in percent after `epoch`, the last one that has any. `settings` are those of FFDS, empty
+    where none were chosen yet; then there is no `run` directory either.
 
     >>> print(Trial(3, "stopped early", 40.0, 140, {"k": 0.5, "num_groups": 5}, None))
     trial 3: k=0.5 num_groups=5: 40.00 after epoch 140, stopped early
@@ -84,15 +80,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All trials of a study.
+    """All trials of a study of a recipe, as it was asked for.
 
-    Attributes:
-        recipe: as it was asked for.
-        validation: part of each training class held out.
-        images: number of validation images.
-        classes: classes that have any, of how many.
-        importance: setting → part of the variance of the score that it explains (functional ANOVA); empty
-            for fewer than `MIN_TRIALS_FOR_IMPORTANCE` finished trials, and where all have the same score.
+    `validation` is the part of each training class held out: `images` in number, of `classes` classes that
+    have any, of how many. `importance` has for each setting the part of the variance of the score that it
+    explains (functional ANOVA), from `MIN_TRIALS_FOR_IMPORTANCE` finished trials of different scores on.
     """
 
     study: str

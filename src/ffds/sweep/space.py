@@ -32,15 +32,10 @@ _VALIDATION = 0.1
 class Space:
     """The space of the paper, widened to the recipe's own settings where those lie outside of it.
 
-    A trial has ``gamma_share = gamma_min / gamma_max`` in place of ``gamma_min``: so every point of the space
-    is a pair γ_min <= γ_max, and the bounds of one do not move with the other.
-
-    Attributes:
-        betas: β ∈ {0.9, 0.99, 0.999, 0.9999}.
-        groups: M ∈ {3, 5, 10}, none above the number of classes.
-        gamma: γ_min and γ_max ∈ [0, gamma], 5 in the paper.
-
-    k ∈ [0, 1]; the curve is linear, convex or concave. Source: Nah et al. 2023, section 4.
+    β ∈ {0.9, 0.99, 0.999, 0.9999}, k ∈ [0, 1], M ∈ {3, 5, 10}, none above the number of classes, γ_min and
+    γ_max ∈ [0, gamma], 5 in the paper; the curve is linear, convex or concave. A trial has ``gamma_share =
+    gamma_min / gamma_max`` in place of ``gamma_min``: so every point of the space is a pair γ_min <= γ_max,
+    and the bounds of one do not move with the other. Source: Nah et al. 2023, section 4.
     """
 
     betas: tuple[float, ...]

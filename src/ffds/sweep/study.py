@@ -60,15 +60,9 @@ def open_study(
     same epoch. The learning rate drops late, and the order of trials still changes then: successive halving
     would by then have stopped three quarters of them.
 
-    Args:
-        name: of the study.
-        storage: an Optuna URL; None: a journal file in the directory.
-        directory: of the sweep, in which no other command works on this study.
-        identity: what all trials have in common.
-        first: the point of the first trial.
-
-    Raises:
-        InputError: the storage cannot be opened, or its study of that name is another search.
+    `storage` is an Optuna URL, None a journal file in the directory; `identity` is what all trials have in
+    common, `first` the point of the first one. Raises InputError where the storage cannot be opened, or its
+    study of that name is another search.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(

@@ -74,10 +74,7 @@ class TrainingLoop:
         return self.state.reached
 
     def train(self, until: int | None = None) -> Evaluated | None:
-        """Train to the last epoch, or save the state and stop after `until` epochs.
-
-        Returns:
-            Scores and predictions on the test set after the last epoch; None where epochs are left to train.
+        """Train to the last epoch, or save the state and stop after `until` epochs; then None is returned.
 
         Raises:
             Interrupted: a signal came; the state is saved.

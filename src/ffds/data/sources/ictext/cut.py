@@ -145,23 +145,13 @@ def cut_ictext_lt(
     keep_ignored: bool = False,
     sizes: Sizes = PAPER,
 ) -> tuple[Path, Path]:
-    """Write ICText-LT at both imbalance factors, with the same test set.
+    """Write ICText-LT at both imbalance factors, and return the natural root and the other.
 
-    Lower-case letters are left out. A class that has more characters than the paper counts is cut by the
-    reference shuffle with `seed`, and so is the training set at imbalance factor 100 from the natural one.
-    The authors published their counts but not which characters they chose. Each character becomes the upright
-    rectangle around its quadrilateral.
-
-    Args:
-        train: annotations of ICText's training images.
-        test: annotations of its test images.
-        directory: where to write; made if missing.
-        seed: of both cuts, 0 <= seed < 2**32.
-        keep_ignored: whether characters that the annotators marked `ignore` may be taken.
-        sizes: images a class; the paper's.
-
-    Returns:
-        The natural root and that of imbalance factor 100: the layout that `data.name=ictext` reads.
+    Both have the same test set. Lower-case letters are left out. A class that has more characters than the
+    paper counts is cut by the reference shuffle with `seed`, and so is the training set at imbalance factor
+    100 from the natural one. The authors published their counts but not which characters they chose. Each
+    character becomes the upright rectangle around its quadrilateral. `keep_ignored` also takes characters
+    that the annotators marked `ignore`; `sizes` are the images of each class, as in the paper.
     """
     roots = directory / NATURAL, directory / TAIL
     for root in roots:
