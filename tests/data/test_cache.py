@@ -56,13 +56,7 @@ def check_as_without(data):
     return dataset
 
 
-# Equal to decoding, and faster
-
-
-SETTINGS = [
-    *({}, {"image_size": 4}, {"imbalance_factor": 2.0}, {"validation": 0.3}),
-    {"on_bad_image": "skip"},
-]
+SETTINGS = [{}, {"image_size": 4}, {"imbalance_factor": 2.0}, {"validation": 0.3}, {"on_bad_image": "skip"}]
 
 
 def test_the_second_opening_or_that_of_a_copy_gives_the_same_images_and_decodes_none(root, decoded):
@@ -94,19 +88,6 @@ def test_images_in_memory_are_not_kept_and_it_can_be_switched_off(root, place, d
     open_dataset(folder(root))
     open_dataset(folder(root, cache=False))
     assert len(decoded) == 60
-
-
-def test_entries_of_another_format_are_ignored_without_a_word(root, monkeypatch, decoded, capsys, place):
-    open_dataset(folder(root))
-    monkeypatch.setattr(decoding, "CACHE_FORMAT", decoding.CACHE_FORMAT + 1)
-    del decoded[:]
-    open_dataset(folder(root))
-    assert len(decoded) == 20
-    assert capsys.readouterr().err == ""
-    assert len(entries()) == len(list(place.glob("*.npz"))) == 4
-
-
-# Never stale
 
 
 def test_a_changed_byte_is_seen_whatever_the_times_say(root):
@@ -149,9 +130,6 @@ def test_bad_images_are_left_out_again_and_named_where_they_lie(root, tmp_path, 
         open_dataset(folder(root))
     bad.rename(bad.with_name("1a.bmp"))
     assert check_as_without(data).skipped == tuple(line.replace("1.bmp", "1a.bmp") for line in first.skipped)
-
-
-# Damage
 
 
 def training_entry(place):
@@ -200,9 +178,6 @@ def test_a_pickle_is_not_opened(root, place, tmp_path, capsys):
         check_as_without(folder(root))
         assert "is damaged" in capsys.readouterr().err
     assert not (tmp_path / "canary").exists()
-
-
-# A cache that cannot be used
 
 
 def check_warned(capsys, reason=""):
@@ -337,9 +312,6 @@ def test_a_process_that_dies_while_others_wait_for_it(root, tmp_path):
     waiting.communicate()
     assert (message, waiting.returncode) == (f"{WAITING}\n", 0)
     assert log.read_text().splitlines().count(str(waiting.pid)) == 20
-
-
-# The directory
 
 
 def test_where_it_is(tmp_path, monkeypatch):

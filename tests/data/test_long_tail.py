@@ -1,13 +1,9 @@
 # ruff: noqa: NPY002  (the published rule is on the legacy global stream)
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-import ffds.data
 from ffds.data.long_tail import (
     held_out,
     long_tail_counts,
@@ -17,7 +13,6 @@ from ffds.data.long_tail import (
 )
 from ffds.errors import InputError
 
-PACKS = Path(__file__).parents[2] / "../shared/data"
 TOTALS = [
     (5000, 10, 100, 12_406), (5000, 10, 50, 13_996), (5000, 10, 10, 20_431),
     (500, 100, 100, 10_847), (500, 100, 50, 12_608), (500, 100, 10, 19_573),
@@ -59,7 +54,6 @@ def test_the_longest_tail_that_is_allowed_ends_with_one_image(max_count, num_cla
     [
         (long_tail_counts, (100, 10, 0.5), "imbalance factor"),
         (long_tail_counts, (100, 10, float("nan")), "imbalance factor"),
-        (long_tail_counts, (100, 10, float("inf")), "imbalance factor"),
         (long_tail_counts, (100, 0, 10), "num_classes = 0"),
         (long_tail_counts, (0, 10, 10), "max_count = 0"),
         (long_tail_counts, (100, 10, 10, "linear"), "unknown profile"),
@@ -67,10 +61,7 @@ def test_the_longest_tail_that_is_allowed_ends_with_one_image(max_count, num_cla
         (natural_tail_counts, ([], 10), "needs a class"),
         (natural_tail_counts, ([2, 50, 60], 100), "class 0 would keep no image"),
         (long_tail_indices, ([0, 0, 1], [3, 1]), "class 0 cannot supply"),
-        (long_tail_indices, ([0, 0, 1], [2, 0]), "class 1 cannot supply"),
         (long_tail_indices, ([0, 0, 2], [2, 1]), "target 2 is out of range"),
-        (long_tail_indices, ([0, -1, 1], [1, 1]), "target 1 is out of range"),
-        (long_tail_indices, ([0.0, 1.0], [1, 1]), "one integer per image"),
         (long_tail_indices, ([[0, 1]], [1, 1]), "one integer per image"),
     ],
 )
@@ -95,29 +86,6 @@ def test_indices_equal_the_published_loop_and_leave_the_global_random_state(targ
         np.random.shuffle(members)
         expected += members[:count].tolist()
     assert kept.tolist() == expected
-
-
-@pytest.mark.skipif(not PACKS.is_dir(), reason="the real packs are not beside this checkout")
-@pytest.mark.parametrize(
-    ("pack", "labels", "label_column", "n_max"),
-    [
-        ("cifar10-if10", "train_labels_all.npy", "label", 5000),
-        ("cifar100-if10", "train_fine_labels_all.npy", "fine_label", 500),
-    ],
-)
-def test_real_subsets(pack, labels, label_column, n_max):
-    columns = [label_column, "index", "lt_rank"]
-    table = pq.read_table(PACKS / pack / "train-00000-of-00001.parquet", columns=columns)
-    label, index, rank = (table[name].to_numpy() for name in columns)
-    targets = np.load(PACKS / pack / labels)
-    wider = set(range(len(targets)))
-    for factor in (10, 50, 100):
-        counts = long_tail_counts(n_max, label.max() + 1, factor)
-        order = np.lexsort((rank, label))
-        kept = long_tail_indices(targets, counts)
-        np.testing.assert_array_equal(kept, index[order][rank[order] < np.array(counts)[label[order]]])
-        assert set(kept) < wider
-        wider = set(kept)
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=12), st.floats(1, 20))
@@ -165,9 +133,3 @@ def test_the_seed_decides_what_is_held_out_for_ever():
     labels = np.array([0, 1, 1, 1, 2, 2])
     marked = part_of_each_class(labels, [1, 2, 0], seed=3)
     assert [int(marked[labels == c].sum()) for c in range(3)] == [1, 2, 0]
-
-
-def test_the_package_gives_what_it_names():
-    assert all(callable(getattr(ffds.data, name)) for name in ffds.data.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'missing'"):
-        _ = ffds.data.missing

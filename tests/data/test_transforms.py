@@ -51,9 +51,6 @@ def twin(images, draws, settings):
     return torch.stack(results)
 
 
-# Training
-
-
 @each_kind_of_steps
 @pytest.mark.parametrize("side", [None, 8, 50])
 @pytest.mark.parametrize("shape", [(32, 32, 3), (20, 31, 1)], ids=str)
@@ -87,9 +84,6 @@ def test_devices_agree(steps):
     assert on_gpu.is_cuda
     # Where a value is the middle of two, they may round to different sides, once along each axis.
     torch.testing.assert_close(on_gpu.cpu(), transform(images, 5), rtol=0, atol=2.01 / 255 / min(STD))
-
-
-# The distributions
 
 
 def test_flips_happen_half_of_the_time_and_independently():
@@ -135,9 +129,6 @@ def test_without_a_fitting_box_the_centre_is_taken(height, width, box):
     assert (boxes >= torch.tensor([0, 0, 1, 1])).all()
 
 
-# Evaluation
-
-
 SIZES = [(24, 28), (24, 27), (24, 24), (24, 41), (20, None), (64, None), (None, None)]
 
 
@@ -159,8 +150,6 @@ def test_three_means_do_not_fit_greyscale_images(make):
     with pytest.raises(InputError, match=r"data\.mean and data\.std do not fit"):
         make(data())(stored(channels=1))
 
-
-# Resampling
 
 SIDE = st.integers(1, 40)
 OUT = st.tuples(st.integers(1, 50), st.integers(1, 50))

@@ -68,27 +68,6 @@ def test_classes_alone_are_split_per_class(tmp_path):
     assert values(first.test) == values(again.test) != values(other.test)
 
 
-def test_images_of_any_size_are_stored_as_squares(root):
-    fill(root / "train" / "bee", 1, size=(8, 16))
-    with pytest.raises(InputError, match="images differ in size"):
-        opened(root)
-    assert opened(root, image_size=6).train.images.shape == (18, 6, 6, 3)
-    assert opened(root, image_size=6, eval_resize=7).test.images.shape == (2, 7, 7, 3)
-
-
-@pytest.mark.parametrize(
-    ("file", "train", "test"), [("train/owl/10.png", 2, [100, 101]), ("test/owl/100.png", 3, [101])]
-)
-def test_a_bad_image_stops_or_is_left_out(root, file, train, test):
-    (root / file).write_bytes(b"GIF89a")
-    with pytest.raises(InputError, match=rf"cannot be read\n.*{file}"):
-        opened(root)
-    dataset = opened(root, on_bad_image="skip")
-    assert (dataset.class_counts, values(dataset.test)) == ([14, train], test)
-    (skipped,) = dataset.skipped
-    assert file in skipped
-
-
 @pytest.mark.parametrize(
     ("names", "renamed"),
     [

@@ -1,9 +1,6 @@
 import subprocess
 import sys
-from importlib import import_module
 from typing import get_args
-
-import pytest
 
 from ffds.data.sources.registry import SOURCES
 from ffds.recipes.schema import Data
@@ -11,12 +8,6 @@ from ffds.recipes.schema import Data
 
 def test_every_name_that_a_recipe_may_give_has_facts():
     assert tuple(SOURCES) == get_args(Data.model_fields["name"].annotation)
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_opener_exists(name):
-    module, function = SOURCES[name].opener.split(":")
-    assert callable(getattr(import_module(f"ffds.data.sources.{module}"), function))
 
 
 def test_facts_can_be_read_without_any_library():

@@ -1,18 +1,14 @@
 import shutil
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from ffds.data import open_dataset
-from ffds.data.decode import Stored, decode
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-PACKS = Path(__file__).parents[3] / "../shared/data"
 TESTS = "val/val_annotations.txt"
 WNIDS = [f"n{k:08d}" for k in range(200)]
 
@@ -74,32 +70,3 @@ def test_files_that_are_missing_or_do_not_fit(original, tmp_path, file, text, wo
     (copy / file).unlink() if text is None else (copy / file).write_text(text)
     with pytest.raises(InputError, match=words):
         opened(copy)
-
-
-@pytest.mark.skipif(not PACKS.is_dir(), reason="the real packs are not beside this checkout")
-def test_original_files_and_pack_agree_on_real_images(tmp_path):
-    """Some real files, laid out as in the zip, decode and number as the pack says."""
-    pack = PACKS / "tiny-imagenet-if10"
-    wnids = sorted((pack / "wnids.txt").read_text().split())
-    rows = pq.ParquetFile(pack / "train-00000-of-00002.parquet").read_row_group(0).to_pylist()[::20]
-    tests = pq.ParquetFile(pack / "val-00000-of-00001.parquet").read_row_group(0).to_pylist()[:20]
-    train = {wnid: {f"{wnid}_9.JPEG": jpeg(0)} for wnid in wnids}
-    for row in rows:
-        train[wnids[row["label"]]][row["image"]["path"]] = row["image"]["bytes"]
-    files = {
-        f"train/{wnid}/images/{name}": train[wnid][name] for wnid in wnids for name in sorted(train[wnid])
-    }
-    tested = {f"val/images/{row['image']['path']}": row["image"]["bytes"] for row in tests}
-    for name, content in (files | tested).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    lines = (pack / "val_annotations.txt").read_text().splitlines(keepends=True)
-    (tmp_path / TESTS).write_text("".join(lines[:20]))
-    shutil.copy(pack / "wnids.txt", tmp_path)
-
-    dataset = opened(tmp_path)
-    assert dataset.test.labels.tolist() == [row["label"] for row in tests]
-    for split, contents in ((dataset.test, tested), (dataset.train, files)):
-        np.testing.assert_array_equal(split.images, [decode(one, Stored()) for one in contents.values()])
-    by_index = sorted(rows, key=lambda row: row["index"])
-    assert by_index == sorted(rows, key=lambda row: (row["label"], row["image"]["path"]))

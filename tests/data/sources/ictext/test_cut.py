@@ -21,6 +21,7 @@ from ffds.recipes.schema import Data
 from tests.data.sources.ictext.layouts import INDEX, SMALL, TAIL
 
 BOX = [1.5, 2, 9, 2, 9, 14, 1.5, 14]
+OUTSIDE = [3000, 0, 3010, 0, 3010, 9, 3000, 9]
 
 
 def annotations():
@@ -63,16 +64,13 @@ def test_characters_come_in_the_order_of_the_file(tmp_path):
     ("group", "place", "keys", "words"),
     [
         ("annotations", 1, {"bbox": BOX[:7]}, r"annotations\.1\.bbox"),
-        ("annotations", 1, {"bbox": [*BOX[:7], "x"]}, r"annotations\.1\.bbox\.7"),
         ("annotations", 0, {"bbox": [float("nan"), *BOX[1:]]}, r"annotations\.0\.bbox\.0"),
         ("annotations", 2, {"ignore": 2}, r"annotations\.2\.ignore"),
         ("images", 0, {"width": 0}, r"images\.0\.width"),
         ("annotations", 1, {"image_id": 4}, r"image that is not listed\n.*annotations\[1\]\n.*got: +4"),
         ("annotations", 0, {"category_id": 9}, r"category that is not listed\n.*annotations\[0\]\n.*9"),
         ("categories", 1, {"name": "?"}, r"not a character\n.*categories\[1\]\n.*\?"),
-        ("categories", 1, {"name": "AB"}, r"not a character"),
         ("images", 1, {"file_name": "../b.jpg"}, r"leads out(.*\n)+.*images\[1\]\n.*\.\./b\.jpg"),
-        ("images", 1, {"file_name": "/b.jpg"}, r"leads out"),
         ("images", 1, {"id": 7}, r"one id\n.*images\[1\]\n.*7"),
     ],
 )
@@ -225,11 +223,7 @@ def test_classes_with_too_few_are_named(chips, tmp_path):
     [
         ("images", {"file_name": "gone.png"}, r"cannot be read\n.*gone\.png"),
         ("images", {"width": 9}, r"another size than its annotation says\n.*00030\.png\n.*got"),
-        (
-            "annotations",
-            {"bbox": [3000, 0, 3010, 0, 3010, 9, 3000, 9]},
-            r"outside its image\n.*annotations\[30\d\]\n.*3000(.*\n)+.*nothing of it lies in the image of",
-        ),
+        ("annotations", {"bbox": OUTSIDE}, r"outside its image\n.*annotations\[30\d\]\n.*3000"),
     ],
 )
 def test_a_fault_on_the_way_leaves_nothing(chips, tmp_path, group, keys, words):
