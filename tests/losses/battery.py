@@ -65,10 +65,10 @@ class Batch(NamedTuple):
         return torch.autograd.grad(value, logits)[0]
 
 
-def batch(samples: int = 8, classes: int = len(COUNTS), seed: int = 0, spread: float = 2.0) -> Batch:
+def batch(samples: int = 8, classes: int = len(COUNTS), seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     return Batch(
-        spread * torch.randn(samples, classes, generator=generator),
+        2 * torch.randn(samples, classes, generator=generator),
         torch.randint(classes, (samples,), generator=generator),
         torch.randn(samples, WIDTH, generator=generator),
     )

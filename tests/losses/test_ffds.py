@@ -1,6 +1,7 @@
 """FFDS: what it derives from the counts, its formula by hand, and its epochs."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,30 +9,25 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ffds.errors import InputError
 from ffds.losses import FFDSLoss
-from ffds.losses.ffds import dynamic_smoothing, focusing_parameters, frequency_groups
+from ffds.losses.ffds import focusing_parameters, frequency_groups
 from tests.losses import naive
-from tests.losses.battery import assert_same_state, batch, mixed, twin
+from tests.losses.battery import assert_same_state, batch, kinds_of_target, mixed, twin, warm
 
 COUNTS = [40, 500, 7, 120, 3, 260]
 BY_GROUP = [[1, 5], [3, 0], [2, 4]]  # three groups, most frequent classes first
 CURVES = ["linear", "convex", "concave"]
 UNEVEN = [[0, 1, 2, 3, 4, 5, 1, 1], [5, 5, 3, 1], [2]]  # the last batch has one sample
-unit = st.floats(0, 1)
 
 LabelledLogits = tuple[Tensor, Tensor]
 
 
 @pytest.mark.parametrize(
     ("classes", "num_groups", "ends"),
-    [
-        (10, 3, [3, 6, 10]),
-        (36, 5, [7, 14, 21, 28, 36]),
-        (10, 2, [5, 10]),
-        (100, 10, list(range(10, 101, 10))),
-    ],
+    [(10, 3, [3, 6, 10]), (36, 5, [7, 14, 21, 28, 36]), (100, 10, list(range(10, 101, 10)))],
 )
 def test_group_bounds_are_those_of_the_released_code(classes, num_groups, ends):
     group = frequency_groups(range(2 * classes, classes, -1), num_groups)
@@ -64,16 +60,6 @@ def test_focusing_parameters_equal_their_twin(counts, one, other, curve):
     gamma = focusing_parameters(counts, low, high, curve)
     expected = torch.tensor(naive.focusing(counts, low, high, curve), dtype=torch.float32)
     torch.testing.assert_close(gamma, expected, rtol=1e-6, atol=1e-7)
-
-
-@settings(deadline=None, max_examples=200)
-@given(unit, unit, unit, unit)
-def test_smoothed_probability_lies_between_probability_and_mean_the_nearer_the_larger_k(p, mean, k, other):
-    at, weak_and_strong = torch.tensor([p, p], dtype=torch.float64), torch.tensor(sorted([k, other]))
-    p_hat = dynamic_smoothing(at, torch.full_like(at, mean), weak_and_strong)
-    assert min(p, mean) - 1e-15 <= p_hat.min().item() <= p_hat.max().item() <= max(p, mean) + 1e-15
-    far, near = (p_hat - mean).abs().tolist()
-    assert near <= far + 1e-15
 
 
 def epoch_of_batches(seed: int, labels: list[list[int]]) -> list[LabelledLogits]:
@@ -239,6 +225,30 @@ def test_observe_gathers_in_any_mode_what_a_training_step_gathers(training, mode
     assert observed.gathered.counts.sum() == sum(y != 5 for labels in UNEVEN for y in labels)
     assert torch.equal(observed.gathered.sums, stepped.gathered.sums)
     assert not any(buffer.requires_grad for buffer in observed.buffers())
+
+
+@kinds_of_target
+@pytest.mark.parametrize("place", [torch.no_grad, torch.inference_mode, nullcontext])
+def test_evaluation_gathers_nothing(kind, place):
+    """The released code lets test images into the means; so would a loss outside of the model, never told."""
+    loss, untouched = warm("ffds"), warm("ffds")
+    loss.train(place is not nullcontext)
+    with place():
+        kind(batch(seed=3)).given_to(loss)
+    assert_same_state(loss, untouched)
+
+
+@pytest.mark.parametrize("after", [lambda x: x, lambda x: x.exp() * x], ids=["last", "followed by more"])
+@pytest.mark.parametrize("how", [{"use_reentrant": True}, {"use_reentrant": False}, {"early_stop": False}])
+def test_with_activation_checkpointing_each_sample_counts_once(after, how):
+    loss, plain, data = warm("ffds"), warm("ffds"), batch()
+    how = {"use_reentrant": False, **how}
+    for _ in range(2):
+        logits = data.logits.clone().requires_grad_()
+        checkpoint(lambda z: after(data._replace(logits=2 * z).given_to(loss)), logits, **how).backward()
+        gradient = data._replace(logits=2 * data.logits).gradient(lambda *args: after(plain(*args)))
+        torch.testing.assert_close(logits.grad, 2 * gradient)
+    assert_same_state(loss, plain)
 
 
 def test_from_labels_counts_them():
