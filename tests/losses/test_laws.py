@@ -21,6 +21,7 @@ from tests.losses.battery import (
     batch,
     cold,
     end_epoch,
+    every_loss,
     every_state,
     kinds_of_target,
     mixed,
@@ -93,6 +94,43 @@ def test_second_derivative_equals_that_of_the_twin(name, made):
         for function in (lambda d: d.given_to(loss), lambda d: twin(loss, d))
     ]
     torch.testing.assert_close(*hessians, rtol=1e-8, atol=1e-10)
+
+
+@every_loss
+@kinds_of_target
+def test_first_and_second_derivatives_equal_finite_differences(name, kind):
+    """Of FFDS with a weight that does not depend on the logits."""
+    loss, data = cold(name), kind(batch(3).to(torch.float64))
+    data = data._replace(logits=0.4 * data.logits)
+    if isinstance(loss, FFDSLoss):
+        loss.gamma.zero_()
+        loss.group_means.fill_(0.5)
+
+    def function(logits, features):
+        return Batch(logits, data.target, features).given_to(loss)
+
+    inputs = data.logits.requires_grad_(), data.features.requires_grad_()
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@every_state
+@kinds_of_target
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        lambda x: x.t().contiguous().t(),
+        lambda x: torch.stack([x, x], dim=2)[:, :, 1],
+    ],
+    ids=["transposed", "strided"],
+)
+def test_the_memory_layout_of_the_logits_changes_nothing(name, made, kind, laid_out):
+    data = kind(batch())
+    other = data._replace(logits=laid_out(data.logits))
+    losses = [made(name, reduction="none") for _ in range(2)]
+    torch.testing.assert_close(other.given_to(losses[0]), data.given_to(losses[1]), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(other.gradient(losses[0]), data.gradient(losses[1]), rtol=1e-5, atol=1e-7)
+    assert_same_state(*losses, rtol=1e-6)
 
 
 @every_state
@@ -205,6 +243,16 @@ def test_built_anew_with_or_without_storage_and_filled_it_goes_on_exactly(name, 
         loss.load_state_dict(state, assign=how == "assign")
     assert all(torch.equal(a, b) for a, b in zip(steps(loss), steps(source), strict=True))
     assert_same_state(loss, source)
+
+
+@every_loss
+def test_a_buffer_counts_however_it_was_set(name):
+    for key in {key for key, _ in cold(name).named_buffers(recurse=False)} - {"class_group"}:
+        before, assigned, written = (warm(name).eval() for _ in range(3))
+        new = getattr(before, key) * 0.5 + 0.1
+        setattr(assigned, key, new)
+        getattr(written, key).copy_(new)
+        assert batch().given_to(assigned) == batch().given_to(written) != batch().given_to(before)
 
 
 @every_state
