@@ -16,18 +16,12 @@ import ffds.environment as module
 from ffds.environment import commit, environment, hardware, usable_cores, versions
 
 
-def test_versions_of_what_is_installed(monkeypatch):
+def test_versions_of_what_is_installed():
     known = versions()
     assert next(iter(known.items())) == ("python", platform.python_version())
     assert known["numpy"] == np.__version__
     assert known["ffds"] == metadata.version("ffds")
     assert set(known) >= {"torch", "torchvision", "timm", "lightning-fabric"}
-
-    def missing(package):
-        raise metadata.PackageNotFoundError(package)
-
-    monkeypatch.setattr(metadata, "version", missing)
-    assert "numpy" in versions(), "read once"
 
 
 def test_hardware(monkeypatch):
@@ -112,29 +106,6 @@ def test_rank(variables, rank, first, here, everywhere, monkeypatch):
     assert told == (rank, first, here, everywhere)
 
 
-GARBAGE = """
-import atexit, gc, sys
-
-class Cycle:
-    def __init__(self):
-        self.own = self
-    def __del__(self):
-        print("collected")
-
-at_the_end = Cycle()
-atexit.register(lambda: print(gc.get_freeze_count() > 0, len(gc.get_objects())))
-before = gc.get_threshold()[0]
-sys.argv = ["ffds", "show", "digits"]
-from ffds.__main__ import run
-code = run()
-Cycle()
-gc.collect()
-print(code, gc.get_threshold()[0] > before)
-"""
-
-
-def test_a_command_collects_garbage_rarely_and_the_library_changes_nothing():
-    said = subprocess.check_output([sys.executable, "-c", GARBAGE], text=True)
-    assert said.splitlines()[-3:] == ["collected", "0 True", "True 0"]
+def test_the_library_leaves_the_garbage_collector_alone():
     code = "import gc; was = gc.get_threshold(); import ffds.training.train; print(was == gc.get_threshold())"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True\n"

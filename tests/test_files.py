@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import os
 import threading
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ffds.errors import InputError
-from ffds.files import flush_directory, is_locked, lock_or_wait, try_lock, write_bytes, write_json, write_text
+from ffds.files import is_locked, lock_or_wait, try_lock, write_bytes, write_json, write_text
 
 
 def test_contents(tmp_path):
@@ -74,19 +73,6 @@ def test_one_holder_at_a_time(tmp_path, capsys):
     assert capsys.readouterr().err == "waiting\n"
     lock_or_wait(file, "waiting").close()
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_json_cannot_express_it(value, tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "file", {"a": value})
-    assert list(tmp_path.iterdir()) == [], "neither in a file nor in one that was not finished"
-
-
-def test_a_missing_directory_is_not_made(tmp_path):
-    for act in (lambda path: write_bytes(path / "file", b""), flush_directory):
-        with pytest.raises(FileNotFoundError):
-            act(tmp_path / "missing")
 
 
 def test_a_place_that_cannot_be_locked_is_named(tmp_path):

@@ -30,11 +30,6 @@ def test_scaling_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [part for part in found if again[part] != found[part]] == ["images"]
 
 
-def test_a_scaling_table_has_a_row_for_each_size() -> None:
-    points = [scaling.Point("batch", "ms an image", size, size / 1000) for size in (8, 1024)]
-    assert scaling.scaling_table(points, "batch").splitlines()[2:] == ["| 8 | 8 |", "| 1,024 | 1.02e+03 |"]
-
-
 def test_parts_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "parts.json"
     step_parts.main(["--quick", "--out", str(file)])
@@ -56,15 +51,10 @@ def test_what_is_measured_on_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture
     assert file.with_suffix(".md").read_text(encoding="utf-8") == gpu.page(found)
     figures = {part: [gpu.Figure(**figure) for figure in found[part]["figures"]] for part in parts}
     rates = figures["throughput"]
-    rows = {"the conventional loop, 2 workers, eager", "eager", "eager, CUDA graphs"}
-    assert {figure.row for figure in rates} == rows
     assert all(0 < (figure.low or 0) <= figure.value <= (figure.high or 0) for figure in rates)
-    assert {figure.column: figure.value > 0 for figure in figures["runs"]}["seconds"]
     accuracies = {figure.row: figure.value for figure in figures["runs"] if figure.column == "accuracy"}
-    assert list(accuracies) == ["D-FFDS, first", "D-FFDS, again"]
-    for row, place in zip(accuracies, ("D-FFDS-first", "D-FFDS-again"), strict=True):
-        (run,) = (tmp_path / "runs" / place).glob("*/*/*/summary.json")
-        assert accuracies[row] == json.loads(run.read_text(encoding="utf-8"))["accuracy"]["last"]
+    (run,) = (tmp_path / "runs" / "D-FFDS-first").glob("*/*/*/summary.json")
+    assert accuracies["D-FFDS, first"] == json.loads(run.read_text(encoding="utf-8"))["accuracy"]["last"]
     assert "throughput: eager: bf16, 32: " in capsys.readouterr().out
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffds.evaluation.measures import MEASURES, Counts, Scores, measures_in
+from ffds.evaluation.measures import Counts, Scores, measures_in
 
 COUNTS = Counts(
     support=[4, 2, 0],
@@ -24,11 +24,6 @@ def test_every_measure_by_hand():
         **{"head": 50.0, "middle": 100.0, "tail": None, "many": 75.0, "medium": None, "few": None},
     }
     assert Scores.of(COUNTS).per_class == [50.0, 100.0, None]
-
-
-def test_names_and_titles_are_unique():
-    for names in ({measure.name for measure in MEASURES}, {measure.title for measure in MEASURES}):
-        assert len(names) == len(MEASURES)
 
 
 def test_what_epochs_and_summaries_record():

@@ -64,9 +64,6 @@ def test_convolutions_start_from_kaimings_normal_distribution():
         if weight.ndim == 4:
             fan_in = weight[0].numel()
             assert weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.15), name
-            if weight.numel() > 5000:
-                kurtosis = ((weight - weight.mean()) / weight.std()).pow(4).mean().item()
-                assert kurtosis == pytest.approx(3, abs=0.5), name
 
 
 def test_channels_last_stays_channels_last():

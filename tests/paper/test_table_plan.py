@@ -75,7 +75,6 @@ def test_tables_share_the_runs_that_they_have_in_common():
         ("1a", {"columns": ["cifar100"]}, ["unknown recipe 'cifar100'"]),
         ("1a", {"methods": ["ce", "dffds"], "columns": ["digits"]}, ["unknown method", "d-ffds"]),
         ("1a", {"overrides": ["method=ce"], "columns": ["digits"]}, ["decides the method", "--methods"]),
-        ("1c", {"overrides": ["method=ce"]}, ["decides the method"]),
         ("1a", {"overrides": ["trainer.seed=3"], "columns": ["digits"]}, ["decides the seed", "--seeds"]),
         ("1c", {"overrides": ["schedule.epocs=4"]}, ["did you mean epochs"]),
     ],

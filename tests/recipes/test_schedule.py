@@ -80,10 +80,6 @@ def test_shorter_runs_keep_the_shape(epochs, method, warmup, milestones):
     assert milestone_epochs(resolved) == milestones
 
 
-def test_warmup_and_drops_of_a_short_run():
-    assert factors("ce", 30) == [1 / 3, 2 / 3, *[1.0] * 22, *[0.1] * 3, *[0.01] * 3]
-
-
 @pytest.mark.parametrize(
     ("milestones", "method", "expected"),
     [("[[0.5, 2]]", "ce", ((30, 2.0),)), ("null", "ldam", ((48, 0.1), (54, 0.01))), ("[]", "ldam", ())],
