@@ -36,14 +36,6 @@ def test_the_same_scores_as_in_the_summary(ldam):
         assert getattr(predictions, name).tolist() == column, name
 
 
-def test_the_same_for_d_ffds_in_channels_last(d_ffds, monkeypatch):
-    _, run = d_ffds
-    tiny.use(monkeypatch)
-    scores, predictions = evaluate_run(run)
-    assert scores.accuracy == run.summary["accuracy"]["last"]
-    assert predictions.confidence.tolist() == pq.read_table(run.predictions)["confidence"].to_pylist()
-
-
 def test_the_run_is_left_as_it_was(ldam):
     before = {path: path.stat().st_mtime_ns for path in ldam.path.rglob("*")}
     state = torch.get_rng_state()

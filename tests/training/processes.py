@@ -51,11 +51,9 @@ def ranks(act: Callable[..., Any], *arguments: Any, log: Path, world_size: int =
     group |= {"GROUP_RANK": "0", "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
     started = []
     for rank in range(world_size):
-        environment, own_log = (
-            group | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)),
-            f"{log.name}-rank{rank}",
-        )
-        started.append(forked(act, rank, *arguments, log=log.with_name(own_log), environment=environment))
+        environment = group | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+        own_log = log.with_name(f"{log.name}-rank{rank}")
+        started.append(forked(act, rank, *arguments, log=own_log, environment=environment))
     return started
 
 

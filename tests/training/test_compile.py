@@ -6,10 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
-from torch import nn
-
-from ffds.training.devices import compile_model
 
 SCRIPT = """
 import torch
@@ -41,17 +37,3 @@ def test_standard_error(compiler, tmp_path):
     assert "ompiler" in done.stderr.split("got:")[1].splitlines()[0]
     assert len(done.stderr.splitlines()) == 3
     assert "trainer.compile=false" in done.stderr
-
-
-def test_the_compiled_network_computes_the_same(monkeypatch):
-    """Without generating code, which takes long and is for torch to test."""
-    options = []
-    monkeypatch.setattr(
-        "torch._inductor.compile_fx.compile_fx",
-        lambda graph, inputs, config_patches=None, **_: options.append(config_patches) or graph.forward,
-    )
-    model, images = nn.Linear(3, 2), torch.randn(4, 3)
-    network = compile_model(model, torch.device("cpu"))
-    assert network is not model
-    assert torch.equal(network(images), model(images))
-    assert options[-1] == {"cpp.enable_tiling_heuristics": False}, "an option that this torch knows"

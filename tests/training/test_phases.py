@@ -48,26 +48,6 @@ def test_published_starts(method, start):
     assert (first.start, first.stop, second.start, second.stop) == (0, start, start, 200)
 
 
-def test_deferred_ffds_observes_the_last_epoch_before_it():
-    first, second = phases(recipe("d-ffds", "schedule.epochs=20"), COUNTS)
-    assert first.stop == 13
-    loss = second.stage.loss
-    assert [first.next_from(epoch) for epoch in range(13)] == [None] * 12 + [loss]
-    assert [second.next_from(epoch) for epoch in range(13, 20)] == [None] * 7
-    assert (first.statistics, second.statistics) == (None, loss)
-
-    first, second = phases(recipe("d-ffds", "method.observe=false"), COUNTS)
-    assert all(first.next_from(epoch) is None for epoch in range(first.stop)), "it starts cold"
-    assert second.statistics is second.stage.loss
-
-
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "d-ffds"])
-def test_no_other_method_observes(method):
-    for phase in phases(recipe(method, "schedule.epochs=10"), COUNTS):
-        assert phase.statistics is (phase.stage.loss if method == "ffds" else None)
-        assert all(phase.next_from(epoch) is None for epoch in range(phase.start, phase.stop))
-
-
 WITH_STATISTICS = FFDSLoss(COUNTS, num_groups=2)
 
 

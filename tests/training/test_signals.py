@@ -11,7 +11,6 @@ import pytest
 from torch import nn
 
 from ffds.cli import main
-from ffds.errors import Interrupted
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
 from ffds.training.signals import StopSignals
@@ -56,35 +55,6 @@ def test_in_another_thread_it_asks_for_nothing():
     thread.start()
     thread.join()
     assert seen == [(None, before)]
-
-
-class Signalling(nn.CrossEntropyLoss):
-    """Cross-entropy that sends its own process a signal in one of its calls."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.calls, self._at = 0, at
-
-    def forward(self, logits, target):
-        self.calls += 1
-        if self.calls == self._at:
-            signal.raise_signal(signal.SIGTERM)
-        return super().forward(logits, target)
-
-
-def test_the_step_ends_and_the_state_is_saved(tmp_path):
-    def trained(loss):
-        return train_recipe(recipe, out=tmp_path, dataset=tiny.dataset(), loss=loss, shown=False)
-
-    recipe = tiny.own()
-    before = [signal.getsignal(known) for known in SIGNALS]
-    stopped, later = Signalling(tiny.STEPS + 2), Signalling(0)
-    with pytest.raises(Interrupted, match="SIGTERM: state saved after epoch 1, step 2; the same command"):
-        trained(stopped)
-    assert stopped.calls == tiny.STEPS + 2
-    assert [signal.getsignal(known) for known in SIGNALS] == before
-    assert trained(later).done
-    assert stopped.calls + later.calls == tiny.EPOCHS * tiny.STEPS, "no step is done twice"
 
 
 def run_of(out):
@@ -134,10 +104,7 @@ class Hanging(nn.CrossEntropyLoss):
 
 
 def train_with_a_step_that_never_ends(out):
-    recipe, signals = (
-        tiny.own(),
-        StopSignals(),
-    )
+    recipe, signals = tiny.own(), StopSignals()
     given = {"loss": Hanging(out, signals), "dataset": tiny.dataset(), "stop_signals": signals}
     train_recipe(recipe, out=out, shown=False, **given)
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from ffds.data.dataset import Split
 from ffds.errors import Interrupted
-from ffds.losses import FocalLoss
 from ffds.methods.registry import METHODS
 from ffds.recipes.schedule import start_epoch
 from ffds.training.phases import phases
@@ -67,15 +66,6 @@ def test_a_branched_run_is_bit_equal_to_the_same_run_alone(pair, steps, tmp_path
     del steps[:]
     assert tiny.trace(tiny.train(second, tmp_path / "both")) == tiny.trace(alone)
     assert len(steps) == (tiny.EPOCHS - common) * tiny.STEPS
-
-
-def test_three_runs_each_branch_off_where_they_part(steps, tmp_path):
-    settings = ("schedule.epochs=6", "method.start=0.5"), ("schedule.epochs=6", "method.start=0.7")
-    runs = [one("ce", "schedule.epochs=6"), *(one("d-ffds", *given) for given in settings)]
-    alone = [tiny.trace(tiny.train(recipe, tmp_path / "alone")) for recipe in runs]
-    del steps[:]
-    assert [tiny.trace(tiny.train(one, tmp_path / "both", branches=[3, 4])) for one in runs] == alone
-    assert len(steps) == (6 + 3 + 2) * tiny.STEPS
 
 
 SETTINGS = "data.seed=1 data.imbalance_factor=10 data.augment=[hflip] model.name=resnet32 model.head=cosine "
@@ -149,11 +139,6 @@ def test_another_start_shares_the_epochs_before_the_earlier_one(method):
     assert shared(*runs) == 8
 
 
-def test_another_learning_rate_shares_the_epochs_before_it():
-    rates = [one("ce", "schedule.epochs=20", f"schedule.milestones=[[0.5, {drop}]]") for drop in (0.1, 0.2)]
-    assert shared(*rates) == 10
-
-
 def test_no_two_methods_share_an_epoch_of_different_losses():
     def losses(recipe, epochs):
         stages = [phase.stage.name for phase in phases(recipe, tiny.COUNTS) for _ in phase.lr_factors]
@@ -207,7 +192,3 @@ def test_a_setting_outside_the_repr_is_part_of_the_identity_of_a_loss():
         loss[0].extra_repr = partial(repr, object())
     assert repr(addressed[0]) != repr(addressed[1])
     assert loss_identity(addressed[0]) == loss_identity(addressed[1])
-    loss = FocalLoss(1.0)
-    before = loss_identity(loss)
-    loss.steps = 3
-    assert loss_identity(loss) == before, "those of the package have all settings in their repr"
