@@ -77,15 +77,12 @@ def test_seeds_and_annotations_that_cannot_be(tmp_path: Path, capsys: pytest.Cap
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("recipe", ["ictext-lt-100", "ictext-lt-18"])
-def test_the_recipes_train_on_the_rendered_sample(
-    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_trains_on_the_rendered_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [
         *("data.name=ictext-sample", f"data.root={tmp_path / 'data'}", "name=ictext-sample-lt"),
         *("data.imbalance_factor=null", "schedule.epochs=2", "model.name=resnet20", "trainer.eval_every=2"),
     ]
-    assert main(["train", recipe, *overrides, "--out", str(tmp_path / "runs"), "--json"]) == 0
+    assert main(["train", "ictext-lt-18", *overrides, "--out", str(tmp_path / "runs"), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["recipe"], summary["method"], summary["epochs"]) == ("ictext-sample-lt", "d-ffds", 2)
     assert 0 <= summary["tail"] <= 100

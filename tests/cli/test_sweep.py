@@ -1,8 +1,6 @@
 """The verb sweep, as a user types it; runs train by formula."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -43,8 +41,6 @@ def test_json(tmp_path, monkeypatch, capsys):
     ("arguments", "words"),
     [
         (["method=ce"], ["searches the settings of FFDS", "method=d-ffds, method=ffds"]),
-        (["schedule.epocs=3"], ["did you mean epochs"]),
-        (["--trials", "0"], ["needs a trial"]),
         (["--study", "a/b"], ["name of a study"]),
         (["--storage", "nonsense"], ["storage cannot be opened", "postgresql+psycopg://HOST/DATABASE"]),
         (["trainer.devices=2"], ["each trial on one device", "--devices"]),
@@ -58,15 +54,6 @@ def test_bad_input_ends_with_2(arguments, words, tmp_path, monkeypatch, capsys):
     assert all(word in message for word in words)
 
 
-def test_a_slip_is_told_without_torch():
-    code = (
-        "import sys; from ffds.cli import main\n"
-        "print(main(['sweep', 'digits', 'method=ce']), 'torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "2 False"
-
-
 def test_when_every_trial_fails(tmp_path, monkeypatch, capsys):
     made.use(monkeypatch, made.Trainer(diverges=lambda recipe, epoch: epoch == 6))
     assert main([*COMMAND, "--trials", "2", "--out", str(tmp_path)]) == 3
@@ -74,11 +61,3 @@ def test_when_every_trial_fails(tmp_path, monkeypatch, capsys):
     assert "failed: trial 1: loss is not finite in epoch 6" in shown.out
     assert "no trial finished, 2 failed: loss is not finite in epoch 6" in shown.err
     assert "written" not in shown.out
-
-
-def test_interrupted(tmp_path, monkeypatch, capsys):
-    made.use(monkeypatch, made.Trainer(interrupt=6))
-    assert main([*COMMAND, "--trials", "2", "--out", str(tmp_path)]) == 75
-    made.use(monkeypatch)
-    assert main([*COMMAND, "--trials", "2", "--out", str(tmp_path)]) == 0
-    assert "2 trials: 2 finished" in capsys.readouterr().out

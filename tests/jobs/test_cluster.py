@@ -72,15 +72,6 @@ def test_each_worker_has_a_device(script):
     assert sorted(lines) == ["1", "3"]
 
 
-def test_a_stretch_begins_when_the_one_before_it_has_ended(script):
-    script("echo $order | grep -o '\"until\": .' | tail -c 2 >&2; sleep 0.1")
-    first = stretch(1)
-    second = stretch(2, first)
-    lines, ends = carried_out(first, second, stretch(3, second))
-    assert [ended.code for ended in ends.values()] == [0, 0, 0]
-    assert lines == ["1", "2", "3"]
-
-
 @pytest.mark.parametrize(
     ("code", "kind", "text"),
     [(2, InputError, "wrong"), (3, NonFiniteLossError, "wrong"), (1, FfdsError, "")],

@@ -57,10 +57,8 @@ def test_devices_are_given_out_in_turn_and_numbered_as_this_process_sees_them(mo
     ("given", "words"),
     [
         ((0,), ["--jobs", "1 or more"]),
-        ((-1,), ["--jobs", "1 or more"]),
         ((1, (0, 1)), ["more devices than processes", "--jobs 2"]),
         ((2, (), ADDRESS), ["--scheduler", "leave out --jobs and --devices"]),
-        ((1, (0,), ADDRESS), ["--scheduler", "leave out --jobs and --devices"]),
     ],
 )
 def test_what_cannot_be_is_refused(given, words):

@@ -98,14 +98,6 @@ def test_what_is_on_disk_needs_no_stretch(tmp_path):
     assert [(one.done, one.to_train) for one in plan([ce], tmp_path).runs] == [(EPOCHS, 0)]
 
 
-def test_half_a_checkpoint_is_none(tmp_path):
-    (one,) = plan(recipes("ce"), tmp_path).runs
-    place = one.trajectory.directory / one.trajectory.histories[DEFERRED][:16]
-    (place / f"epoch-{DEFERRED:04d}.tmp").mkdir(parents=True)
-    assert not one.trajectory.has(DEFERRED)
-    assert one.trajectory.newest() == 0
-
-
 def test_table_1a_needs_1610_epochs_instead_of_2200(tmp_path):
     settings = "schedule.epochs=200", "schedule.warmup=5", "schedule.milestones=[[0.8, 0.1], [0.9, 0.01]]"
     table = [load_recipe("digits", settings, method=method).recipe for method in METHOD_TITLES]

@@ -30,16 +30,6 @@ def traces(out):
     return [tiny.trace(Run.of(one, out)) for one in (CE, DEFERRED)]
 
 
-def test_the_plan_is_printed_before_anything_is_trained(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("ffds.jobs.engine.train_recipe", lambda *_, **__: print("trains"))
-    train_all([CE, DEFERRED], out=tmp_path)
-    out, err = capsys.readouterr()
-    assert out == "trains\n" * 2
-    assert err.startswith("plan: 2 runs, 8 epochs: 0 done, 3 shared, 5 to train\n  digits/ce/seed0-")
-    train_all([CE], out=tmp_path, shown=False)
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("polls", range(1, 2 * tiny.EPOCHS * tiny.POLLS, 3))
 def test_interrupted_anywhere_the_same_call_goes_on(polls, whole, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
@@ -72,13 +62,3 @@ def test_a_failed_run_leaves_a_gap_and_the_others_go_on(whole, capsys, tmp_path)
     assert list(failures) == [Run.of(diverging, tmp_path).path]
     assert "not finite" in capsys.readouterr().err
     assert tiny.trace(Run.of(DEFERRED, tmp_path)) == whole[1]
-
-
-def test_each_reason_of_failures_is_told_once(capsys, tmp_path, monkeypatch):
-    monkeypatch.undo()
-    nowhere = [
-        tiny.recipe("data.name=folder", f"data.root={tmp_path}/none", method=method)
-        for method in ("ce", "fl", "d-ffds")
-    ]
-    assert len(train_all(nowhere, out=tmp_path, shown=False)) == 3
-    assert capsys.readouterr().err.count("data.root is not a directory") == 1

@@ -34,16 +34,14 @@ class Trainer:
     Args:
         interrupt: raises `Interrupted` after this many epochs, all runs together; the epoch counts.
         diverges: whether training a recipe fails at its last epoch.
-        test: the test entry of an epoch; nobody is to read it.
     """
 
     def __init__(
         self,
         interrupt: float = math.inf,
         diverges: Callable[[Recipe, int], bool] = lambda recipe, epoch: False,
-        test: Callable[[int], Any] = lambda epoch: None,
     ) -> None:
-        self.left, self.diverges, self.test = interrupt, diverges, test
+        self.left, self.diverges = interrupt, diverges
         self.trained: list[int] = []
 
     def __call__(
@@ -60,22 +58,17 @@ class Trainer:
         with run.locked():
             run.start(recipe, {})
             for epoch in range(len(run.metrics) + 1, recipe.schedule.epochs + 1):
-                self._epoch(recipe, run, epoch, after_epoch)
+                if self.diverges(recipe, epoch):
+                    raise NonFiniteLossError(f"loss is not finite in epoch {epoch}\n  diagnosis: none")
+                per_class = [score(recipe, epoch)] * (CLASSES - 1) + [None]
+                entry = {"epoch": epoch, "test": None, "validation": {"per_class": per_class}}
+                run.add_epoch(entry)
+                self.trained.append(epoch)
+                after_epoch(entry)
+                self.left -= 1
+                if self.left <= 0:
+                    raise Interrupted("SIGTERM")
             run.finish({})
-
-    def _epoch(
-        self, recipe: Recipe, run: Run, epoch: int, after_epoch: Callable[[Mapping[str, Any]], None]
-    ) -> None:
-        if self.diverges(recipe, epoch):
-            raise NonFiniteLossError(f"loss is not finite in epoch {epoch}\n  diagnosis: none")
-        per_class = [score(recipe, epoch)] * (CLASSES - 1) + [None]
-        entry = {"epoch": epoch, "test": self.test(epoch), "validation": {"per_class": per_class}}
-        run.add_epoch(entry)
-        self.trained.append(epoch)
-        after_epoch(entry)
-        self.left -= 1
-        if self.left <= 0:
-            raise Interrupted("SIGTERM")
 
 
 def use(patch: pytest.MonkeyPatch, trainer: Trainer | None = None) -> Trainer:

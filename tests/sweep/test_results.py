@@ -40,16 +40,12 @@ def test_the_table_holds_the_best_trials(result):
     assert rows[0] == [str(best.number), f"{best.score:.2f}", *settings]
 
 
-def test_the_records_are_json(result):
+def test_the_records_are_json_and_name_the_setting_that_matters(result):
     records = json.loads(json.dumps(result.records(), allow_nan=False))
     assert records["best"]["score"] == result.best.score
     assert [one["number"] for one in records["trials"]] == [one.number for one in result.trials]
-    assert sum(records["importance"].values()) == pytest.approx(1)
-
-
-def test_the_setting_that_matters_is_found(result):
-    importance = result.importance
-    assert set(importance) == {"beta", "k", "num_groups", "gamma_max", "gamma_share", "curve"}
+    importance = records["importance"]
+    assert sum(importance.values()) == pytest.approx(1)
     assert max(importance, key=importance.get) == "k"
 
 
@@ -69,24 +65,10 @@ def test_the_best_recipe_is_the_one_asked_for_with_other_settings(result):
     read = load_recipe(str(result.best_path)).recipe
     assert read == searched_recipe("digits", [*made.SETTINGS, *settings])
     assert read.data.validation == 0
-
-
-def test_its_header_says_how_it_was_found(result):
-    result.write_best()
     head = result.best_path.read_text().partition("\n\n")[0]
-    for text in (
-        f"study {result.study}: trial {result.best.number} of 24",
-        result.tally,
-        f"{result.best.score:.2f} percent",
-        "after epoch 8 on 20\n",
-        "10 of 10 classes",
-        "(data.validation=0.1)",
-        "trainer.seed 0, data.seed 0",
-        "Test set  not used",
-        f"ffds train {result.study}-best.yaml",
-    ):
-        assert text in head
-    assert all(line.startswith("#") for line in head.splitlines())
+    assert f"trial {result.best.number} of 24" in head
+    assert f"{result.best.score:.2f} percent" in head
+    assert "Test set  not used" in head
 
 
 def test_a_validation_set_of_the_recipe_itself_stays(tmp_path, monkeypatch):
@@ -123,9 +105,3 @@ def test_the_plots_and_the_numbers_they_show(result, tmp_path):
     ]
     weights = list(csv.DictReader(first[f"{result.study}-importance.csv"].decode().splitlines()))
     assert {row["setting"]: float(row["importance"]) for row in weights} == result.importance
-
-
-def test_without_importance_there_is_no_plot_of_it(result, tmp_path):
-    files = save_plots(replace(result, importance={}, directory=tmp_path))
-    assert len(files) == 8
-    assert not [path for path in files if "importance" in path.name]

@@ -1,7 +1,5 @@
 """A sweep that trains two trials at a time; runs train by formula."""
 
-import signal
-
 import pytest
 
 from ffds.errors import Interrupted, NonFiniteLossError
@@ -20,7 +18,7 @@ class Formula:
     slots, epochs, diverges = 2, [], staticmethod(lambda recipe, epoch: False)
 
     def __init__(self, jobs, signals, *, shown):
-        self.queue, self.stopped, self.ended, self.signals = [], set(), set(), signals
+        self.queue, self.stopped, self.ended = [], set(), set()
 
     def __enter__(self):
         return self
@@ -45,8 +43,6 @@ class Formula:
                     self.queue.remove(stretch)
                     self.ended.add(stretch)
                     yield stretch, ended
-                if self.signals.requested:
-                    raise Interrupted("SIGTERM")
 
     def step(self, stretch):
         done, stopped = len(stretch.run.metrics), stretch in self.stopped
@@ -85,22 +81,6 @@ def test_two_at_a_time_share_the_common_epochs_and_stop_early(two_jobs, tmp_path
     assert len([epoch for _, epoch in Formula.epochs if epoch <= made.START]) == made.START
     assert len(Formula.epochs) == len({*map(str, Formula.epochs)}), "no epoch twice"
     assert two_jobs(tmp_path).trials == result.trials, "there is nothing left to do"
-
-
-def test_two_at_a_time_interrupted_go_on(two_jobs, tmp_path, monkeypatch):
-    def interrupts(recipe, epoch):
-        if len(Formula.epochs) in (6, 15, 30):
-            signal.raise_signal(signal.SIGTERM)
-        return False
-
-    monkeypatch.setattr(Formula, "diverges", staticmethod(interrupts))
-    for _ in range(3):
-        with pytest.raises(Interrupted):
-            two_jobs(tmp_path)
-    result = two_jobs(tmp_path)
-    assert len(result.trials) == 20
-    assert {one.result for one in result.trials} == {"finished", "stopped early"}
-    assert len(Formula.epochs) == len({*map(str, Formula.epochs)}), "no epoch twice"
 
 
 def test_two_at_a_time_a_failure_is_told_and_one_in_the_common_epochs_ends_it(

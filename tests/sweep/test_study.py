@@ -48,13 +48,7 @@ def of(*overrides, images=None):
     return identity(recipe, images or tiny.dataset(validation=True), Space.around(recipe.method, 10))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        *("data.root=elsewhere", "data.workers=3", "trainer.checkpoint_every=2"),
-        *("method.k=0.1", "method.gamma_max=5", "method.num_groups=10"),
-    ],
-)
+@pytest.mark.parametrize("change", ["data.root=elsewhere", "trainer.checkpoint_every=2", "method.k=0.1"])
 def test_places_speed_and_searched_settings_are_no_part_of_the_identity(change):
     assert of(change) == of()
 
@@ -64,11 +58,8 @@ def test_places_speed_and_searched_settings_are_no_part_of_the_identity(change):
     [
         ("schedule.epochs=7", "schedule.epochs"),
         ("trainer.seed=1", "trainer.seed"),
-        ("data.validation=0.2", "data.validation"),
         ("method.label_smoothing=0", "method.label_smoothing"),
-        ("method.start=0.5", "method.start"),
         ("method=ffds", "method.name"),
-        ("method.num_groups=2", "searched num_groups"),
         ("method.gamma_max=6", "searched gamma_min <= gamma_max"),
     ],
 )
@@ -191,11 +182,6 @@ def test_unfinished_trials_come_first_and_in_their_own_places(storage, tmp_path)
     assert [trial.number for trial in again] == [3, 4, 5, 6]
     assert [trials[0].params, again[0].params, again[1].params] == expected[:3]
     assert len(counted(study)) == 5
-
-
-def test_a_trial_killed_while_it_chose_is_drawn_again_as_a_whole(tmp_path):
-    opened(tmp_path).ask().suggest_categorical("beta", SPACE.betas)
-    assert begun(opened(tmp_path), tmp_path).params == FIRST
 
 
 def test_in_a_database_the_trial_of_another_directory_is_left_alone(tmp_path):

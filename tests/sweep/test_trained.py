@@ -10,9 +10,8 @@ import pytest
 
 from ffds.cli import main
 from ffds.data.dataset import Split
-from ffds.errors import InputError, NonFiniteLossError
+from ffds.errors import InputError
 from ffds.jobs.options import Jobs
-from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
 from ffds.sweep.search import sweep
 from ffds.training.step import TrainStep
@@ -80,15 +79,6 @@ def test_the_test_set_has_no_influence(whole, tmp_path, monkeypatch):
     assert [entry["test"] for entry in ours] != [entry["test"] for entry in theirs], "they were other images"
 
 
-def test_the_best_recipe_trains(whole, tmp_path, monkeypatch):
-    found, _ = whole
-    assert found.write_best()
-    tiny.use(monkeypatch)
-    run = train_recipe(load_recipe(str(found.best_path)).recipe, out=tmp_path, shown=False)
-    assert run.summary["epochs"] == EPOCHS
-    assert run.recipe.data.validation == 0
-
-
 # Real processes
 
 
@@ -115,12 +105,6 @@ def test_two_jobs_share_the_common_epochs_and_one_goes_on_after_a_signal(tmp_pat
     assert all(run.done for run in runs)
     begun = {tuple(map(json.dumps, run.metrics[:START])) for run in runs}
     assert len(begun) == 1, "the times of the common epochs too are those of the one training"
-
-
-def test_a_failure_of_the_common_epochs_ends_it(tmp_path, capfd):
-    with pytest.raises(NonFiniteLossError, match="not finite in epoch 1"):
-        sweep("digits", [*SETTINGS, "optimizer.lr=1e30"], trials=2, out=tmp_path, jobs=Jobs(2))
-    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_jobs_that_cannot_be_had_are_refused_before_anything_is_written(tmp_path, monkeypatch):
