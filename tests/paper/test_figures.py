@@ -1,6 +1,9 @@
 """Each figure from run directories written by hand."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from string import ascii_uppercase, digits
 
 import numpy as np
@@ -15,6 +18,7 @@ from ffds.paper.figures import Request, draw_figure
 from ffds.run_directory import Run
 from tests.finished_runs import recipe, train_by_hand, write_run
 
+ROOT = Path(__file__).parents[2]
 SHORT = "schedule.epochs=3"
 
 
@@ -141,3 +145,15 @@ def test_missing_runs_are_trained_first(monkeypatch, tmp_path):
     assert trained == [*[("d-ffds", 2)] * 3, ("cb-fl", 2), ("ffds", 2)]
     with pytest.raises(NonFiniteLossError, match="nan in epoch 1"):
         draw_figure("5a", request)
+
+
+@pytest.mark.parametrize("name", ["1", "4", "5a", "5b"])
+def test_a_figure_without_formulas_needs_no_torch(name, out):
+    recipe = "ictext-lt-18" if name == "4" else "cifar100-lt-100"
+    request = f"Request({recipe!r}, ({SHORT!r}, 'data.root=no'), out={str(out)!r}, train=False)"
+    code = (
+        "import sys\nsys.modules['torch'] = None\nfrom ffds.paper.figures import Request, draw_figure\n"
+        f"print(len(draw_figure({name!r}, {request}).rows))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    assert int(subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True).stdout) >= 18
