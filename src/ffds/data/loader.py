@@ -69,10 +69,8 @@ class TrainBatches:
     ) -> None:
         if min(batch_size, len(split)) < world_size:
             got = f"{len(split)} images in batches of {batch_size} for {world_size} ranks"
-            allowed, fix = (
-                f"at least {world_size} of each",
-                "use fewer devices or a larger trainer.batch_size",
-            )
+            allowed = f"at least {world_size} of each"
+            fix = "use fewer devices or a larger trainer.batch_size"
             raise InputError("a rank would get no training image", got=got, allowed=allowed, fix=fix)
         self._images = StoredImages(split.images, device)
         self._labels = torch.tensor(split.labels, device=device)

@@ -196,10 +196,8 @@ def _client(jobs: Jobs, opening: ExitStack) -> Any:
         try:
             return Client(jobs.scheduler, set_as_default=False)
         except (OSError, ValueError) as error:
-            what, allowed = (
-                "there is no Dask scheduler at this address",
-                "tcp://HOST:PORT of `dask scheduler`",
-            )
+            what = "there is no Dask scheduler at this address"
+            allowed = "tcp://HOST:PORT of `dask scheduler`"
             raise InputError(what, where="--scheduler", got=jobs.scheduler, allowed=allowed) from error
     cluster = LocalCluster(
         n_workers=jobs.count,

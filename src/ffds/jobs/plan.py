@@ -112,6 +112,7 @@ def plan(
             runs.append(Planned(recipe, run, done, trajectory))
         except FfdsError as error:
             failures[run.path] = error
+    # Finished runs are compared with their images where these are open already; no others are read for it.
     newest = next((one.recipe.data for one in reversed(runs) if one.trajectory), None)
     for one in [one for one in runs if one.recipe.data == newest]:
         try:

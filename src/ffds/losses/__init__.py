@@ -1,4 +1,4 @@
-"""Losses for long-tailed classification; needs nothing but torch."""
+"""Losses for long-tailed classification; needs torch and numpy only."""
 
 from ffds.losses.ffds import FFDSLoss
 from ffds.losses.focal import FocalLoss
