@@ -171,13 +171,13 @@ class Checkpoints:
     def _read(self, path: Path) -> Checkpoint:
         from safetensors.torch import load
 
-        identity = _verified_identity(path)
+        identity, contents = _verified(path)
         if self.identity is not None and (got := _differences(identity, self.identity)):
             fix = "use the recipe that made it, or another --out DIR"
             raise InputError("checkpoint belongs to another run", where=path, got=got, fix=fix)
         try:
-            tensors = {name: load((path / f"{name}.safetensors").read_bytes()) for name in _TENSORS}
-            state = json.loads((path / "state.json").read_bytes())
+            tensors = {name: load(contents[f"{name}.safetensors"]) for name in _TENSORS}
+            state = json.loads(contents["state.json"])
         except (SafetensorError, ValueError) as error:
             raise _BrokenError(f"not a checkpoint of ffds: {error}") from error
         return Checkpoint(**tensors, state=state, identity=identity)
@@ -193,8 +193,8 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing)
 
 
-def _verified_identity(path: Path) -> Mapping[str, Any]:
-    """Verify every file of a checkpoint against its manifest; the identity of the run that it belongs to."""
+def _verified(path: Path) -> tuple[Mapping[str, Any], dict[str, bytes]]:
+    """The identity of a checkpoint, and the content of its files, verified against the manifest."""
     try:
         manifest: dict[str, Any] = json.loads((path / "manifest.json").read_bytes())
         version, files = manifest["format"], manifest["files"]
@@ -207,12 +207,13 @@ def _verified_identity(path: Path) -> Mapping[str, Any]:
         got, allowed = f"format {version}", f"format {FORMAT}"
         fix = f"use the ffds version that wrote it: {manifest.get('versions', {}).get('ffds')}"
         raise InputError("checkpoint has another format", where=path, got=got, allowed=allowed, fix=fix)
+    contents: dict[str, bytes] = {}
     for name, (size, digest) in expected.items():
         if not (path / name).is_file():
             raise _BrokenError(f"{name} is missing")
-        content = (path / name).read_bytes()
+        content = contents[name] = (path / name).read_bytes()
         if len(content) != size:
             raise _BrokenError(f"{name} has {len(content)} bytes, not {size}")
         if hashlib.sha256(content).hexdigest() != digest:
             raise _BrokenError(f"{name} does not match its checksum")
-    return identity
+    return identity, contents
