@@ -169,6 +169,16 @@ def test_masked_classes_have_no_term(name, made, mask, dtype):
 
 
 @every_state
+def test_probability_on_a_masked_class_costs_infinitely(name, made):
+    data = mixed(batch())
+    logits = data.logits.clone()
+    logits[:, 0] = -torch.inf
+    value = data._replace(logits=logits).given_to(made(name, reduction="none"))
+    assert value.isposinf().equal(data.target[:, 0] > 0)
+    assert value.isposinf().any()
+
+
+@every_state
 @kinds_of_target
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_extreme_logits_give_finite_values_and_gradients(name, made, kind, dtype):

@@ -73,8 +73,10 @@ class ClassificationLoss(FullPrecision):
         A label that is no class is an InputError on the CPU; elsewhere and compiled, torch's assertion fails.
         """
         if target.ndim == 2:
-            # A class that is masked out would add 0 · ∞ to the expectation.
-            return per_class.clamp_min(-1e30) if per_class.ndim == 2 else per_class
+            if per_class.ndim == 1:
+                return per_class
+            # A class that is masked out and never the label would add 0 · ∞ to the expectation.
+            return per_class.masked_fill((target == 0) & (per_class < -1e30), 0)
         label, kept = labels_to_keep(target, self.ignore_index)
         try:
             rows = per_class.expand(len(label), -1)
