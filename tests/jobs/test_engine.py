@@ -15,7 +15,7 @@ from ffds.jobs.engine import train_all, train_stretch
 from ffds.jobs.options import Jobs
 from ffds.recipes.schedule import start_epoch
 from ffds.run_directory import Run
-from tests.said import heard
+from tests.standard_error import captured_stderr
 from tests.training import processes, tiny
 
 EPOCHS = 8
@@ -79,9 +79,9 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path, alone):
     ended = []
     thread = threading.Thread(target=lambda: ended.append(train_all([CE], out=tmp_path)))
     run = Run.of(CE, tmp_path)
-    with heard() as said, run.locked():
+    with captured_stderr() as stderr, run.locked():
         thread.start()
-        said.wait_for(f"waiting for the process that trains {run.name}", thread.is_alive)
+        stderr.wait_for(f"waiting for the process that trains {run.name}", thread.is_alive)
         assert not (run.path / "metrics.jsonl").exists()
     thread.join(processes.LIMIT)
     assert ended == [{}]
@@ -91,15 +91,15 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path, alone):
 def test_a_signal_while_it_waits_ends_it(tmp_path):
     def send():
         try:
-            said.wait_for("waiting for the process")
+            stderr.wait_for("waiting for the process")
         finally:  # nothing else ends the waiting
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with heard() as said, Run.of(CE, tmp_path).locked():
+    with captured_stderr() as stderr, Run.of(CE, tmp_path).locked():
         threading.Thread(target=send).start()
         with pytest.raises(Interrupted, match="SIGTERM"):
             train_all([CE], out=tmp_path)
-    assert said.getvalue().count("waiting for") == 1
+    assert stderr.getvalue().count("waiting for") == 1
 
 
 def test_two_jobs_give_the_same_bits_and_train_each_epoch_once(tmp_path, alone, capfd):

@@ -24,7 +24,7 @@ from ffds.data.sources.published import Published, open_published
 from ffds.errors import InputError
 from ffds.files import try_lock
 from ffds.recipes.schema import Data
-from tests.said import heard
+from tests.standard_error import captured_stderr
 
 PACKS = Path(__file__).parents[3] / "../shared/data"
 with_packs = pytest.mark.skipif(not PACKS.is_dir(), reason="the real packs are not beside this checkout")
@@ -126,15 +126,15 @@ def test_of_two_processes_one_brings_it_and_the_other_waits(there, archive):
     if not there:
         archive.unlink()
     other = threading.Thread(target=lambda: folders.append(opened(kind, root, download=True)))
-    with heard() as said:
+    with captured_stderr() as stderr:
         with try_lock(archive.with_name(LOCK.format(archive.name))):
             other.start()
-            said.wait_for("waiting", other.is_alive)
+            stderr.wait_for("waiting", other.is_alive)
             (root / "set").mkdir()
         other.join(60)
     assert folders == [root / "set"]
     assert contents(root / "set") == [], "it was unpacked again"
-    assert said.getvalue() == f"waiting for another process that unpacks into {root}\n"
+    assert stderr.getvalue() == f"waiting for another process that unpacks into {root}\n"
 
 
 @pytest.fixture
