@@ -31,6 +31,7 @@ def info(options: argparse.Namespace) -> None:
         "imbalance_factor": dataset.imbalance_factor,
         "class_counts": dataset.class_counts,
         "skipped": list(dataset.skipped),
+        "notes": list(dataset.notes),
     }
     rows = [[name.replace("_", " "), plain(value)] for name, value in facts.items()]
     content = facts | {"class_names": list(dataset.class_names)}

@@ -55,7 +55,8 @@ class Dataset:
 
     `name` is that of the source, e.g. ``cifar100``, `source` says in words where the images came from.
     `class_names` are in label order. `validation` images are held out of training if `data.validation` asks
-    for them. `skipped` names files that could not be read (`data.on_bad_image: skip`).
+    for them. `skipped` names files that could not be read (`data.on_bad_image: skip`), `notes` says what else
+    lies there and is not used.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Dataset:
     test: Split
     validation: Split | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from ffds.data.long_tail import held_out, tail_rows
 from ffds.data.source import Labelled, Source
 from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import keep_images, without_unreadable
+from ffds.environment import is_first_rank
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
@@ -26,7 +28,8 @@ def open_dataset(data: Data) -> Dataset:
 
     Without `data.imbalance_factor` the training images are all kept, in the order of the source. With it
     they come class by class in the order of the reference shuffle. The validation images are held out of
-    what is kept, at random and per class, and at least one image of each class stays.
+    what is kept, at random and per class, and at least one image of each class stays. What lies there and is
+    not used is said on standard error.
 
     Args:
         data: the data section of a recipe.
@@ -51,7 +54,10 @@ def open_dataset(data: Data) -> Dataset:
     train, test, *rest = keep_images(data, splits, source.description)
     validation = rest[0] if rest else None
     names = source.class_names
-    return Dataset(data.name, source.description, names, train, test, validation, source.skipped)
+    for note in source.notes if is_first_rank() else ():
+        print(f"note: {note}", file=sys.stderr)
+    left_out = (source.skipped, source.notes)
+    return Dataset(data.name, source.description, names, train, test, validation, *left_out)
 
 
 def open_source(data: Data) -> Source:

@@ -91,7 +91,8 @@ class Source:
 
     Where there are no test images (`cut_test`), a part of `train` is to become them. `ranks` int64 (N,) of a
     pre-cut pack are the places of its training images in the shuffle of their class, `carried` the images of
-    each class in it, readable or not. `skipped` has a line about each image that cannot be read.
+    each class in it, readable or not. `skipped` has a line about each image that cannot be read, `notes`
+    about whatever else lies there and is not used.
     """
 
     description: str
@@ -102,6 +103,7 @@ class Source:
     ranks: NDArray[np.int64] | None = None
     carried: tuple[int, ...] | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> tuple[int, ...]:
