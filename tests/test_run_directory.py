@@ -105,7 +105,7 @@ def test_disk_full(call, run, monkeypatch):
     arguments = {"start": (RECIPE, {}), "add_epoch": ({"epoch": 2},), "finish": ({},)}[call]
     with pytest.raises(FfdsError, match=r"disk full .* [\d,]+ bytes needed, [\d,]+ free") as caught:
         getattr(run, call)(*arguments)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 2
     monkeypatch.undo()
     run.keep_epochs(1)
     assert {path: path.read_bytes() for path in run.path.iterdir()} == before

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from ffds.errors import FfdsError, InputError
+from ffds.errors import InputError
 
 __all__ = ["check_directory", "check_file", "flush_directory", "is_locked", "lock_or_wait", "make_directory"]
 __all__ += ["csv_text", "json_text", "saving", "try_lock", "write_bytes", "write_json", "write_text"]
@@ -25,17 +25,21 @@ _ANOTHER = "choose another place with {}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it to the disk, then rename it: the old file or the new one, never a part."""
+    """Write a file aside, flush it to the disk, then rename it: the old file or the new one, never a part.
+
+    An InputError says what cannot be written, for example on a full disk; see `saving`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush_directory(path.parent)
+    with saving(path.name, path.parent, len(content)):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        flush_directory(path.parent)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -75,12 +79,15 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def make_directory(directory: Path, what: str) -> Path:
-    """Make a directory and those above it, unless they exist; an InputError says what cannot be written."""
+def make_directory(directory: Path, what: str, option: str = "--out DIR") -> Path:
+    """Make a directory and those above it, unless they exist; an InputError says what cannot be written.
+
+    The option names the directory on the command line.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        fix = "choose another directory with --out DIR"
+        fix = f"choose another directory with {option}"
         raise InputError(f"cannot write {what}", where=directory, got=error.strerror, fix=fix) from error
     return directory
 
@@ -130,16 +137,16 @@ def _locked(path: Path, how: int) -> IO[str]:
 
 @contextmanager
 def saving(what: str, directory: Path, needed: int) -> Iterator[None]:
-    """Turn errors of the operating system into an FfdsError: what is saved, where, and the bytes needed."""
+    """Turn errors of the operating system into an InputError: what is saved, where, and the bytes needed."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise FfdsError(f"cannot save {what} below {directory}: {error.strerror or error}") from error
+            raise InputError(f"cannot save {what} below {directory}: {error.strerror or error}") from error
         existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
         sizes = f"{needed:,} bytes needed, {shutil.disk_usage(existing).free:,} free"
         fix = "what was saved before is kept, free some space and run again"
-        raise FfdsError(f"disk full while saving {what} below {directory}: {sizes}; {fix}") from error
+        raise InputError(f"disk full while saving {what} below {directory}: {sizes}; {fix}") from error
 
 
 def check_directory(directory: str | Path, option: str) -> None:

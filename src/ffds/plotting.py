@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from ffds.files import csv_text, write_bytes, write_text
+from ffds.files import csv_text, make_directory, write_bytes, write_text
 
 __all__ = ["ABOVE", "COLUMN", "PAGE", "save_figure", "style"]
 __all__ += ["INK", "ORANGE", "PALE", "PURPLE", "SKY", "TEAL", "YELLOW"]
@@ -80,8 +80,7 @@ def save_figure(
     The rows are the numbers it shows, all of one type; the description, written into each picture, says
     where they come from. The four paths are returned.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = make_directory(Path(directory), "the figure", "--save DIR")
     paths = [directory / f"{name}.{ending}" for ending in (*_METADATA, "csv")]
     with style():
         for path, (ending, (changing, describing)) in zip(paths, _METADATA.items(), strict=False):

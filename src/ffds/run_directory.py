@@ -128,8 +128,7 @@ class Run:
         self._write("summary.json", json_text(summary))
 
     def _write(self, name: str, text: str) -> None:
-        with saving(name, self.path, len(text.encode())):
-            write_text(self.path / name, text)
+        write_text(self.path / name, text)
 
     def _read(self, name: str) -> dict[str, Any]:
         file = self.path / name

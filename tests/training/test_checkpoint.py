@@ -130,7 +130,7 @@ def test_disk_full(fails_at, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     with pytest.raises(FfdsError, match="disk full") as caught:
         Checkpoints(tmp_path, IDENTITY).save(checkpoint(3), 3)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 2
     needed = re.search(r"([\d,]+) bytes needed, 12,345 free", str(caught.value))
     size = sum(len(content) for path, content in before.items() if path.parent.name == "epoch-0002")
     assert int(needed[1].replace(",", "")) == pytest.approx(size, abs=50)

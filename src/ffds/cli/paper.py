@@ -19,7 +19,7 @@ from ffds.cli.options import (
     print_result,
     requested_jobs,
 )
-from ffds.files import check_directory
+from ffds.files import check_directory, make_directory, write_text
 
 __all__ = ["FIGURES", "TABLES", "add_verbs", "figure", "table"]
 
@@ -115,10 +115,7 @@ def _runs(options: argparse.Namespace) -> None:
         and line.seed in (options.seeds or [line.seed])
     ]
     if options.save is not None:
-        from ffds.files import write_text
-
-        path = Path(options.save) / "runs.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, runs_csv(chosen))
+        directory = make_directory(Path(options.save), "the table", "--save DIR")
+        write_text(directory / "runs.csv", runs_csv(chosen))
     content = [line.columns for line in chosen]
     print_result(options, content, {"finished runs, test set, percent": runs_rows(chosen)})

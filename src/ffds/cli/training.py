@@ -19,7 +19,7 @@ from ffds.cli.options import (
     requested_jobs,
     resolved_recipe,
 )
-from ffds.files import check_directory, check_file
+from ffds.files import check_directory, check_file, make_directory
 
 __all__ = ["add_verbs", "compare", "evaluate", "train"]
 
@@ -73,8 +73,9 @@ def evaluate(options: argparse.Namespace) -> None:
 
     scores, predictions = evaluate_run(run, options.overrides)
     if options.predictions is not None:
-        Path(options.predictions).parent.mkdir(parents=True, exist_ok=True)
-        predictions.write(Path(options.predictions))
+        file = Path(options.predictions)
+        make_directory(file.parent, "the predictions", "--predictions FILE")
+        predictions.write(file)
     summary, images = dict(scores.measures), len(predictions.index)
     rows = [["measure", "percent"], *([name, cell(value)] for name, value in summary.items())]
     content = summary | {"images": images, "per_class": scores.per_class}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ffds.files import csv_text, write_text
+from ffds.files import csv_text, make_directory, write_text
 from ffds.paper.table_plan import Failure, Table
 from ffds.reports.formatting import MISSING, markdown_table, provenance
 from ffds.reports.run_records import Identity, RunRecord, deciding_settings, identity
@@ -126,7 +126,7 @@ def table_csv(table: Table) -> str:
 
 def write_table(table: Table, directory: Path) -> list[Path]:
     """Write ``table-NAME.md``, ``.tex`` and ``.csv`` into a directory, which is made if it is not there."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory, "the table", "--save DIR")
     texts = {"md": markdown(table), "tex": latex(table), "csv": table_csv(table)}
     paths = [directory / f"table-{table.name}.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):

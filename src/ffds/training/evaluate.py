@@ -19,7 +19,7 @@ from ffds.data.dataset import Split
 from ffds.data.loader import EvalBatches
 from ffds.evaluation.counts import Evaluation
 from ffds.evaluation.measures import Scores
-from ffds.files import saving, write_bytes
+from ffds.files import write_bytes
 from ffds.recipes.schema import Data
 from ffds.training.cuda_graphs import CudaGraphs
 
@@ -45,9 +45,7 @@ class Predictions:
         columns = {name: pa.array(getattr(self, name)[order]) for name in self.__dataclass_fields__}
         content = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), content)
-        file = content.getvalue().to_pybytes()
-        with saving(path.name, path.parent, len(file)):
-            write_bytes(path, file)
+        write_bytes(path, content.getvalue().to_pybytes())
 
 
 class Evaluated(NamedTuple):
