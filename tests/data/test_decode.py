@@ -31,11 +31,39 @@ def encoded(array, form="PNG", **options):
     return content.getvalue()
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "TIFF", "PPM"])
+LOSSLESS = ["PNG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "ICO", "JPEG2000", "PCX", "QOI", "SGI"]
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
 def test_lossless_forms_come_back_exactly(form):
-    array = picture()
+    array = picture(16, 16)
     options = {"lossless": True} if form == "WEBP" else {}
     np.testing.assert_array_equal(decode(encoded(array, form, **options), Stored()), array)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_first_picture_of_several_counts(form):
+    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    content = BytesIO()
+    first.save(content, form, save_all=True, append_images=[second])
+    assert np.abs(decode(content.getvalue(), Stored()).astype(int) - np.array([255, 0, 0])).max() < 3
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "PA", "LA", "RGBA", "CMYK", "YCbCr"])
+def test_other_colour_spaces_become_red_green_blue_and_transparency_is_left_out(mode):
+    image = Image.fromarray(picture()).convert("L" if mode == "PA" else "RGB").convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.fromarray(picture(channels=1)[..., 0]))
+    content = BytesIO()
+    image.save(content, "TIFF")
+    np.testing.assert_array_equal(decode(content.getvalue(), Stored()), np.asarray(image.convert("RGB")))
+
+
+def test_a_palette_with_transparency_gives_its_colours_without_a_warning():
+    image, content = Image.fromarray(picture()).quantize(8), BytesIO()
+    image.save(content, "PNG", transparency=bytes(range(8)))
+    item = Encoded(0, "a.png", content.getvalue())
+    np.testing.assert_array_equal(decode_all([[item]], 1, Stored(), "stop").images[0], image.convert("RGB"))
 
 
 def test_grey_becomes_three_channels_or_stays_one():

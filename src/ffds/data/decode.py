@@ -26,6 +26,8 @@ from ffds.errors import InputError
 __all__ = [
     "BATCH",
     "CACHE_FORMAT",
+    "FORMATS",
+    "SUFFIXES",
     "Encoded",
     "FileImages",
     "Stored",
@@ -41,9 +43,19 @@ __all__ = [
 
 CACHE_FORMAT = 1
 """Part of the key of every cached image: raise it when this code or a reader gives other pixels."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+Image.init()
+COMMON_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
+OTHER_FORMATS = ("DIB", "JPEG2000", "ICO", "PCX", "QOI", "SGI", "SUN")
+FORMATS = tuple(form for form in (*COMMON_FORMATS, *OTHER_FORMATS) if form in Image.OPEN)
+"""What is decoded, as far as the installed Pillow can: one picture a file, known by a signature at its start.
+
+Left out are TGA (without a signature, any damaged file could be taken for one), EPS (it starts Ghostscript),
+containers such as PSD, ICNS and PDF, and formats of science and of games.
+"""
+SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in (*FORMATS, "MPO")}
+"""Lower-case endings of files in these formats; ``.mpo`` is a JPEG with more pictures behind it."""
 DEEPER_THAN_A_BYTE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-LIBRARIES = ("pil", "jpg", "libjpeg_turbo", "webp", "zlib", "libtiff")
+LIBRARIES = ("pil", "jpg", "libjpeg_turbo", "webp", "zlib", "libtiff", "avif", "jpg_2000")
 MAX_THREADS = 8
 """More threads only wait for the disk and for memory."""
 BATCH = 64
@@ -143,8 +155,12 @@ def decode_all(batches: Iterable[Sequence[Encoded]], count: int, stored: Stored,
 
 @contextmanager
 def refusing_bombs() -> Iterator[None]:
-    """While entered, an image of suspiciously many pixels cannot be read (Pillow alone would only warn)."""
+    """While entered, an image of suspiciously many pixels cannot be read (Pillow alone would only warn).
+
+    Pillow's other warnings, about metadata and transparency that are not used here, are not shown.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 

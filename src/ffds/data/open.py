@@ -119,7 +119,8 @@ def _check_classes(source: Source) -> None:
         what = f"{len(empty)} of {len(names)} classes have no training image"
         more = f" and {len(empty) - MOST_NAMED} more" if len(empty) > MOST_NAMED else ""
         fix = "add images to these classes, or remove the classes"
-        raise InputError(what, where=where, got=", ".join(empty[:MOST_NAMED]) + more, fix=fix)
+        got = "; ".join((", ".join(empty[:MOST_NAMED]) + more, *source.notes))
+        raise InputError(what, where=where, got=got, fix=fix)
     if len(source.test) == 0:
         fix = "add test images, or give no test set to have one cut (data.test_fraction)"
-        raise InputError("there is no test image", where=where, fix=fix)
+        raise InputError("there is no test image", where=where, got="; ".join(source.notes), fix=fix)

@@ -50,6 +50,44 @@ def test_the_order_is_that_of_torchvision(root):
     assert opened(root).class_names == ("Test", "ant", "owl")
 
 
+def test_every_ending_that_pillow_opens_counts_in_any_case(root):
+    for form, suffix in (
+        ("JPEG", "jfif"),
+        ("JPEG", "JPE"),
+        ("PNG", "apng"),
+        ("AVIF", "Avif"),
+        ("TIFF", "tif"),
+    ):
+        Image.new("RGB", (4, 4)).save(root / "train" / "owl" / f"x.{suffix}", form)
+    dataset = opened(root)
+    assert dataset.class_counts == [14, 8]
+    assert dataset.notes == ()
+
+
+def test_what_is_not_read_is_told_with_its_number(root, capsys):
+    owls = root / "train" / "owl"
+    for name in ("a.HEIC", "b.HEIC", "c.dcm", "none", "more/d.CR2"):
+        (owls / name).parent.mkdir(exist_ok=True)
+        (owls / name).write_bytes(b"x")
+    (root / "test" / "owl" / "e.dcm").write_bytes(b"x")
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", ".cache/x.png"):
+        (owls / name).parent.mkdir(exist_ok=True)
+        (owls / name).write_bytes(b"clutter")
+    fill(root / "train", 2)
+    dataset = opened(root)
+    assert dataset.class_counts == [14, 3]
+    assert dataset.notes == (
+        f"images beside the class directories are not read: 2, such as {root / 'train/0.png'}",
+        "files of other kinds than images are not read: 2 of .HEIC, 2 of .dcm, 1 of no suffix, 1 of .CR2, "
+        f"such as {owls / 'a.HEIC'}",
+    )
+    assert capsys.readouterr().err == "".join(f"note: {note}\n" for note in dataset.notes)
+    for image in owls.glob("*.png"):
+        image.unlink()
+    with pytest.raises(InputError, match=r"no training image(.*\n)+.*1 \(owl\); .*\.HEIC"):
+        opened(root)
+
+
 @pytest.mark.parametrize("name", ["test", "val", "valid", "validation"])
 def test_the_first_of_the_test_directories_counts(root, name):
     (root / "test").rename(root / name)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from ffds.data.decode import FileImages, Stored
+from ffds.data.decode import SUFFIXES, FileImages, Stored
 from ffds.data.source import Labelled, Source, existing_root
 from ffds.errors import InputError, nearest
 from ffds.recipes.schema import Data
 
-__all__ = ["LAYOUT", "images_below", "labelled_files", "open_folder", "read_text"]
+__all__ = ["LAYOUT", "files_below", "is_image", "labelled_files", "open_folder", "read_text"]
 
 LAYOUT = "train/CLASS/* with test/CLASS/* (or val/), or CLASS/* to be split by data.test_fraction"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+CLUTTER = {"thumbs.db", "desktop.ini"}
+"""Files that Windows leaves in any directory, passed over like hidden ones without a word."""
+MOST_NAMED = 10
+"""Suffixes in a note."""
 TEST_NAMES = ("test", "val", "valid", "validation")
 SPLIT_OF = {"train": "train", "training": "train", "testing": "test"} | {name: name for name in TEST_NAMES}
 """Lower-case directory name → the split it was most likely meant for."""
@@ -43,24 +47,31 @@ def open_folder(data: Data) -> Source:
         _check_no_split(root, names, "; if it is a class, move all classes into train/")
     elif test is None:
         _check_no_split(root, [name for name in _directories(root) if name.casefold() in TEST_NAMES])
-    train = labelled_files(_files(train_directory, names), stored)
-    tested = labelled_files([] if test is None else _files(test, names), stored)
-    return Source(f"image folder {root}", names, train, tested, cut_test=test is None)
+    files = [list(_files(train_directory, names)), [] if test is None else list(_files(test, names))]
+    train, tested = (labelled_files([one for one in split if is_image(one[0])], stored) for split in files)
+    loose = [path for place in (train_directory, test) if place for path in _loose_images(place)]
+    notes = (*_of_no_class(loose), *_not_read([path for split in files for path, _ in split]))
+    return Source(f"image folder {root}", names, train, tested, cut_test=test is None, notes=notes)
 
 
-def images_below(directory: Path) -> list[Path]:
-    """The image files in and below a directory, in torchvision's order: by directory, then by name."""
+def is_image(file: Path) -> bool:
+    """Whether the name of a file ends like that of an image in a format that is decoded."""
+    return file.suffix.lower() in SUFFIXES
+
+
+def files_below(directory: Path) -> list[Path]:
+    """The files in and below a directory that are not hidden, in torchvision's order: by directory, name."""
     visited: set[str] = set()
     files_of = []
-    for folder, _, files in os.walk(directory, onerror=_unreadable, followlinks=True):
+    for folder, directories, files in os.walk(directory, onerror=_unreadable, followlinks=True):
+        directories[:] = [name for name in directories if name[0] != "."]
         place = os.path.realpath(folder)
         if place in visited:
             what = "a link makes a directory count twice"
             raise InputError(what, where=folder, got=place, fix="remove the link")
         visited.add(place)
-        images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-        files_of.append((folder, sorted(images)))
-    return [Path(folder, name) for folder, images in sorted(files_of) for name in images]
+        files_of.append((folder, sorted(name for name in files if name[0] != ".")))
+    return [Path(folder, name) for folder, names in sorted(files_of) for name in names]
 
 
 def labelled_files(files: Iterable[tuple[Path, int]], stored: Stored) -> Labelled:
@@ -101,10 +112,32 @@ def _check_no_split(root: Path, names: Sequence[str], otherwise: str = "") -> No
 
 
 def _files(split: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, int]]:
-    """Each image file of a split with its label."""
+    """Each file of a split, image or not, with the label of its class."""
     label_of = {name: label for label, name in enumerate(names)}
     for name in _directories(split):
         if name not in label_of:
             what, allowed = f"class {name} has test images but no training directory", ", ".join(names[:20])
             raise InputError(what, where=split / name, allowed=allowed, fix=nearest(name, names))
-        yield from ((path, label_of[name]) for path in images_below(split / name))
+        yield from ((path, label_of[name]) for path in files_below(split / name))
+
+
+def _loose_images(split: Path) -> list[Path]:
+    return sorted(
+        path for path in split.iterdir() if is_image(path) and path.name[0] != "." and path.is_file()
+    )
+
+
+def _of_no_class(images: Sequence[Path]) -> Iterator[str]:
+    """A sentence on images that lie beside the directories of the classes."""
+    if images:
+        yield f"images beside the class directories are not read: {len(images):,}, such as {images[0]}"
+
+
+def _not_read(files: Sequence[Path]) -> Iterator[str]:
+    """A sentence on files in class directories that are no images, or none that can be decoded."""
+    others = [path for path in files if not is_image(path) and path.name.lower() not in CLUTTER]
+    if others:
+        suffixes = Counter(path.suffix or "no suffix" for path in others)
+        kinds = ", ".join(f"{count:,} of {suffix}" for suffix, count in suffixes.most_common(MOST_NAMED))
+        more = f" and {len(suffixes) - MOST_NAMED} more suffixes" if len(suffixes) > MOST_NAMED else ""
+        yield f"files of other kinds than images are not read: {kinds}{more}, such as {others[0]}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ffds.data.decode import Stored
 from ffds.data.source import Source
-from ffds.data.sources.folder import images_below, labelled_files, read_text
+from ffds.data.sources.folder import files_below, is_image, labelled_files, read_text
 from ffds.data.sources.published import Published, open_published
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
@@ -32,7 +32,7 @@ def open_tiny_imagenet(data: Data) -> Source:
 def _original(folder: Path) -> Source:
     wnids = tuple(sorted(read_text(folder / "wnids.txt", PUBLISHED.accepted).split()))
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    train = [(path, label_of[wnid]) for wnid in wnids for path in images_below(folder / "train" / wnid)]
+    train = [(path, label) for wnid, label in label_of.items() for path in _images(folder / "train" / wnid)]
     test, annotations = [], folder / "val" / "val_annotations.txt"
     for number, line in enumerate(read_text(annotations, PUBLISHED.accepted).splitlines(), start=1):
         name, wnid, *_ = [*line.split("\t"), ""]
@@ -42,3 +42,7 @@ def _original(folder: Path) -> Source:
         test.append((folder / "val" / "images" / name, label_of[wnid]))
     description = f"Tiny ImageNet, the original files in {folder}"
     return Source(description, wnids, labelled_files(train, Stored()), labelled_files(test, Stored()))
+
+
+def _images(directory: Path) -> list[Path]:
+    return list(filter(is_image, files_below(directory)))
