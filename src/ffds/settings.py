@@ -41,6 +41,10 @@ class Section(BaseModel):
         """Contradictions between fields of this section, one line each, naming the fields."""
         return iter(())
 
+    def has_default(self, name: str) -> bool:
+        """Whether a field has its default value."""
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
+
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         if messages := list(self.disagreements()):
@@ -56,6 +60,7 @@ class Role(Enum):
     LOADING = "says how images come from where they lie"
     RUNNING = "says how a machine does the same training"
     NEUTRAL = "changes no bit of the result and is no part of the run's identity"
+    ADDED = "is younger than finished runs: no part of the identity while it has its default"
 
 
 def by_dotted_key(tree: Mapping[str, Any]) -> dict[str, Any]:

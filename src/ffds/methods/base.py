@@ -51,7 +51,7 @@ class Method(Section):
     name: Annotated[str, Role.COLUMN]
     milestones: Milestones | None = None
     """The method's own learning-rate drops; null takes those of the schedule."""
-    sampler: Sampler = "instance-balanced"
+    sampler: Annotated[Sampler, Role.ADDED] = "instance-balanced"
     """How the last phase draws images; class-balanced: first a class, all alike, then one of its images."""
 
     @abstractmethod

@@ -179,9 +179,10 @@ class Recipe(Section):
         for key in keys_with(Role.NEUTRAL):
             section, _, name = key.partition(".")
             del settings[section][name]
-        # Runs from before `sampler` existed keep their hash.
-        if self.method.sampler == "instance-balanced":
-            del settings["method"]["sampler"]
+        for key in keys_with(Role.ADDED):
+            section, _, name = key.partition(".")
+            if getattr(self, section).has_default(name):
+                del settings[section][name]
         return settings
 
     @property
