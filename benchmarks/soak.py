@@ -1,0 +1,226 @@
+"""``python -m benchmarks.soak KIND``: kill work at many random places; it must end as if never killed.
+
+Each session is a process of its own on one directory. It dies by SIGKILL at a random instant, or just before
+a random one of its calls that open, flush, rename or delete a file, or by SIGXFSZ while it writes a file.
+When a session lives to its end, every file must equal that of work that was never killed, times apart; then
+the work begins anew in an empty directory, until there were enough kills.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["KINDS", "Soaked", "Work", "main", "soak", "trace"]
+
+WAYS = ("instant", "call", "write")
+"""How a session is killed, as often each."""
+TIMED = ("seconds", "train_seconds", "images_per_second")
+"""Keys whose values are times; the sums of files in a manifest depend on them."""
+CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
+"""Audit events before any of which a session can be killed, besides `os.fsync`; replacing is renaming."""
+_FILE_BYTES = 1 << 20
+_DEADLINE = 600.0
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["ffds.cli", "ffds.training.train", "sklearn.datasets"])
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that goes on where it was killed.
+
+    Attributes:
+        act: does it in a directory, from wherever it stands to its end; a function of a module.
+        trace: all that it left there, by the names of the files; equal traces mean equal results.
+    """
+
+    act: Callable[[Path], object]
+    trace: Callable[[Path], Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """What came of it: kills by way, how often the work was finished, and what then differed."""
+
+    kills: Counter[str]
+    finished: int
+    differing: tuple[str, ...]
+
+
+def trace(directory: Path) -> dict[str, object]:
+    """Every file below a directory but locks: its JSON without the times, or the sum of its bytes."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    kept = [path for path in files if path.name != "lock" and path.suffix != ".lock"]
+    return {str(path.relative_to(directory)): _content(path) for path in kept}
+
+
+def soak(kind: str, kills: int, directory: Path, *, seed: int = 0, ways: Sequence[str] = WAYS) -> Soaked:
+    """Kill work of a kind so often, and compare it whenever it ends; the first difference ends it all.
+
+    Args:
+        kind: one of `KINDS`.
+        kills: sessions to be killed.
+        directory: made for it; ``whole`` in it is never killed, ``parts`` is.
+        seed: of the places.
+        ways: some of `WAYS`.
+
+    Raises:
+        RuntimeError: a session failed instead of being killed; its output is in the message.
+    """
+    work, draw = KINDS[kind], random.Random(seed)
+    whole, parts = directory / "whole", directory / "parts"
+    directory.mkdir(parents=True)
+    began = time.monotonic()
+    _session(kind, whole, _Death())
+    seconds, calls = time.monotonic() - began, int((directory / "calls").read_text(encoding="utf-8"))
+    expected, counts, finished = work.trace(whole), Counter[str](), 0
+    while counts.total() < kills:
+        way = draw.choice(ways)
+        death = _Death(
+            after=draw.uniform(0, seconds) if way == "instant" else None,
+            call=draw.randint(1, calls) if way == "call" else None,
+            file_bytes=draw.randrange(_FILE_BYTES) if way == "write" else None,
+        )
+        if _session(kind, parts, death):
+            counts[way] += 1
+            if counts.total() < kills:
+                continue
+            _session(kind, parts, _Death())
+        finished += 1
+        if differing := _differing(expected, work.trace(parts)):
+            return Soaked(counts, finished, differing)
+        shutil.rmtree(parts)
+    return Soaked(counts, finished, ())
+
+
+@dataclass(frozen=True)
+class _Death:
+    """When a session dies: after so many seconds, at a call with this number, or in a file of this size."""
+
+    after: float | None = None
+    call: int | None = None
+    file_bytes: int | None = None
+
+
+def _session(kind: str, directory: Path, death: _Death) -> bool:
+    """Work until it is killed, or to its end; whether it was killed."""
+    log = directory.with_name("log")
+    process = _context.Process(target=_child, args=(kind, directory, death, log))
+    process.start()
+    process.join(_DEADLINE if death.after is None else death.after)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        if death.after is None:
+            raise RuntimeError(f"a session of {kind} does not end: {log}")
+    if process.exitcode not in (0, -signal.SIGKILL, -signal.SIGXFSZ):
+        output = log.read_text(encoding="utf-8", errors="replace")
+        raise RuntimeError(f"a session of {kind} ended with {process.exitcode} instead of {death}:\n{output}")
+    return process.exitcode != 0
+
+
+def _child(kind: str, directory: Path, death: _Death, log: Path) -> None:
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    calls, fsync = 0, os.fsync
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == death.call:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        # Reading kills nothing; the flags of an opening come last.
+        if event in CALLS and (event != "open" or arguments[-1] & (os.O_WRONLY | os.O_RDWR)):
+            count()
+
+    def counted_fsync(descriptor: Any) -> None:
+        count()
+        fsync(descriptor)
+
+    os.fsync = counted_fsync
+    sys.addaudithook(hook)
+    if death.file_bytes is not None:
+        # Python ignores it by default; then the write would be an error. It would leave a core file.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (death.file_bytes, death.file_bytes))
+    KINDS[kind].act(directory)
+    directory.with_name("calls").write_text(str(calls), encoding="utf-8")
+
+
+def _content(path: Path) -> object:
+    if path.suffix == ".json":
+        return _without_times(json.loads(path.read_bytes()))
+    if path.suffix == ".jsonl":
+        return [_without_times(json.loads(line)) for line in path.read_bytes().splitlines()]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        sums = ("sha256", "bytes") if "sha256" in value else ()
+        return {k: _without_times(v) for k, v in value.items() if k not in (*TIMED, *sums)}
+    return [_without_times(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _differing(expected: Mapping[str, object], got: Mapping[str, object]) -> tuple[str, ...]:
+    names = sorted(expected.keys() | got.keys())
+    return tuple(name for name in names if name not in expected or expected.get(name) != got.get(name))
+
+
+def _train(directory: Path) -> None:
+    """One run of a second, with a second phase and two checkpoints in the end."""
+    from ffds.training.train import train
+
+    small: dict[str, Any] = {"schedule.epochs": 4, "data.imbalance_factor": 100, "trainer.accelerator": "cpu"}
+    train("digits", out=directory, overrides=small)
+
+
+KINDS: dict[str, Work] = {"run": Work(_train, trace)}
+"""A row for each kind of work, with a function of a module that does it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Soak one kind of work; 1 if anything differs.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--kills", type=int, default=200, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="of the places")
+    options = parser.parse_args(arguments)
+    directory = Path(tempfile.mkdtemp(prefix="soak-")) / options.kind
+    soaked = soak(options.kind, options.kills, directory, seed=options.seed)
+    ways = ", ".join(f"{count} by {way}" for way, count in sorted(soaked.kills.items()))
+    print(f"{options.kind}: {soaked.kills.total()} kills ({ways}); finished {soaked.finished} times")
+    if soaked.differing:
+        print(f"differing in {directory}: {', '.join(soaked.differing)}")
+        return 1
+    shutil.rmtree(directory.parent)
+    print("every file bit-equal to the work that was never killed, times apart")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
