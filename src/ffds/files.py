@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -18,7 +18,8 @@ from typing import IO
 from ffds.errors import InputError
 
 __all__ = ["check_directory", "check_file", "flush_directory", "is_locked", "lock_or_wait", "make_directory"]
-__all__ += ["csv_text", "json_text", "saving", "try_lock", "write_bytes", "write_json", "write_text"]
+__all__ += ["csv_text", "json_text", "saving", "try_lock"]
+__all__ += ["write_bytes", "write_files", "write_json", "write_text"]
 
 
 _ANOTHER = "choose another place with {}"
@@ -29,17 +30,26 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     An InputError says what cannot be written, for example on a full disk; see `saving`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with saving(path.name, path.parent, len(content)):
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """As `write_bytes`, for files of one directory: on a full disk all of them stay as they were."""
+    aside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    directory, names = next(iter(contents)).parent, ", ".join(path.name for path in contents)
+    with saving(names, directory, sum(map(len, contents.values()))):
         try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            for path, temporary in aside.items():
+                with temporary.open("wb") as file:
+                    file.write(contents[path])
+                    file.flush()
+                    os.fsync(file.fileno())
+            for path, temporary in aside.items():
+                temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
-        flush_directory(path.parent)
+            for temporary in aside.values():
+                temporary.unlink(missing_ok=True)
+        flush_directory(directory)
 
 
 def write_text(path: Path, content: str) -> None:

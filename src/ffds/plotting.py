@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from ffds.files import csv_text, make_directory, write_bytes, write_text
+from ffds.files import csv_text, make_directory, write_files
 
 __all__ = ["ABOVE", "COLUMN", "PAGE", "save_figure", "style"]
 __all__ += ["INK", "ORANGE", "PALE", "PURPLE", "SKY", "TEAL", "YELLOW"]
@@ -81,12 +81,13 @@ def save_figure(
     where they come from. The four paths are returned.
     """
     directory = make_directory(Path(directory), "the figure", "--save DIR")
-    paths = [directory / f"{name}.{ending}" for ending in (*_METADATA, "csv")]
+    contents: dict[Path, bytes] = {}
     with style():
-        for path, (ending, (changing, describing)) in zip(paths, _METADATA.items(), strict=False):
+        for ending, (changing, describing) in _METADATA.items():
             content = io.BytesIO()
             metadata = {changing: None, "Title": name, describing: description}
             figure.savefig(content, format=ending, metadata=metadata)
-            write_bytes(path, content.getvalue())
-    write_text(paths[-1], csv_text(rows[0]._fields, rows))
-    return paths
+            contents[directory / f"{name}.{ending}"] = content.getvalue()
+    contents[directory / f"{name}.csv"] = csv_text(rows[0]._fields, rows).encode()
+    write_files(contents)
+    return list(contents)

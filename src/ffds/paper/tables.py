@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ffds.files import csv_text, make_directory, write_text
+from ffds.files import csv_text, make_directory, write_files
 from ffds.paper.table_plan import Failure, Table
 from ffds.reports.formatting import MISSING, markdown_table, provenance
 from ffds.reports.run_records import Identity, RunRecord, deciding_settings, identity
@@ -128,10 +128,9 @@ def write_table(table: Table, directory: Path) -> list[Path]:
     """Write ``table-NAME.md``, ``.tex`` and ``.csv`` into a directory, which is made if it is not there."""
     make_directory(directory, "the table", "--save DIR")
     texts = {"md": markdown(table), "tex": latex(table), "csv": table_csv(table)}
-    paths = [directory / f"table-{table.name}.{ending}" for ending in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        write_text(path, text)
-    return paths
+    contents = {directory / f"table-{table.name}.{ending}": text.encode() for ending, text in texts.items()}
+    write_files(contents)
+    return list(contents)
 
 
 def runs_rows(records: Iterable[RunRecord]) -> list[list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 from ffds.data.sources.registry import titled
 from ffds.errors import FfdsError, InputError
 from ffds.evaluation.measures import flat_summary, measures_in
-from ffds.files import check_directory, csv_text, make_directory, write_text
+from ffds.files import check_directory, csv_text, make_directory, write_files
 from ffds.jobs.engine import train_all
 from ffds.jobs.options import ALONE, Jobs
 from ffds.recipes.load import override_texts, planned_recipe
@@ -81,8 +81,8 @@ class Comparison:
     def write(self, directory: Path) -> None:
         """Write ``compare.md`` and ``compare.csv``."""
         make_directory(directory, "the comparison")
-        write_text(directory / "compare.md", self.markdown())
-        write_text(directory / "compare.csv", self.csv())
+        texts = {"compare.md": self.markdown(), "compare.csv": self.csv()}
+        write_files({directory / name: text.encode() for name, text in texts.items()})
 
     def _finished(self, method: str) -> list[Run]:
         """The runs with a result; a finished run on other images than are there now is among the failures."""
