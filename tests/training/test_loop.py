@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ffds.data.loader import TrainBatches
-from ffds.errors import Interrupted
+from ffds.errors import InputError, Interrupted
 from ffds.losses import FFDSLoss, InfluenceBalancedLoss, LDAMLoss, class_balanced_weights
 from ffds.methods.registry import METHODS
 from ffds.models.build import build_model
@@ -217,6 +217,22 @@ def test_a_batch_larger_than_the_data_and_a_last_batch_of_one(counts, size, step
     assert len(loop.batches) == steps
     assert loop.reached.images == tiny.EPOCHS * sum(counts)
     assert loop.run.metrics[-1]["train"]["tail"] is not None
+
+
+def test_batches_of_one_image_train_or_are_refused_before_the_first_step(tmp_path):
+    """Batch norm takes one image where its maps have several pixels; a rest of one joins the batch before."""
+    images = tiny.dataset([2, 1])
+
+    def trained(network, size):
+        settings = (f"model.name={network}", f"trainer.batch_size={size}", "data.cut=null")
+        loop = tiny.loop(tmp_path / network, tiny.recipe(*settings, method="ce"), images=images)
+        loop.train()
+        return len(loop.batches)
+
+    assert trained("resnet20", 1) == 3
+    assert trained("timm/resnet18", 2) == 1
+    with pytest.raises(InputError, match="timm/resnet18 cannot be trained on batches of one image"):
+        trained("timm/resnet18", 1)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -112,16 +113,23 @@ class TrainingState:
 
     @classmethod
     def initial(cls, fabric: Fabric, recipe: Recipe, dataset: Dataset, losses: Iterable[nn.Module]) -> Self:
-        """The state before the first step, with the losses of every phase, in order."""
+        """The state before the first step, with the losses of every phase, in order.
+
+        Raises:
+            InputError: a device would get single images, and its batch norm needs two values.
+        """
         height, channels = (dataset.train.images.shape[axis] for axis in (1, 3))
+        side = recipe.data.image_size or height
         model = build_model(
             recipe.model,
             head=recipe.head,
             num_classes=dataset.num_classes,
             in_channels=channels,
             seed=recipe.trainer.seed,
-            image_size=recipe.data.image_size or height,
+            image_size=side,
         )
+        if min(recipe.trainer.batch_size, len(dataset.train)) // fabric.world_size == 1:
+            _check_takes_one_image(model, torch.zeros(1, channels, side, side), recipe)
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
@@ -206,3 +214,19 @@ class TrainingState:
             for name, tensor in loss.state_dict().items()
         }
         return losses | self.observed.state_dict(prefix="observed.") | self._running()
+
+
+def _check_takes_one_image(model: nn.Module, image: Tensor, recipe: Recipe) -> None:
+    """Refuse a network that cannot be trained on one image, (1, C, h, w).
+
+    Batch norm of maps of 1x1 pixels cannot: a variance takes two values of each channel.
+    """
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(image)
+    except ValueError as error:
+        what = f"{recipe.model.name} cannot be trained on batches of one image: {error}"
+        allowed = "2 or more images for each device"
+        fix = "a larger trainer.batch_size, fewer devices, or larger images with data.image_size"
+        given = {"where": "trainer.batch_size", "got": recipe.trainer.batch_size}
+        raise InputError(what, **given, allowed=allowed, fix=fix) from error
