@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ffds.errors import InputError
-from ffds.files import is_locked, lock_or_wait, try_lock, write_bytes, write_json, write_text
+from ffds.files import is_locked, lock_or_wait, try_lock, write_bytes, write_files, write_json, write_text
+from tests.full_disk import room_for
 
 
 def test_contents(tmp_path):
@@ -38,6 +39,19 @@ def test_the_old_file_stays_if_writing_fails(call, tmp_path, monkeypatch):
         write_bytes(file, b"after")
     assert file.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("full", [0, 1, 2])
+def test_files_that_belong_together_are_all_new_or_all_as_before(full, tmp_path):
+    files = [tmp_path / name for name in "abc"]
+    before = dict.fromkeys(files, b"before")
+    write_files(before)
+    after = {file: b"after" * (100 if place == full else 1) for place, file in enumerate(files)}
+    with room_for(100), pytest.raises(InputError, match="cannot save a, b, c below .*: File too large"):
+        write_files(after)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write_files(after)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == after
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names a descriptor by /proc")
