@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Self
 
-__all__ = ["FfdsError", "InputError", "Interrupted", "NonFiniteLossError", "nearest"]
+__all__ = ["FfdsError", "InputError", "Interrupted", "NonFiniteLossError", "nearest", "printable"]
+
+UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, which a terminal obeys, and what stands for bytes of a file name that are not UTF-8."""
 
 
 class FfdsError(Exception):
-    """An end that the command line reports without a traceback."""
+    """An end that the command line reports without a traceback, in words that can be printed anywhere."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class InputError(FfdsError, ValueError):
@@ -66,3 +73,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else ""
+
+
+def printable(text: str) -> str:
+    r"""The text with an escape for each character that cannot be printed or that a terminal would obey.
+
+    >>> print(printable("\x1b[31mred"))
+    \x1b[31mred
+    """
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -9,6 +9,7 @@ import pytest
 
 from ffds.cli import main
 from ffds.data import long_tail_counts
+from tests.data.pictures import write_folder
 
 TRAIN = sum(long_tail_counts(124, 10, 2))
 
@@ -72,3 +73,36 @@ def test_damaged_entries_and_those_that_cannot_be_removed_are_named(
     (kept / "of-another-program.npz").mkdir()
     assert main(["data", "cache", "--clear"]) == 2
     assert "of-another-program.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+def test_names_that_are_not_utf_8_are_trained_on_and_reported(
+    in_memory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As old zip files leave them: of images, of classes, of files that are no images, of damaged ones."""
+    name = os.fsdecode(b"caf\xe9")
+    root = write_folder(tmp_path / "photos", {"a": 3, name: 3}, {"a": 2, name: 2})
+    (root / "train" / "a" / "000.jpg").rename(root / "train" / "a" / f"{name}.jpg")
+    (root / "train" / "a" / f"{name}.png").write_bytes(b"damaged")
+    (root / "train" / "a" / f"{name}.heic").write_bytes(b"another kind")
+    settings = ["own-folder", f"data.root={root}", "data.image_size=8", "data.eval_resize=8"]
+    settings += ["data.on_bad_image=skip", f"data.in_memory={in_memory}", "data.workers=0"]
+    settings += [
+        "method=ce",
+        "model.name=resnet20",
+        "model.pretrained=false",
+        "schedule.epochs=1",
+        "trainer.batch_size=4",
+    ]
+    assert main(["data", "info", *settings, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["class_names"] == ["a", name]
+    assert facts["class_counts"] == [3, 3]
+    assert f"{name}.png" in facts["skipped"][0]
+    assert facts["notes"][0].endswith(f"{name}.heic")
+    assert main(["train", *settings, "--out", str(tmp_path / "runs")]) == 0
+    (run,) = (path.parent for path in tmp_path.rglob("summary.json"))
+    assert main(["eval", str(run)]) == 0
+    assert main(["data", "info", *settings[:4]]) == 2
+    assert r"caf\udce9.png" in capsys.readouterr().err
+    assert main(["data", "pack", "own-folder", str(tmp_path / "pack"), *settings[1:5]]) == 0

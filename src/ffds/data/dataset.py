@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +43,8 @@ class Split:
         """Sum of images and labels, 16 hex digits; files count by name and size, to be quick."""
         digest = hashlib.sha256(f"{self.images.shape}".encode())
         if self.files is not None:
-            digest.update("".join(f"{file.name}/{file.stat().st_size}/" for file in self.files).encode())
+            sizes = [f"{file.name}/{file.stat().st_size}/" for file in self.files]
+            digest.update(os.fsencode("".join(sizes)))
         else:
             digest.update(np.ascontiguousarray(self.images[:]).data)
         digest.update(np.ascontiguousarray(self.labels).data)

@@ -14,7 +14,7 @@ from ffds.data.source import Labelled, Source
 from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import keep_images, without_unreadable
 from ffds.environment import is_first_rank
-from ffds.errors import InputError
+from ffds.errors import InputError, printable
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
@@ -55,7 +55,7 @@ def open_dataset(data: Data) -> Dataset:
     validation = rest[0] if rest else None
     names = source.class_names
     for note in source.notes if is_first_rank() else ():
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     left_out = (source.skipped, source.notes)
     return Dataset(data.name, source.description, names, train, test, validation, *left_out)
 
