@@ -66,13 +66,14 @@ class Interrupted(FfdsError):  # noqa: N818  (an end that was asked for, not an 
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint naming the most similar known name, or nothing.
+    """A hint naming the most similar known name, whatever its letter case, or nothing.
 
     >>> nearest("epocs", ["epochs", "warmup"])
     'did you mean epochs?'
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else ""
+    spelled = {one.strip().casefold(): one for one in known}
+    close = difflib.get_close_matches(name.strip().casefold(), list(spelled), n=1, cutoff=0.6)
+    return f"did you mean {spelled[close[0]]}?" if close else ""
 
 
 def printable(text: str) -> str:

@@ -31,3 +31,8 @@ def test_a_root_is_needed(name, tmp_path):
 def test_a_root_below_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert root_path("~/data") == tmp_path / "data"
+
+
+def test_a_split_cannot_be_chosen_where_splits_have_no_names():
+    with pytest.raises(InputError, match=r"data.test_split chooses among splits(.*\n)+.*got: +val"):
+        open_source(Data(name="digits", test_split="val"))

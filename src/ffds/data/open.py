@@ -27,9 +27,9 @@ def open_dataset(data: Data) -> Dataset:
     """The long-tailed training set, its test set and, where asked for, its validation set.
 
     Without `data.imbalance_factor` the training images are all kept, in the order of the source. With it
-    they come class by class in the order of the reference shuffle. The validation images are held out of
-    what is kept, at random and per class, and at least one image of each class stays. What lies there and is
-    not used is said on standard error.
+    they come class by class in the order of the reference shuffle. The validation set is the one that the
+    data bring, as it is, or else held out of what is kept, at random and per class, and at least one image of
+    each class stays. What lies there and is not used is said on standard error.
 
     Args:
         data: the data section of a recipe.
@@ -43,7 +43,9 @@ def open_dataset(data: Data) -> Dataset:
     """
     source = open_source(data)
     splits = [source.train.take(tail_rows(source, data)), source.test]
-    if data.validation:
+    if source.validation is not None:
+        splits.append(source.validation)
+    elif data.validation:
         kept = splits[0]
         held = held_out(kept.labels, data.validation, derived_seed(data.seed, "validation"))
         if not held.any():
@@ -67,20 +69,32 @@ def open_source(data: Data) -> Source:
     before anything is counted.
     """
     source = SOURCES[data.name].open(data)
-    for split in (source.train, source.test):
+    if data.test_split is not None and source.test_split is None:
+        what, fix = "data.test_split chooses among splits with names, which are not there", "set it to null"
+        raise InputError(what, where=source.description, got=data.test_split, fix=fix)
+    splits = [source.train, source.test]
+    if source.validation is not None:
+        splits.append(source.validation)
+    for split in splits:
         _check_labels(split, len(source.class_names))
     if source.ranks is not None:
         _check_ranks(source.train.labels, source.ranks, source.description)
         source = replace(source, carried=source.counts)
     if data.on_bad_image == "skip":
-        splits = without_unreadable(data, (source.train, source.test))
-        (train, readable, skipped), (test, _, skipped_of_test) = splits
+        (train, readable, skipped), *others = without_unreadable(data, splits)
+        skipped += tuple(line for _, _, lines in others for line in lines)
         ranks = None if source.ranks is None else source.ranks[readable]
-        source = replace(source, train=train, test=test, ranks=ranks, skipped=skipped + skipped_of_test)
+        test, *rest = (split for split, _, _ in others)
+        validation = rest[0] if rest else None
+        source = replace(source, train=train, test=test, validation=validation)
+        source = replace(source, ranks=ranks, skipped=skipped)
     if source.cut_test:
         held = held_out(source.train.labels, data.test_fraction, derived_seed(data.seed, "test"), least=1)
         source = replace(source, train=source.train.take(~held), test=source.train.take(held))
     _check_classes(source)
+    if source.validation is not None and data.validation:
+        unused = f"data.validation={data.validation:g} is not used: the data bring a validation set"
+        source = replace(source, notes=(*source.notes, unused))
     return source
 
 
@@ -124,3 +138,6 @@ def _check_classes(source: Source) -> None:
     if len(source.test) == 0:
         fix = "add test images, or give no test set to have one cut (data.test_fraction)"
         raise InputError("there is no test image", where=where, got="; ".join(source.notes), fix=fix)
+    if source.validation is not None and len(source.validation) == 0:
+        what, fix = "there is no validation image", "add validation images, or give no validation set"
+        raise InputError(what, where=where, got="; ".join(source.notes), fix=fix)

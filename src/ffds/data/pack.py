@@ -27,12 +27,12 @@ ROW_GROUP = 1000
 
 
 def write_pack(data: Data, directory: Path) -> list[Path]:
-    """Write the training images that `data` keeps, and its test images; returns the two files.
+    """Write the training images that `data` keeps, and each other split; returns the files.
 
     Columns: `image` (lossless WebP of the stored pixels), `label`, `index` (place in the original order)
     and, in the train file, `lt_rank` (place in its class after the reference shuffle). Read with the same
-    settings, the pack gives the same arrays; it also serves every larger imbalance factor. The validation
-    set is not cut here: it is cut when the pack is read.
+    settings, the pack gives the same arrays; it also serves every larger imbalance factor. A validation set
+    that the data do not bring is not cut here: it is cut when the pack is read.
 
     Raises:
         InputError: `directory` already holds a pack or cannot be written, or the data cannot be opened.
@@ -44,16 +44,19 @@ def write_pack(data: Data, directory: Path) -> list[Path]:
     source = open_source(data)
     rows = tail_rows(source, data)
     train, ranks = source.train.take(rows), tail_ranks(source, data)[rows]
-    files = [directory / f"{split}-00000-of-00001.parquet" for split in ("train", "test")]
+    splits = {"train": train, "test": source.test}
+    if source.validation is not None:
+        splits["validation"] = source.validation
+    files = [directory / f"{split}-00000-of-00001.parquet" for split in splits]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=directory, prefix=".") as unfinished:
             parts = [Path(unfinished, file.name) for file in files]
-            _write(parts[0], data, train, source.class_names, ranks)
-            _write(parts[1], data, source.test, source.class_names)
+            for part, (name, split) in zip(parts, splits.items(), strict=True):
+                _write(part, data, split, source.class_names, ranks if name == "train" else None)
             # The train file last: a directory that has one holds a whole pack.
-            parts[1].replace(files[1])
-            parts[0].replace(files[0])
+            for part, file in reversed(list(zip(parts, files, strict=True))):
+                part.replace(file)
     except OSError as error:
         raise InputError("the pack cannot be written", where=directory, got=error) from error
     return files

@@ -42,7 +42,9 @@ class Data(Section):
     seed: Seed = 0
     """Of the long-tailed subset and of the splits."""
     validation: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
-    """Fraction of each training class held out for validation."""
+    """Fraction of each training class held out for validation where the data have no validation set."""
+    test_split: Annotated[str | None, Role.ADDED] = None
+    """Name of the split to test on, e.g. val; null: the test set, or the validation set where it is alone."""
     test_fraction: Fraction = 0.2
     """Fraction of each class held out for testing where the data have no test set."""
     cut: Annotated[tuple[Count, Count, Count], Field(strict=False)] | None = None

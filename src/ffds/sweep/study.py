@@ -31,7 +31,7 @@ _IDENTITY = "identity"
 def identity(recipe: Recipe, dataset: Dataset, space: Space) -> dict[str, Any]:
     """All that the trials of a study have in common, ready for JSON; the test images are no part of it."""
     elsewhere = keys_with(Role.PLACE, Role.LOADING, Role.NEUTRAL)
-    left_out = {*elsewhere, *(f"method.{key}" for key in SEARCHED)}
+    left_out = {*elsewhere, "data.test_split", *(f"method.{key}" for key in SEARCHED)}
     settings = {key: value for key, value in recipe.by_key.items() if key not in left_out}
     bounds = {f"searched {key}": allowed for key, allowed in space.described().items()}
     images = [split.digest for split in (dataset.train, dataset.validation) if split is not None]

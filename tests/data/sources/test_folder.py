@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from ffds.data import open_dataset
+from ffds.data.sources.splits import NAMES
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -88,12 +89,87 @@ def test_what_is_not_read_is_told_with_its_number(root, capsys):
         opened(root)
 
 
-@pytest.mark.parametrize("name", ["test", "val", "valid", "validation"])
-def test_the_first_of_the_test_directories_counts(root, name):
+@pytest.mark.parametrize("name", [*NAMES["validation"], *NAMES["test"], "VAL", "Testing"])
+@pytest.mark.parametrize("train", ["train", "Training"])
+def test_every_usual_name_of_a_split_counts(root, name, train):
+    (root / "train").rename(root / train)
     (root / "test").rename(root / name)
-    if name != "validation":
-        fill(root / "validation" / "ant", 5)
-    assert len(opened(root).test) == 2
+    dataset = opened(root)
+    assert (len(dataset.train), len(dataset.test), dataset.validation) == (17, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "tested", "held"),
+    [
+        (("test", "dev"), None, "test", "dev"),
+        (("eval", "Valid"), None, "eval", "Valid"),
+        (("test", "val"), "val", "val", None),
+        (("val", "valid"), "valid", "valid", None),
+        (("val", "test", "eval"), "eval", "eval", "val"),
+        (("val", "extra"), "EXTRA", "extra", "val"),
+        (("extra",), None, None, None),
+    ],
+)
+def test_what_each_split_serves_as(names, asked, tested, held, tmp_path):
+    """What serves as nothing is named."""
+    for number, name in enumerate(("train", *names)):
+        for place in ("ant", "owl"):
+            fill(tmp_path / name / place, 5, first=20 * number)
+    dataset = opened(tmp_path, test_split=asked, validation=0.4 if held else 0)
+    first = {name: 20 * number for number, name in enumerate(names, start=1)}
+    assert dataset.class_counts == ([5, 5] if tested else [4, 4])
+    assert min(values(dataset.test)) == first.get(tested, min(values(dataset.test)))
+    assert (dataset.validation and min(values(dataset.validation))) == first.get(held)
+    unused = [f"{name}/" for name in sorted(names) if name not in (tested, held)]
+    notes = [f"in {tmp_path} the following is not used: {', '.join(unused)}"] if unused else []
+    notes += ["data.validation=0.4 is not used: the data bring a validation set"] if held else []
+    assert list(dataset.notes) == notes
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "words"),
+    [
+        (("val", "valid"), None, "could be the test set.*got: +val, valid.*data.test_split=val"),
+        (("test", "eval"), None, "could be the test set.*got: +eval, test.*data.test_split=eval"),
+        (("test", "Test"), "TEST", "could be the test set.*got: +Test, test"),
+        (("dev", "val", "test"), None, "could be the validation set.*got: +dev, val"),
+        (("training", "test"), None, "could be the train set.*got: +train, training.*leave one"),
+        (("val", "test"), "tset", "test_split=tset is no split.*allowed: test, val.*did you mean test"),
+        (("val",), "train", "test_split=train is no split"),
+        ((), "test", "test_split=test is no split.*allowed: null"),
+    ],
+)
+def test_splits_that_leave_a_choice_are_refused(names, asked, words, tmp_path):
+    for name in ("train", *names):
+        fill(tmp_path / name / "ant", 1)
+        fill(tmp_path / name / "owl", 1)
+    with pytest.raises(InputError, match=f"(?s){words}"):
+        opened(tmp_path, test_split=asked)
+
+
+def test_names_of_classes_are_compared_in_one_unicode_form(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    fill(tmp_path / "train" / composed, 2)
+    fill(tmp_path / "train" / "bar", 2)
+    fill(tmp_path / "test" / decomposed, 1)
+    assert opened(tmp_path).test.labels.tolist() == [1]
+    fill(tmp_path / "train" / decomposed, 2)
+    with pytest.raises(InputError, match=r"same name(.*\n)+.*'cafe\\u0301', 'caf\\xe9'"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["Owl", "owl ", "owls"])
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_the_name_of_no_training_class(other, split, root):
+    fill(root / split / other, 2)
+    fill(root / "test" / "owl", 1)
+    with pytest.raises(
+        InputError, match=rf"class '{other}' is no class of(.*\n)+.*{split}\n(.*\n)+.*mean owl\?"
+    ):
+        opened(root)
+    fill(root / "train" / "owl ", 1)
+    with pytest.raises(InputError, match="'owl', 'owl '"):
+        opened(root)
 
 
 def test_classes_alone_are_split_per_class(tmp_path):
@@ -107,20 +183,19 @@ def test_classes_alone_are_split_per_class(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "renamed"),
+    ("names", "asked", "words"),
     [
-        (("Train", "Test"), "Test/ to test/, Train/ to train/;"),
-        (("Training", "Testing"), "Testing/ to test/, Training/ to train/;"),
-        (("ant", "owl", "training"), "training/ to train/;"),
-        (("train", "VAL"), "VAL/ to val/$"),
+        (("Test", "ant"), None, "Test/ without train/(.*\n)+.*got: +Test/, ant/(.*\n)+.*if it is a class"),
+        (("dev", "valid"), None, "dev/, valid/ without train/"),
+        (("ant", "owl"), "test", "data.test_split needs train/"),
     ],
 )
-def test_splits_are_not_taken_for_classes_or_passed_over_for_their_spelling(names, renamed, tmp_path):
+def test_splits_without_a_training_set_are_not_taken_for_classes(names, asked, words, tmp_path):
     for name in names:
         fill(tmp_path / name / "ant", 3)
         fill(tmp_path / name / "owl", 3)
-    with pytest.raises(InputError, match=rf"named as a split(.*\n)+.*rename {renamed}"):
-        opened(tmp_path)
+    with pytest.raises(InputError, match=words):
+        opened(tmp_path, test_split=asked)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -164,7 +239,7 @@ def test_links_are_followed_but_make_no_image_count_twice(target, root, tmp_path
         ({"only": 5}, r"a single class(.*\n)+.*only"),
         ({"a": 5, "test/a": 1}, "test/ without train/"),
         ({"train/a": 1, "train/b": 1, "test/a": 0}, "there is no test image"),
-        ({"train/owl": 1, "test/owls": 1}, r"class owls has test images(.*\n)*.*did you mean owl\?"),
+        ({"train/a": 1, "train/b": 1, "test/a": 1, "val/a": 0}, "there is no validation image"),
         (
             {"train/ant": 1, "train/bee": 0, "train/cat": 1, "train/dog": 0, "test/ant": 1},
             r"2 of 4 classes have no training image\n.*\n.*1 \(bee\), 3 \(dog\)",

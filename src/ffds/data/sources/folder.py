@@ -6,52 +6,71 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from ffds.data.decode import SUFFIXES, FileImages, Stored
 from ffds.data.source import Labelled, Source, existing_root
-from ffds.errors import InputError, nearest
+from ffds.data.sources.class_names import check_distinct, places
+from ffds.data.sources.splits import (
+    Splits,
+    choose_splits,
+    entries,
+    kind_of,
+    listed,
+    unreadable_directory,
+    unused_splits,
+)
+from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
 __all__ = ["LAYOUT", "files_below", "is_image", "labelled_files", "open_folder", "read_text"]
 
-LAYOUT = "train/CLASS/* with test/CLASS/* (or val/), or CLASS/* to be split by data.test_fraction"
+LAYOUT = (
+    "train/CLASS/* with test/CLASS/* or val/CLASS/* or both, or CLASS/* to be split by data.test_fraction"
+)
 CLUTTER = {"thumbs.db", "desktop.ini"}
 """Files that Windows leaves in any directory, passed over like hidden ones without a word."""
 MOST_NAMED = 10
 """Suffixes in a note."""
-TEST_NAMES = ("test", "val", "valid", "validation")
-SPLIT_OF = {"train": "train", "training": "train", "testing": "test"} | {name: name for name in TEST_NAMES}
-"""Lower-case directory name → the split it was most likely meant for."""
 
 
 def open_folder(data: Data) -> Source:
     """The source `folder`: class order is that of the sorted directory names.
 
     Images are stored as squares of side `data.eval_resize` or else `data.image_size` (see `decode.Stored`),
-    or as they are if neither is given. The first of the directories test, val, valid, validation is the test
-    set; without one the test set is cut from each class.
+    or as they are if neither is given. The directories of the splits have any of their usual names (see
+    `splits`); without one for testing the test set is cut from each class.
     """
     root = existing_root(data, LAYOUT)
     stored = Stored(data.eval_resize or data.image_size)
-    test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
-    train_directory = root / "train" if (root / "train").is_dir() else root
-    if train_directory == root and test is not None:
-        raise InputError(f"{test.name}/ without train/", where=root, allowed=LAYOUT)
-    names = _directories(train_directory)
+    directories = _directories(root)
+    splits = _splits(directories, data.test_split, root)
+    names = _directories(root / (splits.train or ""))
     if not names:
-        raise InputError("no class directories", where=train_directory, allowed=LAYOUT)
-    if train_directory == root:
-        _check_no_split(root, names, "; if it is a class, move all classes into train/")
-    elif test is None:
-        _check_no_split(root, [name for name in _directories(root) if name.casefold() in TEST_NAMES])
-    files = [list(_files(train_directory, names)), [] if test is None else list(_files(test, names))]
-    train, tested = (labelled_files([one for one in split if is_image(one[0])], stored) for split in files)
-    loose = [path for place in (train_directory, test) if place for path in _loose_images(place)]
-    notes = (*_of_no_class(loose), *_not_read([path for split in files for path, _ in split]))
-    return Source(f"image folder {root}", names, train, tested, cut_test=test is None, notes=notes)
+        raise InputError("no class directories", where=root / (splits.train or ""), allowed=LAYOUT)
+    check_distinct(names, root / (splits.train or ""))
+    files = {name: list(_files(root / name, names)) for name in splits if name is not None}
+    images: dict[str | None, Labelled] = {
+        name: labelled_files([one for one in split if is_image(one[0])], stored)
+        for name, split in files.items()
+    }
+    loose = [path for name in files for path in _loose_images(root / name)]
+    unused = [f"{name}/" for name in directories if splits.train and name not in files]
+    return Source(
+        f"image folder {root}",
+        names,
+        train=images[splits.train],
+        test=images.get(splits.test, labelled_files([], stored)),
+        validation=images.get(splits.validation),
+        cut_test=splits.test is None,
+        test_split=splits.test,
+        notes=(
+            *_of_no_class(loose),
+            *_not_read([path for split in files.values() for path, _ in split]),
+            *unused_splits(unused, root),
+        ),
+    )
 
 
 def is_image(file: Path) -> bool:
@@ -63,7 +82,7 @@ def files_below(directory: Path) -> list[Path]:
     """The files in and below a directory that are not hidden, in torchvision's order: by directory, name."""
     visited: set[str] = set()
     files_of = []
-    for folder, directories, files in os.walk(directory, onerror=_unreadable, followlinks=True):
+    for folder, directories, files in os.walk(directory, onerror=unreadable_directory, followlinks=True):
         directories[:] = [name for name in directories if name[0] != "."]
         place = os.path.realpath(folder)
         if place in visited:
@@ -92,33 +111,29 @@ def read_text(file: Path, accepted: str) -> str:
 
 
 def _directories(parent: Path) -> tuple[str, ...]:
-    try:
-        return tuple(sorted(path.name for path in parent.iterdir() if path.is_dir() and path.name[0] != "."))
-    except OSError as error:
-        _unreadable(error)
+    return tuple(path.name for path in entries(parent) if path.is_dir())
 
 
-def _unreadable(error: OSError) -> NoReturn:
-    what, fix = "a directory cannot be read", "give the right to read it, or move it out of data.root"
-    raise InputError(what, where=error.filename, got=error.strerror, fix=fix) from error
-
-
-def _check_no_split(root: Path, names: Sequence[str], otherwise: str = "") -> None:
-    meant = {name: SPLIT_OF[name.casefold()] for name in names if name.casefold() in SPLIT_OF}
-    if meant:
-        what, got = "a directory named as a split is not spelled like one", ", ".join(names[:20])
-        renamed = ", ".join(f"{name}/ to {split}/" for name, split in meant.items())
-        raise InputError(what, where=root, got=got, allowed=LAYOUT, fix=f"rename {renamed}{otherwise}")
+def _splits(directories: Sequence[str], test_split: str | None, root: Path) -> Splits:
+    """The directories of the splits; where there is none, the training set is the root itself."""
+    if any(kind_of(name) == "train" for name in directories):
+        return choose_splits(directories, test_split, root)
+    if test_split is not None:
+        what, got = "data.test_split needs train/", listed([f"{name}/" for name in directories])
+        raise InputError(what, where=root, got=got or "no directory", allowed=LAYOUT)
+    held = [f"{name}/" for name in directories if kind_of(name)]
+    if held:
+        what, got = f"{listed(held)} without train/", listed([f"{name}/" for name in directories])
+        fix = "add train/; if it is a class, move all classes into train/"
+        raise InputError(what, where=root, got=got, allowed=LAYOUT, fix=fix)
+    return Splits("", None, None)
 
 
 def _files(split: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, int]]:
     """Each file of a split, image or not, with the label of its class."""
-    label_of = {name: label for label, name in enumerate(names)}
-    for name in _directories(split):
-        if name not in label_of:
-            what, allowed = f"class {name} has test images but no training directory", ", ".join(names[:20])
-            raise InputError(what, where=split / name, allowed=allowed, fix=nearest(name, names))
-        yield from ((path, label_of[name]) for path in files_below(split / name))
+    own = _directories(split)
+    for name, label in zip(own, places(own, names, split), strict=True):
+        yield from ((path, label) for path in files_below(split / name))
 
 
 def _loose_images(split: Path) -> list[Path]:
