@@ -63,6 +63,8 @@ def dataset(request, tmp_path, monkeypatch):
             arrays[file] = images, labels
             sums.append([file, write(file, {label_key: labels.tolist(), "data": old_array(rows)})])
         monkeypatch.setattr(kind, files, sums)
+    facts = replace(PUBLISHED[name], train_images=3 * len(kind.train_list), test_images=3)
+    monkeypatch.setitem(PUBLISHED, name, facts)
     names = {kind.meta["key"]: [f"class {c}" for c in range(classes)]}
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": write(kind.meta["filename"], names)})
     return name, folder, arrays

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import re
 import shutil
 import socket
 import tarfile
@@ -13,13 +14,18 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import ffds.data.sources.published
+from ffds.data.decode import Stored
 from ffds.data.long_tail import long_tail_counts, tail_counts, tail_rows
 from ffds.data.open import open_source
 from ffds.data.source import Source
+from ffds.data.sources import cifar, tiny_imagenet
+from ffds.data.sources.folder import labelled_files
 from ffds.data.sources.published import Published, open_published
 from ffds.errors import InputError
 from ffds.files import try_lock
@@ -29,6 +35,7 @@ from tests.standard_error import captured_stderr
 PACKS = Path(__file__).parents[3] / "../shared/data"
 with_packs = pytest.mark.skipif(not PACKS.is_dir(), reason="the real packs are not beside this checkout")
 LOCK = ".{}.lock"
+NOTHING = labelled_files([], Stored())
 
 
 def write_archive(path, names):
@@ -45,7 +52,7 @@ def write_archive(path, names):
 
 def published(archive, url="http://127.0.0.1:1"):
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
-    return Published("Set", f"{url}/{archive.name}", sha256, "set", "a", "label", num_classes=2)
+    return Published("Set", f"{url}/{archive.name}", sha256, "set", "a", "label", 2, 0, 0)
 
 
 @pytest.fixture(params=["set.tar.gz", "set.zip"])
@@ -59,7 +66,7 @@ def archive(request, tmp_path):
 def opened(kind, root, download=False):
     """The folder from which the original files would be read."""
     data = Data(name="cifar10", root=str(root), download=download)
-    source = open_published(data, kind, lambda folder: Source(str(folder), ("x", "y"), None, None))
+    source = open_published(data, kind, lambda folder: Source(str(folder), ("x", "y"), NOTHING, NOTHING))
     return Path(source.description)
 
 
@@ -211,3 +218,34 @@ def test_subsets_of_the_packs(name, as_parquet):
 def test_a_pack_that_is_another_than_named():
     with pytest.raises(InputError, match=r"this is not CIFAR-10\n.*\n.*200 classes"):
         open_source(Data(name="cifar10", root=str(PACKS / "tiny-imagenet-if10")))
+
+
+def test_what_is_downloaded_is_published_with_its_sum_and_comes_encrypted():
+    for kind in (*cifar.PUBLISHED.values(), tiny_imagenet.PUBLISHED):
+        assert kind.url.startswith("https://")
+        assert re.fullmatch("[0-9a-f]{64}", kind.sha256)
+
+
+def write_parquet(root, **counts):
+    """Splits of so many tiny images for each of CIFAR-10's classes."""
+    content = BytesIO()
+    Image.new("RGB", (1, 1)).save(content, "PPM")
+    for split, of_class in counts.items():
+        labels = np.repeat(np.arange(10), of_class)
+        images = [{"bytes": content.getvalue(), "path": None}] * len(labels)
+        pq.write_table(pa.table({"img": images, "label": labels}), root / f"{split}-00000-of-00001.parquet")
+
+
+def test_parquet_files_of_a_part_are_refused(tmp_path):
+    full = {"train": [5000] * 10, "test": [1000] * 10}
+    write_parquet(tmp_path, **full)
+    data = Data(name="cifar10", root=str(tmp_path))
+    assert open_source(data).counts == (5000,) * 10
+    for split, words in (
+        ("train", "49,998 training images, not 50,000"),
+        ("test", "9,998 test images, not 10,000"),
+    ):
+        write_parquet(tmp_path, **full | {split: [full[split][0] - 2, *full[split][1:]]})
+        with pytest.raises(InputError, match=rf"not all of CIFAR-10: {words}\n.*\n.*0: .*998\n"):
+            open_source(data)
+        write_parquet(tmp_path, **full)

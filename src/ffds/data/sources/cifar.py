@@ -25,6 +25,8 @@ PUBLISHED = {
         marker="batches.meta",
         label_column="label",
         num_classes=10,
+        train_images=5000,
+        test_images=1000,
     ),
     "cifar100": Published(
         title="CIFAR-100",
@@ -34,6 +36,8 @@ PUBLISHED = {
         marker="meta",
         label_column="fine_label",
         num_classes=100,
+        train_images=500,
+        test_images=100,
     ),
 }
 

@@ -22,14 +22,17 @@ from ffds.recipes.schema import Data
 __all__ = ["Published", "open_published"]
 
 SECONDS_WITHOUT_A_BYTE = 60
+MOST_NAMED = 5
+"""Classes in a message."""
 
 
 @dataclass(frozen=True)
 class Published:
     """Where and how a dataset is published.
 
-    The archive at `url` unpacks to the directory `folder`, which is known by its file `marker`;
-    `label_column` is the label's column in the Parquet form.
+    The archive at `url` unpacks to the directory `folder`, which is known by what lies in it as `marker`;
+    `label_column` is the label's column in the Parquet form. Each of the `num_classes` classes has
+    `train_images` and `test_images` images.
     """
 
     title: str
@@ -39,6 +42,8 @@ class Published:
     marker: str
     label_column: str
     num_classes: int
+    train_images: int
+    test_images: int
 
     @property
     def archive(self) -> str:
@@ -56,7 +61,7 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
     """The first of: the original folder (`data.root` or in it), Parquet files, the archive, a download."""
     root = None if data.root is None else root_path(data.root)
     folders = () if root is None else (root / published.folder, root)
-    original = next((folder for folder in folders if (folder / published.marker).is_file()), None)
+    original = next((folder for folder in folders if (folder / published.marker).exists()), None)
     column = data.label_column or published.label_column
     if original is None and root is not None and split_files(root, "train"):
         # Published images are held at their own size: image_size is what the network sees.
@@ -68,7 +73,29 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
     if got != expected and column == published.label_column:
         what, fix = f"this is not {published.title}", "set data.name to the dataset that lies there"
         raise InputError(what, where=data.root, got=got, allowed=expected, fix=fix)
+    if column == published.label_column:
+        _check_complete(published, source)
     return source
+
+
+def _check_complete(published: Published, source: Source) -> None:
+    """Refuse what is left of a download that broke off: classes then have fewer images than published."""
+    # A pre-cut pack lacks images on purpose; its ranks say whether it lacks others.
+    expected = {} if source.ranks is not None else {"training": (source.train, published.train_images)}
+    for split, (images, count) in (expected | {"test": (source.test, published.test_images)}).items():
+        found = [int((images.labels == label).sum()) for label in range(published.num_classes)]
+        wrong = [f"{source.class_names[c]}: {n:,}" for c, n in enumerate(found) if n != count]
+        if wrong:
+            more = f" and {len(wrong) - MOST_NAMED} more classes" if len(wrong) > MOST_NAMED else ""
+            raise InputError(
+                f"this is not all of {published.title}: {len(images):,} {split} images, not "
+                f"{count * published.num_classes:,}",
+                where=source.description,
+                got=", ".join(wrong[:MOST_NAMED]) + more,
+                allowed=f"{count:,} {split} images of each class",
+                fix="remove it and fetch it again (data.download=true gets the original), or train on what "
+                "is there as on data of your own: data.name=folder or parquet",
+            )
 
 
 def _unpacked(data: Data, published: Published) -> Path:
