@@ -37,6 +37,18 @@ def test_any_other_setting_is_another_place(tmp_path):
         load_recipe("digits", ["name=../../elsewhere"])
 
 
+@pytest.mark.parametrize("root", ["photos", "../photos", "/photos"])
+def test_the_place_of_the_images_is_no_other_run_and_the_name_of_earlier_versions_is_known(root, tmp_path):
+    one = load_recipe("digits", ["trainer.seed=3", f"data.root={root}"]).recipe
+    assert Run.of(one, tmp_path) == Run.of(RECIPE, tmp_path)
+    earlier = Run(Run.of(one, tmp_path).path.with_name(f"seed3-{one.earlier_hash[:8]}"))
+    earlier.path.mkdir(parents=True)
+    known = one.with_images(f"sha256:{'0' * 16}")
+    assert Run.of(one, tmp_path) == Run.of(known, tmp_path) == earlier != Run.of(RECIPE, tmp_path)
+    Run.of(RECIPE, tmp_path).path.mkdir()
+    assert Run.of(one, tmp_path) == Run.of(RECIPE, tmp_path)
+
+
 def test_files_are_json_for_anyone_and_come_back(run):
     run.start(RECIPE, {"hardware": "a machine"})
     run.add_epoch({"epoch": 1})

@@ -22,7 +22,7 @@ PUBLIC = {
 
 
 KEYS = {
-    "data": "name root download imbalance_factor profile seed validation test_split test_fraction cut "
+    "data": "name root images download imbalance_factor profile seed validation test_split test_fraction cut "
     "image_column label_column on_bad_image in_memory workers cache image_size eval_resize augment padding "
     "mean std",
     "model": "name pretrained head",

@@ -30,9 +30,16 @@ class Run:
 
     @classmethod
     def of(cls, recipe: Recipe, out: str | Path = "runs") -> Run:
-        """The directory that belongs to a recipe; the same recipe always has the same one."""
-        leaf = f"seed{recipe.trainer.seed}-{recipe.config_hash[:8]}"
-        return cls(Path(out) / recipe.name / recipe.method.name / leaf)
+        """The directory that belongs to a recipe; the same recipe always has the same one.
+
+        One that an earlier version named, where only that one exists, is taken as it is.
+        """
+        parent = Path(out) / recipe.name / recipe.method.name
+        paths = [
+            parent / f"seed{recipe.trainer.seed}-{digest[:8]}"
+            for digest in (recipe.config_hash, recipe.earlier_hash)
+        ]
+        return cls(next((path for path in paths if path.exists()), paths[0]))
 
     @property
     def name(self) -> str:

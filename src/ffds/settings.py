@@ -56,7 +56,7 @@ class Role(Enum):
     """What a key of a recipe is for, marked on its field; a key without a mark decides what is measured."""
 
     COLUMN = "identifies a run; tables of runs have a column for it"
-    PLACE = "says where the images lie, which differs from machine to machine"
+    PLACE = "says where the images lie, which differs from machine to machine: null in the run's identity"
     LOADING = "says how images come from where they lie"
     RUNNING = "says how a machine does the same training"
     NEUTRAL = "changes no bit of the result and is no part of the run's identity"

@@ -30,12 +30,16 @@ def test_the_head_is_what_the_method_needs():
 
 
 def test_runs_made_earlier_keep_their_hash():
+    """It counted the text of `data.root` then: now it is the same wherever the images lie."""
     files = sorted((Path(__file__).parents[2] / "results").rglob("seed*-*/recipe.yaml"))
     assert len(files) >= 52
     for file in files:
         seed, _, digest = file.parent.name.partition("-")
         recipe = load_recipe(str(file)).recipe
-        assert (f"seed{recipe.trainer.seed}", recipe.config_hash[:8]) == (seed, digest), file
+        assert (f"seed{recipe.trainer.seed}", recipe.earlier_hash[:8]) == (seed, digest), file
+        assert recipe.data.root is not None or recipe.earlier_hash == recipe.config_hash
+        nowhere = load_recipe(str(file), ["data.root=null"]).recipe
+        assert recipe.config_hash == nowhere.config_hash == nowhere.earlier_hash
 
 
 def test_roles_say_what_is_left_out_of_the_hash():
@@ -45,14 +49,17 @@ def test_roles_say_what_is_left_out_of_the_hash():
     assert neutral < keys_with(Role.LOADING, Role.RUNNING) < set(load_recipe("digits").recipe.by_key)
     recipe = load_recipe("digits").recipe
     added = keys_with(Role.ADDED)
-    assert "method.sampler" in added
+    assert {"method.sampler", "data.images"} <= added
     assert set(by_dotted_key(recipe.identity)) == set(recipe.by_key) - neutral - added
+    known = recipe.with_images(f"sha256:{'0' * 16}")
+    assert known.identity == recipe.identity | {"data": known.identity["data"]}
+    assert known.identity["data"] == recipe.identity["data"] | {"images": known.data.images}
     assert json_digest({"b": [1, "ü"], "a": None}) == sha256(b'{"a":null,"b":[1,"\\u00fc"]}').hexdigest()
 
 
 def test_any_setting_changes_the_hash():
     hashes = {load_recipe("digits").recipe.config_hash}
-    own = ("trainer.seed=1", "method.k=0.1", "data.root=x", "method=ce", "name=other")
+    own = ("trainer.seed=1", "method.k=0.1", f"data.images=sha256:{'0' * 16}", "method=ce", "name=other")
     for override in (*own, "method.sampler=class-balanced"):
         hashes.add(load_recipe("digits", [override]).recipe.config_hash)
     assert len(hashes) == 7

@@ -60,13 +60,18 @@ def test_a_recipe_that_is_not_shipped_is_compared_with_the_defaults(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["folder", "parquet"])
-def test_the_directory_of_your_own_images_is_a_setting(source, tmp_path):
+def test_your_own_images_are_a_setting_and_their_directory_where_their_sum_is_not_known(source, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(f"data: {{name: {source}, root: flowers}}\n")
     flowers, birds = (load_recipe(str(file), more, method="ce").recipe for more in ([], ["data.root=birds"]))
     assert identity(flowers) != identity(birds)
     assert changed_settings(birds) == ("data.root=birds",)
     assert run_records.deciding_settings(changed_settings(birds)) == identity(birds).settings
+    flowers, moved, birds = (
+        one.with_images(f"sha256:{digit * 16}") for one, digit in ((flowers, "0"), (birds, "0"), (birds, "1"))
+    )
+    assert changed_settings(birds) == (f"data.images=sha256:{'1' * 16}",)
+    assert identity(flowers) == identity(moved) != identity(birds)
 
 
 def test_a_loss_of_your_own_is_a_setting():

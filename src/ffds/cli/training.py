@@ -27,9 +27,11 @@ __all__ = ["add_verbs", "compare", "evaluate", "train"]
 def train(options: argparse.Namespace) -> None:
     """Train one method."""
     recipe = resolved_recipe(options).recipe
+    from ffds.data.content import knowing_images
     from ffds.data.sources.registry import titled
     from ffds.run_directory import Run
 
+    recipe = knowing_images(recipe)
     run = Run.of(recipe, options.out)
     done_before = run.done
     if not done_before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffds.data.decode import content_digests
 from ffds.data.streaming import StreamedImages
 
 __all__ = ["Dataset", "Split"]
@@ -40,13 +42,23 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """Sum of images and labels, 16 hex digits; files count by name and size, to be quick."""
+        """Sum of images and labels, 16 hex digits: of the files' content, else of the pixels."""
+        if self.files is None:
+            return self._sum(np.ascontiguousarray(self.images[:]).data)
+        contents = content_digests(self.files)
+        return self._sum(b"".join(len(content).to_bytes(1, "big") + content for content in contents))
+
+    @cached_property
+    def earlier_digest(self) -> str:
+        """The `digest` of earlier versions, in which files counted by name and size."""
+        if self.files is None:
+            return self.digest
+        sizes = [f"{file.name}/{file.stat().st_size}/" for file in self.files]
+        return self._sum(os.fsencode("".join(sizes)))
+
+    def _sum(self, images: bytes | memoryview) -> str:
         digest = hashlib.sha256(f"{self.images.shape}".encode())
-        if self.files is not None:
-            sizes = [f"{file.name}/{file.stat().st_size}/" for file in self.files]
-            digest.update(os.fsencode("".join(sizes)))
-        else:
-            digest.update(np.ascontiguousarray(self.images[:]).data)
+        digest.update(images)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()[:16]
 
@@ -83,9 +95,28 @@ class Dataset:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint stores about its training data, ready for JSON."""
-        counts, names = self.class_counts, list(self.class_names)
-        return {"class_counts": counts, "class_names": names, "images": self.train.digest}
+        """What a checkpoint stores about its data, ready for JSON."""
+        classes = {"class_counts": self.class_counts, "class_names": list(self.class_names)}
+        return {**classes, "images": self.train.digest, "test_images": self.test.digest}
+
+    @property
+    def earlier_identity(self) -> dict[str, Any]:
+        """What checkpoints of earlier versions stored, which knew files by name and size only."""
+        identity = {**self.identity, "images": self.train.earlier_digest}
+        del identity["test_images"]
+        return identity
+
+    def changes(self, identity: Mapping[str, Any]) -> str:
+        """Which of its images a checkpoint's identity knows otherwise, with both sums; empty if none."""
+        found = [
+            f"{what} {split.digest} now, {identity[key]} then"
+            for key, what, split in (
+                ("images", "training images", self.train),
+                ("test_images", "test images", self.test),
+            )
+            if identity.get(key, split.digest) not in (split.digest, split.earlier_digest)
+        ]
+        return "; ".join(found)
 
     @property
     def imbalance_factor(self) -> float:

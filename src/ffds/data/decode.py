@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import platform
 import stat
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,11 +34,13 @@ __all__ = [
     "Stored",
     "attempt",
     "check_size",
+    "content_digests",
     "decode",
     "decode_all",
     "image_threads",
     "pixels_digest",
     "refusing_bombs",
+    "remembered",
     "unreadable",
 ]
 
@@ -61,6 +64,9 @@ MAX_THREADS = 8
 BATCH = 64
 """Images that a thread decodes at a time: a small one takes less time than handing it over."""
 BATCHES_AHEAD = 8
+YOUNG = 2 * 10**9
+"""Nanoseconds after a change of a file in which its times may not show another one."""
+_KNOWN: dict[tuple[str | int, ...], bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,10 @@ class FileImages:
         digest = pixels_digest(paths, str(self.stored).encode())
         return None if digest is None else Origin(paths, digest)
 
+    def contents(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """sha256 of the file of each of the `rows`."""
+        return content_digests([self.paths[row] for row in rows.tolist()])
+
     def place(self, row: int) -> str:
         """The path of a row."""
         return str(self.paths[row])
@@ -209,12 +219,8 @@ def pixels_digest(files: Sequence[Path], *choices: bytes) -> str | None:
 
     Names and times of the files do not count. None where there is no file, or one that cannot be read.
     """
-    if not files:
-        return None
-    try:
-        with image_threads() as threads:
-            contents = list(threads.map(_content_digest, files))
-    except (OSError, ValueError):
+    contents = content_digests(files)
+    if not contents or not all(contents):
         return None
     versions = (f"{name} {features.version(name)}" for name in LIBRARIES)
     decoder = [text.encode() for text in (f"format {CACHE_FORMAT}", *versions, platform.machine())]
@@ -229,9 +235,38 @@ def image_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(MAX_THREADS, usable_cores()))
 
 
+def content_digests(files: Sequence[Path]) -> list[bytes]:
+    """sha256 of the content of each file, empty where it cannot be read."""
+    with image_threads() as threads:
+        return list(threads.map(_content_digest, files))
+
+
 def _content_digest(path: Path) -> bytes:
-    with _opened(path) as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    def digest() -> bytes:
+        with _opened(path) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    try:
+        return remembered(path, "content", digest)
+    except (OSError, ValueError):
+        return b""
+
+
+def remembered(path: Path, what: str, digest: Callable[[], bytes]) -> bytes:
+    """`digest()`, which is a sum of what is in a file, or what it was before if the file is unchanged.
+
+    A file that has the same place on the disk, size and times is unchanged, unless it is so young that it
+    could have been written twice within one tick of the clock of its times.
+    """
+    found = path.stat()
+    key = (what, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if key in _KNOWN:
+        return _KNOWN[key]
+    young = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < YOUNG
+    content = digest()
+    if not young:
+        _KNOWN[key] = content
+    return content
 
 
 def _opened(path: Path) -> BufferedReader:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ffds.data.content import check_images
 from ffds.data.dataset import Dataset
 from ffds.data.long_tail import held_out, tail_rows
 from ffds.data.source import Labelled, Source
@@ -36,7 +37,8 @@ def open_dataset(data: Data) -> Dataset:
 
     Raises:
         InputError: files are missing or broken, a label is out of range, a class has no training image,
-            there is one class only or no test image, or the tail asked for cannot be cut.
+            there is one class only or no test image, the tail asked for cannot be cut, or these are not the
+            images of `data.images`.
 
     >>> open_dataset(Data(name="digits", imbalance_factor=10.0)).class_counts
     [124, 96, 74, 57, 44, 34, 26, 20, 16, 12]
@@ -72,6 +74,7 @@ def open_source(data: Data) -> Source:
     if data.test_split is not None and source.test_split is None:
         what, fix = "data.test_split chooses among splits with names, which are not there", "set it to null"
         raise InputError(what, where=source.description, got=data.test_split, fix=fix)
+    check_images(data, source)
     splits = [source.train, source.test]
     if source.validation is not None:
         splits.append(source.validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -42,6 +43,9 @@ class Images(Protocol):
     def origin(self, rows: NDArray[np.int64]) -> Origin | None:
         """What the images at `rows` are made of; None where they are in memory, or a file is not readable."""
 
+    def contents(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """sha256 of each of the images at `rows` as it lies on disk, empty where a file cannot be read."""
+
 
 @dataclass(frozen=True)
 class ArrayImages:
@@ -55,6 +59,10 @@ class ArrayImages:
 
     def origin(self, rows: NDArray[np.int64]) -> None:
         """They are in memory."""
+
+    def contents(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """sha256 of the pixels of each of the images at `rows`."""
+        return [hashlib.sha256(image).digest() for image in np.ascontiguousarray(self.array[rows])]
 
 
 @dataclass(frozen=True)

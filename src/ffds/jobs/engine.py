@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ffds.data.content import knowing_images_if_there
 from ffds.data.dataset import Dataset
 from ffds.environment import is_first_rank, is_rank
 from ffds.errors import FfdsError, Interrupted
@@ -37,6 +38,7 @@ def train_all(
         InputError: the jobs cannot be had.
         Interrupted: SIGTERM or SIGINT; the same call goes on.
     """
+    recipes = knowing_images_if_there(recipes)
     recipes = list({recipe.config_hash: recipe for recipe in recipes}.values())
     jobs.check(recipes)
     if jobs.on_dask:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from ffds.data.content import knowing_images_if_there
 from ffds.data.dataset import Split
 from ffds.data.sources.ictext.layout import RENDERED
 from ffds.data.sources.registry import SOURCES, titled
@@ -59,7 +60,8 @@ class Request:
 
     def recipe_of(self, method: str) -> Recipe:
         """The recipe of a run with this method."""
-        return planned_recipe(self.recipe, self.overrides, method=method, seed=self.seed)
+        planned = planned_recipe(self.recipe, self.overrides, method=method, seed=self.seed)
+        return knowing_images_if_there([planned])[0]
 
     def runs(self, *methods: str) -> list[Run]:
         """The finished run of each method, trained first if it is missing."""

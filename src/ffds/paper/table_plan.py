@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ffds.data.content import knowing_images_if_there
 from ffds.data.sources.registry import titled
 from ffds.errors import FfdsError, InputError
 from ffds.paper.reference import COLUMN_TITLES, METHOD_TITLES, TABLE_1A, TABLE_1B, TABLE_1C, TABLE_2B
@@ -190,6 +191,8 @@ def planned_table(
             # The paper has no number for images that only look like its own.
             paper = table.paper.get(column, {}).get(row) if heading == title else None
             cells.append(Cell(METHOD_TITLES.get(row, row), heading, recipe, paper))
+    recipes = knowing_images_if_there([cell.recipe for cell in cells])
+    cells = [replace(cell, recipe=recipe) for cell, recipe in zip(cells, recipes, strict=True)]
     protocols = {protocol(cell.recipe): cell.column for cell in cells}
     if len(protocols) > 1:
         got = "; ".join(f"{length} for {column}" for length, column in protocols.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -16,6 +16,7 @@ from ffds.settings import Finite, Fraction, Milestones, Positive, Role, Section,
 __all__ = ["SECTIONS", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer", "keys_with"]
 
 Channels = Field(strict=False, min_length=1, max_length=3)
+ImagesSum = Field(pattern=r"^sha256:[0-9a-f]{16}$", description="sha256: and 16 of 0-9 a-f")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 _TextOfInteger = BeforeValidator(lambda given: str(given) if type(given) is int else given)
@@ -33,6 +34,8 @@ class Data(Section):
     """The source; its reader decides the layout expected below `root`."""
     root: Annotated[str | None, Role.PLACE] = None
     """Directory of the data; null where no files are needed."""
+    images: Annotated[Annotated[str, ImagesSum] | None, Role.ADDED] = None
+    """Sum of all images and labels: filled in where the images are your own, and checked if it is given."""
     download: Annotated[bool, Role.LOADING] = False
     """Whether to download the original archive into `root` if it is missing."""
     imbalance_factor: Annotated[Finite, Field(ge=1)] | None = None
@@ -176,7 +179,10 @@ class Recipe(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Every setting that can change a bit of the result, for JSON: equal identities are the same run."""
+        """Every setting that can change a bit of the result, for JSON: equal identities are the same run.
+
+        Where the images lie is null in it.
+        """
         settings = self.model_dump(mode="json")
         for key in keys_with(Role.NEUTRAL):
             section, _, name = key.partition(".")
@@ -185,6 +191,9 @@ class Recipe(Section):
             section, _, name = key.partition(".")
             if getattr(self, section).has_default(name):
                 del settings[section][name]
+        for key in keys_with(Role.PLACE):
+            section, _, name = key.partition(".")
+            settings[section][name] = None
         return settings
 
     @property
@@ -196,6 +205,22 @@ class Recipe(Section):
     def config_hash(self) -> str:
         """sha256 of the identity; its first 8 digits are in the name of the run directory."""
         return json_digest(self.identity)
+
+    @property
+    def earlier_identity(self) -> dict[str, Any]:
+        """The `identity` of earlier versions, which counted the text of `data.root` and no images."""
+        identity = self.with_images(None).identity
+        identity["data"]["root"] = self.data.root
+        return identity
+
+    @property
+    def earlier_hash(self) -> str:
+        """The `config_hash` of earlier versions."""
+        return json_digest(self.earlier_identity)
+
+    def with_images(self, images: str | None) -> Self:
+        """The recipe with another `data.images`."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"images": images})})
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ffds.data.content import knowing_images_if_there
 from ffds.data.sources.registry import titled
 from ffds.errors import FfdsError, InputError
 from ffds.evaluation.measures import flat_summary, measures_in
@@ -149,15 +150,20 @@ def compare_recipes(
     """As `compare`, with overrides as typed on a command line."""
     if not methods or not seeds:
         raise InputError("a comparison needs at least one method and one seed")
-    plan = {
-        method: [planned_recipe(recipe, overrides, method=method, seed=seed) for seed in dict.fromkeys(seeds)]
-        for method in dict.fromkeys(methods)
-    }
-    needed = [one for recipes in plan.values() for one in recipes]
+    needed = knowing_images_if_there(
+        [
+            planned_recipe(recipe, overrides, method=method, seed=seed)
+            for method in dict.fromkeys(methods)
+            for seed in dict.fromkeys(seeds)
+        ]
+    )
     name, title = needed[0].name, titled(needed[0].data.name, needed[0].name)
     check_directory(Path(out) / name, "--out DIR")
     failures = train_all(needed, out=out, shown=shown, jobs=jobs)
-    runs = {method: tuple(Run.of(one, out) for one in recipes) for method, recipes in plan.items()}
+    runs = {
+        method: tuple(Run.of(one, out) for one in needed if one.method.name == method)
+        for method in dict.fromkeys(methods)
+    }
     comparison = Comparison(name, title, tuple(dict.fromkeys(seeds)), runs, failures)
     comparison.write(Path(out) / name)
     return comparison

@@ -48,14 +48,15 @@ def identity(recipe: Recipe) -> Identity:
 def changed_settings(recipe: Recipe) -> tuple[str, ...]:
     """``key=value`` of each setting that differs from the shipped recipe for the same method.
 
-    Seed and epochs have columns of their own. The directory of a published dataset is no setting; that of
-    your own images is one. A recipe that is not shipped is compared with the defaults.
+    Seed and epochs have columns of their own. The directory of the images is no setting, except that of your
+    own where the recipe does not know their sum. A recipe that is not shipped is compared with the defaults.
 
     >>> changed_settings(load_recipe("digits", ["method.k=0.5", "data.root=here"]).recipe)
     ('method.k=0.5',)
     """
     usual = _usual(recipe.name, recipe.method.name, recipe.data.name).by_key
-    place = [] if SOURCES[recipe.data.name].own_images else [Role.PLACE]
+    unknown = SOURCES[recipe.data.name].own_images and recipe.data.images is None
+    place = [] if unknown else [Role.PLACE]
     aside = keys_with(Role.COLUMN, Role.LOADING, *place)
     return tuple(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"

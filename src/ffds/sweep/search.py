@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from ffds.data.content import knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
@@ -67,7 +68,7 @@ def sweep(
     """
     if trials < 1:
         raise InputError("a sweep needs a trial", where="--trials", got=trials, allowed="1 or more")
-    own = searched_recipe(recipe, overrides)
+    own = knowing_images(searched_recipe(recipe, overrides))
     jobs.check([own])
     held_out = with_validation(own)
     dataset = open_dataset(held_out.data)

@@ -32,7 +32,9 @@ def identity(recipe: Recipe, dataset: Dataset, space: Space) -> dict[str, Any]:
     """All that the trials of a study have in common, ready for JSON; the test images are no part of it."""
     elsewhere = keys_with(Role.PLACE, Role.LOADING, Role.NEUTRAL)
     left_out = {*elsewhere, "data.test_split", *(f"method.{key}" for key in SEARCHED)}
-    settings = {key: value for key, value in recipe.by_key.items() if key not in left_out}
+    values = recipe.by_key
+    left_out |= {key for key in keys_with(Role.ADDED) if values[key] is None}
+    settings = {key: value for key, value in values.items() if key not in left_out}
     bounds = {f"searched {key}": allowed for key, allowed in space.described().items()}
     images = [split.digest for split in (dataset.train, dataset.validation) if split is not None]
     return settings | bounds | {"images": " ".join(images)}

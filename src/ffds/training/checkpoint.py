@@ -63,11 +63,13 @@ class Checkpoints:
     Attributes:
         directory: of all of them.
         identity: what the run is; a checkpoint of another identity is refused, None accepts any.
+        earlier: the same in the words of an earlier version, whose checkpoints are accepted too.
         skipped: broken checkpoints that `latest` skipped, with the reason; the next `save` deletes them.
     """
 
     directory: Path
     identity: Mapping[str, Any] | None = None
+    earlier: Mapping[str, Any] | None = None
     skipped: dict[Path, str] = field(default_factory=dict)
 
     def save(self, checkpoint: Checkpoint, epoch: int, step: int = 0) -> Path:
@@ -172,7 +174,8 @@ class Checkpoints:
         from safetensors.torch import load
 
         identity, contents = _verified(path)
-        if self.identity is not None and (got := _differences(identity, self.identity)):
+        own = [one for one in (self.identity, self.earlier) if one is not None]
+        if got := min((_differences(identity, one) for one in own), key=len, default=""):
             fix = "use the recipe that made it, or another --out DIR"
             raise InputError("checkpoint belongs to another run", where=path, got=got, fix=fix)
         try:

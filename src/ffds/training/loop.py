@@ -62,7 +62,9 @@ class TrainingLoop:
         self.state = TrainingState.initial(fabric, recipe, dataset, [phase.stage.loss for phase in phases])
         self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
         self.step = TrainStep(self.state, self.graphs, seed)
-        self.checkpoints = Checkpoints(run.checkpoints, {"recipe": recipe.identity, **dataset.identity})
+        identity = {"recipe": recipe.identity, **dataset.identity}
+        earlier = {"recipe": recipe.earlier_identity, **dataset.earlier_identity}
+        self.checkpoints = Checkpoints(run.checkpoints, identity, earlier)
         self.title = f"{recipe.name} {recipe.method.name} seed {seed}"
         images = recipe.schedule.epochs * len(dataset.train)
         self.progress = Progress(self.title, images, "images", shown=shown and fabric.is_global_zero)

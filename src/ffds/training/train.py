@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from ffds.data.content import knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import environment
@@ -34,13 +35,11 @@ __all__ = ["refuse_other_images", "train", "train_recipe"]
 
 
 def refuse_other_images(run: Run, dataset: Dataset) -> None:
-    """Refuse a finished run whose training images are not those that its recipe names now.
+    """Refuse a finished run whose images are not those that its recipe names now.
 
     A run that is not finished is refused by its checkpoints when it resumes.
     """
-    trained = Checkpoints(run.checkpoints).newest_identity().get("images") if run.done else None
-    if trained not in (None, dataset.train.digest):
-        got = f"images {dataset.train.digest} now, {trained} then"
+    if run.done and (got := dataset.changes(Checkpoints(run.checkpoints).newest_identity())):
         fix = "put the images back, or give the run of the new ones another recipe name or --out DIR"
         what = "the run is done, but on other images than are there now"
         raise InputError(what, where=run.path, got=got, fix=fix)
@@ -107,6 +106,7 @@ def train_recipe(
     each epoch, once they are saved, and may raise to stop. `stop_signals` are asked after each step whether
     to stop; by default SIGTERM and SIGINT ask for it. The loss itself is trained, not a copy.
     """
+    recipe = knowing_images(recipe)
     run = Run.of(recipe, out)
     if run.done:
         if dataset is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ffds.data.decode import BATCH, Encoded, Stored, decode_all, pixels_digest
+from ffds.data.decode import BATCH, Encoded, Stored, decode_all, pixels_digest, remembered
 from ffds.data.source import Decoded, Labelled, OnBad, Origin, Source, existing_root
 from ffds.errors import InputError, nearest
 from ffds.recipes.schema import Data
@@ -125,6 +127,23 @@ class ParquetImages:
         """The files, and the sum of their content; None if one is not readable."""
         digest = pixels_digest(self.files, f"{self.stored} {self.column}".encode(), rows.tobytes())
         return None if digest is None else Origin(self.files, digest)
+
+    def contents(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """sha256 of each encoded image at `rows`; that of nothing where there is none."""
+        digests: list[bytes] = []
+        for file in self.files:
+            joined = remembered(file, f"rows of {self.column}", partial(self._digests, file))
+            digests += [joined[start : start + 32] for start in range(0, len(joined), 32)]
+        return [digests[row] for row in rows.tolist()]
+
+    def _digests(self, file: Path) -> bytes:
+        """sha256 of each encoded image of a file, one behind the other."""
+        digests: list[bytes] = []
+        with _reading(file) as parquet:
+            for batch in parquet.iter_batches(BATCH, columns=[self.column]):
+                images = batch.column(0).to_pylist()
+                digests += [hashlib.sha256((image or {}).get("bytes") or b"").digest() for image in images]
+        return b"".join(digests)
 
     def _encoded(self, rows: NDArray[np.int64]) -> Iterator[list[Encoded]]:
         """The images at `rows`, batch by batch as they come in the files."""
