@@ -41,6 +41,13 @@ class Run:
         ]
         return cls(next((path for path in paths if path.exists()), paths[0]))
 
+    def knows_images(self, recipe: Recipe) -> bool:
+        """Whether its name tells your own images, if the recipe has any, from others in the same place.
+
+        The name that an earlier version gave does not.
+        """
+        return recipe.data.images is None or self.path.name.endswith(recipe.config_hash[:8])
+
     @property
     def name(self) -> str:
         """Where it is below the directory of all runs: ``<recipe>/<method>/seed<k>-<hash8>``."""

@@ -135,6 +135,19 @@ def test_neither_a_stopped_nor_a_finished_run_is_one_of_other_images(tmp_path):
         tiny.train(recipe, tmp_path, images=inverted)
 
 
+def test_half_of_the_test_images_gone_is_refused_and_named(tmp_path):
+    recipe, fewer = tiny.recipe(method="ce"), tiny.dataset(of_test=2)
+    with pytest.raises(Interrupted):
+        tiny.train(recipe, tmp_path, polls=2)
+    with pytest.raises(InputError, match=r"another run\n.*\n +got: +test_images: \w{16} there, \w{16} here"):
+        tiny.train(recipe, tmp_path, images=fewer)
+    tiny.train(recipe, tmp_path)
+    with pytest.raises(
+        InputError, match=r"on other images than(.|\n)*got: +test images \w{16} now, \w{16} then"
+    ):
+        tiny.train(recipe, tmp_path, images=fewer)
+
+
 def test_a_loss_of_your_own_equals_the_method_that_it_is(tmp_path):
     run = trained(tmp_path, loss=FocalLoss(2.0))
     assert run.summary["method"] == run.path.parent.name == "custom"

@@ -34,7 +34,7 @@ def train(options: argparse.Namespace) -> None:
     recipe = knowing_images(recipe)
     run = Run.of(recipe, options.out)
     done_before = run.done
-    if not done_before:
+    if not (done_before and run.knows_images(recipe)):
         from ffds.training.train import train_recipe
 
         train_recipe(recipe, out=options.out)

@@ -61,7 +61,7 @@ def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Job
 def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
     """The finished run that measures a recipe with its seed; without one an InputError."""
     own = Run.of(recipe, out)
-    if own.done:
+    if own.done and own.knows_images(recipe):
         return own
     key = identity(recipe), recipe.trainer.seed
     for run, record in readable_runs(out):

@@ -170,12 +170,17 @@ class Checkpoints:
         manifest = {"format": FORMAT, "identity": self.identity, "versions": versions(), "files": files}
         return contents | {"manifest.json": json.dumps(manifest, indent=1).encode()}
 
+    def _like(self, identity: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the run is, in the words of this version or the earlier one, whichever `identity` is in."""
+        own = [one for one in (self.identity, self.earlier) if one is not None]
+        there = by_dotted_key(identity).keys()
+        return min(own, key=lambda one: len(by_dotted_key(one).keys() ^ there))
+
     def _read(self, path: Path) -> Checkpoint:
         from safetensors.torch import load
 
         identity, contents = _verified(path)
-        own = [one for one in (self.identity, self.earlier) if one is not None]
-        if got := min((_differences(identity, one) for one in own), key=len, default=""):
+        if self.identity is not None and (got := _differences(identity, self._like(identity))):
             fix = "use the recipe that made it, or another --out DIR"
             raise InputError("checkpoint belongs to another run", where=path, got=got, fix=fix)
         try:

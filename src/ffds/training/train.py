@@ -109,6 +109,8 @@ def train_recipe(
     recipe = knowing_images(recipe)
     run = Run.of(recipe, out)
     if run.done:
+        if dataset is None and not run.knows_images(recipe):
+            dataset = open_dataset(recipe.data)
         if dataset is not None:
             refuse_other_images(run, dataset)
         return run
