@@ -24,7 +24,8 @@ def twin(recipe, losses, observing_epoch=None):
     model = build_model(
         recipe.model, head=recipe.head, num_classes=10, in_channels=1, seed=recipe.trainer.seed
     ).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), fused=True, lr=0.1, momentum=0.9, weight_decay=2e-4)
+    trained = [*model.parameters(), *losses[0][0].parameters()]
+    optimizer = torch.optim.SGD(trained, fused=True, lr=0.1, momentum=0.9, weight_decay=2e-4)
     size, cpu = recipe.trainer.batch_size, torch.device("cpu")
     batches = TrainBatches(images.train, recipe.data, batch_size=size, seed=recipe.trainer.seed, device=cpu)
     mean_losses = []
@@ -46,8 +47,8 @@ def twin(recipe, losses, observing_epoch=None):
     return model, mean_losses
 
 
-def check_against_twin(tmp_path, recipe, losses, observing_epoch=None):
-    loop = tiny.loop(tmp_path, recipe)
+def check_against_twin(tmp_path, recipe, losses, observing_epoch=None, loss=None):
+    loop = tiny.loop(tmp_path, recipe, loss=loss)
     loop.train()
     model, mean_losses = twin(recipe, losses, observing_epoch)
     for name, weight in model.state_dict().items():
@@ -84,6 +85,14 @@ def test_ldam_drw(tmp_path):
     weighted = LDAMLoss(tiny.COUNTS, weight=class_balanced_weights(tiny.COUNTS, 0.9999))
     losses = [(margins, 0.1), (margins, 0.1), (margins, 0.1), (weighted, 0.1 * 0.01)]
     check_against_twin(tmp_path, recipe, losses)
+
+
+def test_the_parameters_of_a_loss_are_trained_as_those_of_the_network(tmp_path):
+    own, same = tiny.Scaled(), tiny.Scaled()
+    rates = [0.1, 0.1, 0.1, 0.1 * 0.1]
+    check_against_twin(tmp_path, tiny.own(), [(same, lr) for lr in rates], loss=own)
+    assert own.scale.item() == same.scale.item() != 5.0
+    assert torch.equal(own.bias, same.bias)
 
 
 def test_the_last_layers_input_reaches_a_loss_that_asks_for_it(tmp_path, monkeypatch):

@@ -101,9 +101,9 @@ class Noisy(nn.Module):
         self.gathered.zero_()
 
 
-@pytest.mark.parametrize("polls", [2, 5])
-def test_a_loss_of_your_own(polls, tmp_path):
-    check_parts(tiny.own("schedule.epochs=3"), tmp_path, polls, Noisy)
+@pytest.mark.parametrize(("loss", "polls"), [(Noisy, 2), (Noisy, 5), (tiny.Scaled, 2)])
+def test_a_loss_of_your_own(loss, polls, tmp_path):
+    check_parts(tiny.own("schedule.epochs=3"), tmp_path, polls, loss)
 
 
 def with_loss_scaler(trainer):

@@ -90,11 +90,15 @@ def train_plain(_rank, out, method, batch_size, lr, *settings):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ffds.training.state.build_model", without_batch_norm)
         settings = (ON_CPU, f"trainer.batch_size={batch_size}", f"optimizer.lr={lr}", *settings)
-        tiny.train(tiny.recipe(*settings, method=method), out)
+        if method == "custom":
+            tiny.train(tiny.own(*settings), out, loss=tiny.Scaled())
+        else:
+            tiny.train(tiny.recipe(*settings, method=method), out)
 
 
 SHARES = [("d-ffds", 33, 0.05, "instance-balanced"), ("ib", 5, 0.001, "instance-balanced")]
 SHARES += [("ldam-drw", 13, 0.05, "instance-balanced"), ("ce", 7, 0.05, "class-balanced")]
+SHARES += [("custom", 33, 0.01, "instance-balanced")]
 
 
 @pytest.mark.parametrize(("method", "batch_size", "lr", "sampler"), SHARES)
@@ -115,6 +119,14 @@ def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, 
     assert table["index"].to_pylist() == list(range(40))
     expected = pq.read_table(one / "predictions.parquet")["label_probability"].to_pylist()
     assert table["label_probability"].to_pylist() == pytest.approx(expected, abs=1e-4)
+    if method == "custom":
+        losses = load_file(two / last / "loss.safetensors")
+        alone = load_file(one / last / "loss.safetensors")
+        for name in ("scale", "bias"):
+            assert torch.equal(losses[f"rank0.0.{name}"], losses[f"rank1.0.{name}"])
+            torch.testing.assert_close(
+                losses[f"rank0.0.{name}"], alone[f"rank0.0.{name}"], rtol=1e-4, atol=1e-5
+            )
     if method == "d-ffds":
         losses = load_file(two / last / "loss.safetensors")
         alone = load_file(one / last / "loss.safetensors")["rank0.1.group_means"]

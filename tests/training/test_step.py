@@ -42,7 +42,7 @@ class Guarded:
         if backward:
             self.network(torch.ones(1, 3)).sum().backward()
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9, fused=True)
-        self.guard = NanGuard(Fabric(accelerator="cpu"), self.network, self.optimizer, gradients=gradients)
+        self.guard = NanGuard(Fabric(accelerator="cpu"), self.optimizer, gradients=gradients)
 
     def step(self, number, loss=1.0):
         self.guard.check(torch.tensor(number), torch.tensor(loss))
@@ -89,7 +89,7 @@ def test_diagnosis_names_what_is_broken():
     network.head.bias.grad[0] = math.nan
     with torch.no_grad():
         network.head.weight[0, 0] = math.inf
-    found = diagnosis(batch, logits, torch.tensor(math.nan), network)
+    found = diagnosis(batch, logits, torch.tensor(math.nan), dict(network.named_parameters()))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     per_class = found.pop("cross_entropy_per_class")
     assert found == {
@@ -152,6 +152,22 @@ def test_a_run_stops_before_the_step(how, precision, tmp_path):
     assert math.isfinite(float(found["loss"])) == (how == "gradient")
     assert found["gradients_not_finite"]
     assert not found["parameters_not_finite"]
+
+
+class InfiniteSlope(tiny.Scaled):
+    """From a call on, the gradient of its own parameter alone is NaN."""
+
+    def forward(self, logits, target):
+        loss = super().forward(logits, target)
+        return loss + (self.scale * 0).sqrt() if self.calls >= tiny.STEPS + 2 else loss
+
+
+def test_a_gradient_of_the_loss_that_is_not_finite_stops_the_run(tmp_path):
+    loop = tiny.loop(tmp_path, tiny.own(), loss=InfiniteSlope())
+    with pytest.raises(NonFiniteLossError, match="not finite in epoch 2, step 2 ") as caught:
+        loop.train()
+    assert json.loads(caught.value.diagnosis.read_text())["gradients_not_finite"] == ["loss.0.scale"]
+    assert all(parameter.isfinite().all() for parameter in loop.state.parameters.values())
 
 
 def test_the_loss_scaler_may_meet_infinite_gradients(tmp_path, monkeypatch):

@@ -92,7 +92,8 @@ def test_deterministic_kernels_are_asked_for_and_put_back(tmp_path, monkeypatch)
     seen = []
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     trained(tmp_path, loss=Asking(), overrides={"trainer.deterministic": True})
-    assert seen == [True] * 2 * tiny.STEPS
+    assert len(seen) >= 2 * tiny.STEPS
+    assert all(seen)
     assert not torch.are_deterministic_algorithms_enabled()
 
 

@@ -14,8 +14,9 @@ from typing import Any, Self, cast
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from ffds.data.dataset import Dataset, Split
 from ffds.data.open import open_dataset
@@ -74,6 +75,19 @@ def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:
 def own(*overrides: str) -> Recipe:
     """The recipe of a loss of the test's own."""
     return recipe(*overrides, method="ce").model_copy(update={"method": Custom(loss="own")})
+
+
+class Scaled(nn.Module):
+    """Cross-entropy with a learnt scale and learnt biases, and a buffer that counts calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.bias = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.zeros(len(COUNTS)))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.calls += 1
+        return nn.functional.cross_entropy(logits * self.scale + self.bias, target)
 
 
 class StopAfter:

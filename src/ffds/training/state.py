@@ -23,7 +23,8 @@ from ffds.recipes.schema import Recipe
 from ffds.training.checkpoint import Checkpoint
 from ffds.training.devices import compile_model
 
-__all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "gather_ranks", "sum_over_ranks"]
+__all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "average_gradients"]
+__all__ += ["gather_ranks", "sum_over_ranks"]
 
 
 def any_rank(fabric: Fabric, flag: bool) -> bool:
@@ -49,6 +50,20 @@ def average_buffers(fabric: Fabric, model: nn.Module) -> None:
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer.div_(fabric.world_size)
+
+
+def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
+    """Replace the gradients of parameters outside the network by their mean over the ranks.
+
+    DistributedDataParallel does so for the network alone. A parameter that one rank did not use counts there
+    with a gradient of zero.
+    """
+    if fabric.world_size > 1:
+        for parameter in parameters:
+            if parameter.requires_grad:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                dist.all_reduce(gradient)
+                parameter.grad = gradient.div_(fabric.world_size)
 
 
 def gather_ranks(fabric: Fabric, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,7 +107,7 @@ class TrainingState:
         model: the network itself, neither wrapped nor compiled; checkpoints hold this one.
         network: the model, compiled if the recipe says so; evaluation calls it.
         forward: the network as Fabric set it up for training steps.
-        losses: the loss of every phase.
+        losses: the loss of every phase; their parameters, if any, are trained as those of the network are.
         observed: p_y of the epoch, class by class, where a later loss starts from it.
         loss_sum: sum of the loss over the epoch's samples, ().
         groups: classes of head, middle and tail.
@@ -132,7 +147,9 @@ class TrainingState:
             _check_takes_one_image(model, torch.zeros(1, channels, side, side), recipe)
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
+        modules = nn.ModuleList(losses).to(fabric.device).train()
+        trained = [*model.parameters(), *modules.parameters()]
+        optimizer = torch.optim.SGD(trained, fused=True, **recipe.optimizer.model_dump())
         network = compile_model(model, fabric.device) if recipe.trainer.compile else model
         # Evaluation does not call what Fabric returns, which would wait for other ranks.
         forward, fabric_optimizer = fabric.setup(network, optimizer)
@@ -143,7 +160,7 @@ class TrainingState:
             forward=forward,
             optimizer=optimizer,
             fabric_optimizer=fabric_optimizer,
-            losses=nn.ModuleList(losses).to(fabric.device).train(),
+            losses=modules,
             observed=ClassProbabilities(dataset.num_classes).to(fabric.device),
             accuracy=ClassAccuracy(dataset.num_classes, fabric.device),
             loss_sum=torch.zeros((), device=fabric.device),
@@ -151,11 +168,17 @@ class TrainingState:
             reached=Reached(),
         )
 
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All that is trained, by name: the network's parameters, and ``loss.PHASE.NAME`` of the losses."""
+        of_losses = {f"loss.{name}": parameter for name, parameter in self.losses.named_parameters()}
+        return {**dict(self.model.named_parameters()), **of_losses}
+
     def checkpoint(self) -> Checkpoint:
         """The state as plain tensors and numbers; every rank must call it."""
         optimizer = {
             f"{name}.{key}": value
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in self.parameters.items()
             for key, value in self.optimizer.state.get(parameter, {}).items()
             if isinstance(value, Tensor)
         }
@@ -181,7 +204,7 @@ class TrainingState:
             allowed = checkpoint.state["world_size"]
             raise InputError(what, got=self.fabric.world_size, allowed=allowed, fix=fix)
         self.model.load_state_dict(checkpoint.model)
-        parameters = dict(self.model.named_parameters())
+        parameters = self.parameters
         for full_name, tensor in checkpoint.optimizer.items():
             name, key = full_name.rsplit(".", 1)
             # The memory format decides which kernel updates a parameter, and so how it rounds.

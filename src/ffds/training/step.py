@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from ffds.losses.base import WeightedMean
 from ffds.seeding import derived_seed
 from ffds.training.cuda_graphs import CudaGraphs
 from ffds.training.phases import Phase
-from ffds.training.state import TrainingState
+from ffds.training.state import TrainingState, average_gradients
 
 __all__ = ["NanGuard", "TrainStep", "diagnosis"]
 
@@ -36,8 +37,8 @@ class NanGuard:
     skips their steps: gradients are not checked then.
     """
 
-    def __init__(self, fabric: Fabric, model: nn.Module, optimizer: Optimizer, *, gradients: bool) -> None:
-        self._parameters = list(model.parameters())
+    def __init__(self, fabric: Fabric, optimizer: Optimizer, *, gradients: bool) -> None:
+        self._parameters = [one for group in optimizer.param_groups for one in group["params"]]
         self._optimizer: Any = optimizer
         self._gradients, self._several_ranks = gradients, fabric.world_size > 1
         self._first = torch.full((), NEVER, device=fabric.device)
@@ -70,14 +71,15 @@ class NanGuard:
         return None if step == NEVER else step
 
 
-def diagnosis(batch: Batch, logits: Tensor, loss: Tensor, model: nn.Module) -> dict[str, Any]:
+def diagnosis(
+    batch: Batch, logits: Tensor, loss: Tensor, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Any]:
     """What a person needs to find why a step was not finite, ready for JSON.
 
-    The model has to be the one before the step, with the step's gradients; the logits are (B, C).
+    The parameters have to be those before the step, with the step's gradients; the logits are (B, C).
     """
     per_sample = F.cross_entropy(logits.detach().float(), batch.labels, reduction="none")
     classes = sorted(set(batch.labels.tolist()))
-    parameters = dict(model.named_parameters())
     gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     return {
         "loss": str(loss.item()),
@@ -99,7 +101,7 @@ class TrainStep:
         self.fabric, self.state, self.graphs, self._seed = state.fabric, state, graphs, seed
         # bfloat16 and the CPU have no loss scaler, whatever the recipe says.
         scaled = bool(self.fabric.strategy.precision.state_dict())
-        self.nan_guard = NanGuard(self.fabric, state.model, state.optimizer, gradients=not scaled)
+        self.nan_guard = NanGuard(self.fabric, state.optimizer, gradients=not scaled)
         self._number = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
 
     def __call__(self, phase: Phase, batch: Batch, *, observed: bool) -> None:
@@ -122,7 +124,7 @@ class TrainStep:
         place = {"epoch": epoch, "step": step + 1, "phase": name, "lr": lr}
         rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"
         file = directory / f"diagnosis{rank}.json"
-        write_json(file, place | diagnosis(batch, logits, loss, self.state.model))
+        write_json(file, place | diagnosis(batch, logits, loss, self.state.parameters))
         what = f"loss or gradient is not finite in epoch {epoch}, step {step + 1} ({name}, lr {lr:g})"
         fix = 'a lower optimizer.lr, or trainer.precision="32"'
         end = f"stopped before the optimizer step\n  diagnosis: {file}\n  fix:       {fix}"
@@ -160,6 +162,7 @@ class TrainStep:
         share = self._share(phase.stage.loss, batch)
         # DDP averages over ranks; a rank with a larger share of the batch has to count for more.
         self.fabric.backward(loss * (share * self.fabric.world_size))
+        average_gradients(self.fabric, phase.stage.loss.parameters())
         return logits, loss, share
 
     def _share(self, loss: nn.Module, batch: Batch) -> float | Tensor:

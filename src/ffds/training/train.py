@@ -26,9 +26,10 @@ from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
 from ffds.training.devices import launch_fabric, precision_flags
 from ffds.training.loop import TrainingLoop
+from ffds.training.own_loss import check_is_loss, try_loss
 from ffds.training.phases import phases
 from ffds.training.signals import StopSignals
-from ffds.training.state import Reached
+from ffds.training.state import Reached, any_rank
 from ffds.training.trajectory import Trajectory, loss_identity
 
 __all__ = ["refuse_other_images", "train", "train_recipe"]
@@ -63,22 +64,25 @@ def train(
         seed: `trainer.seed`; None takes the recipe's.
         out: directory of all runs.
         overrides: recipe keys and values, e.g. ``{"schedule.epochs": 30}``.
-        loss: a loss of your own, (logits (N, C), target (N,)) → (); a copy of it trains in one phase with the
-            recipe's schedule. One with `observe` and `end_epoch` has `end_epoch` called after each epoch; one
-            whose mean does not divide by the batch size has a method `divisor`, as `ffds.losses.LDAMLoss`
-            does. Its repr, its buffers and its plain public attributes are its identity.
+        loss: a loss of your own, a module (logits (N, C), target (N,)) → (); a copy of it trains in one phase
+            with the recipe's schedule, its parameters with those of the network. One with `observe` and
+            `end_epoch` has `end_epoch` called after each epoch; one whose mean does not divide by the batch
+            size has a method `divisor`, as `ffds.losses.LDAMLoss` does. Its repr, its parameters and buffers
+            and its plain public attributes are its identity.
         shown: whether to report progress on standard error.
 
     Returns:
         The run: `run.summary` holds the results in percent, `run.path` everything else.
 
     Raises:
-        InputError: recipe, data or run directory cannot be used, or the run began on other images.
+        InputError: recipe, data, loss or run directory cannot be used, or the run began on other images.
         NonFiniteLossError: loss or gradient became NaN or infinite.
         Interrupted: SIGTERM or SIGINT; the state is saved.
     """
-    if loss is not None and method is not None:
-        raise InputError("a method and a loss of your own exclude each other", got=f"method={method!r}")
+    if loss is not None:
+        check_is_loss(loss)
+        if method is not None:
+            raise InputError("a method and a loss of your own exclude each other", got=f"method={method!r}")
     given = dict(overrides or {}) | ({} if seed is None else {"trainer.seed": seed})
     resolved = load_recipe(recipe, override_texts(given), method=method if loss is None else "custom").recipe
     if loss is not None:
@@ -116,11 +120,16 @@ def train_recipe(
         return run
     with stop_signals or StopSignals() as signals, precision_flags(recipe.trainer):
         fabric = launch_fabric(recipe.trainer)
+        if any_rank(fabric, fabric.broadcast(recipe.config_hash) != recipe.config_hash):
+            fix = "start all ranks with the same arguments; torch.manual_seed(0) before the loss is made"
+            raise InputError("the ranks would train different recipes or losses", fix=fix)
         # `fork_rng` would initialise all GPUs if it were not told which one.
         gpu = [fabric.device] if fabric.device.type == "cuda" else []
         with _locked(run, fabric), torch.random.fork_rng(gpu):
             with fabric.rank_zero_first(local=True):  # one process downloads
                 dataset = dataset or open_dataset(recipe.data)
+            if loss is not None:
+                try_loss(loss, dataset.num_classes, fabric.device)
             plan = phases(recipe, dataset.class_counts, loss)
             if fabric.is_global_zero:
                 accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
