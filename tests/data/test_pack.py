@@ -40,6 +40,17 @@ def test_a_folder_reads_back_as_written(tmp_path, factor):
     same(open_dataset(data), open_dataset(as_pack(data, tmp_path / "pack", image_size=None)))
 
 
+def test_a_validation_set_is_packed_too(tmp_path):
+    write_folder(tmp_path / "images", {"a": 5, "b": 4}, {"b": 3})
+    (tmp_path / "images" / "test").rename(tmp_path / "images" / "val")
+    write_folder(tmp_path / "images", {}, {"a": 2})
+    data = Data(name="folder", root=str(tmp_path / "images"), image_size=6)
+    assert len(write_pack(data, tmp_path / "pack")) == 3
+    dataset = open_dataset(as_pack(data, tmp_path / "pack", image_size=None))
+    assert (len(dataset.test), len(dataset.validation)) == (2, 3)
+    same(open_dataset(data), dataset)
+
+
 def test_the_metadata_is_that_of_the_hub_and_index_the_place_in_the_original_order(tmp_path):
     train, test = write_pack(DIGITS, tmp_path)
     features = json.loads(pq.read_schema(train).metadata[b"huggingface"])["info"]["features"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ffds.data.content import check_images
 from ffds.data.dataset import Dataset
 from ffds.data.long_tail import held_out, tail_rows
-from ffds.data.source import Labelled, Source
+from ffds.data.source import Source, check_labels
 from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import keep_images, without_unreadable
 from ffds.environment import is_first_rank
@@ -79,7 +79,7 @@ def open_source(data: Data) -> Source:
     if source.validation is not None:
         splits.append(source.validation)
     for split in splits:
-        _check_labels(split, len(source.class_names))
+        check_labels(split.labels, len(source.class_names), split.place_of)
     if source.ranks is not None:
         _check_ranks(source.train.labels, source.ranks, source.description)
         source = replace(source, carried=source.counts)
@@ -99,15 +99,6 @@ def open_source(data: Data) -> Source:
         unused = f"data.validation={data.validation:g} is not used: the data bring a validation set"
         source = replace(source, notes=(*source.notes, unused))
     return source
-
-
-def _check_labels(split: Labelled, num_classes: int) -> None:
-    outside = np.flatnonzero((split.labels < 0) | (split.labels >= num_classes))
-    if len(outside):
-        what = f"{len(outside)} labels are out of range, the first at index {outside[0]}"
-        allowed = f"0 to {num_classes - 1}, one of {num_classes} classes"
-        where = split.place(int(split.rows[outside[0]]))
-        raise InputError(what, where=where, got=split.labels[outside[0]], allowed=allowed)
 
 
 def _check_ranks(labels: NDArray[np.int64], ranks: NDArray[np.int64], where: str) -> None:

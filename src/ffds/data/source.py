@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "Origin", "Source", "existing_root", "root_path"]
+__all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "Origin", "Source"]
+__all__ += ["check_labels", "existing_root", "root_path"]
 
 OnBad = Literal["stop", "skip"]
 
@@ -88,6 +89,10 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def place_of(self, position: int) -> str:
+        """Where the image at a position lies, for a message."""
+        return self.place(int(self.rows[position]))
+
     def take(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Labelled:
         """The images at `chosen`, positions or a mask."""
         return replace(self, labels=self.labels[chosen], rows=self.rows[chosen], index=self.index[chosen])
@@ -121,6 +126,18 @@ class Source:
     def counts(self) -> tuple[int, ...]:
         """Training images of each class."""
         return tuple(np.bincount(self.train.labels, minlength=len(self.class_names)).tolist())
+
+
+def check_labels(labels: NDArray[np.int64], num_classes: int, place: Callable[[int], str]) -> None:
+    """Refuse labels outside of 0 to `num_classes` - 1; `place` names the one at a position."""
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(outside):
+        first = int(outside[0])
+        what = f"{len(outside)} labels are out of range, the first at index {first}"
+        allowed = f"0 to {num_classes - 1}, one of {num_classes} classes"
+        hidden = "-1 stands for a hidden label: name a split that has labels, data.test_split=NAME"
+        fix = hidden if labels[first] == -1 else ""
+        raise InputError(what, where=place(first), got=labels[first], allowed=allowed, fix=fix)
 
 
 def root_path(root: str) -> Path:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,58 +11,68 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ffds.data.decode import BATCH, Encoded, Stored, decode_all, pixels_digest, remembered
 from ffds.data.source import Decoded, Labelled, OnBad, Origin, Source, existing_root
+from ffds.data.sources.labels import (
+    LABEL_TYPE,
+    Classes,
+    FileLabels,
+    feature,
+    integers,
+    is_text,
+    reading,
+    schema_of,
+)
+from ffds.data.sources.shards import LAYOUT, find_splits
+from ffds.data.sources.splits import listed
 from ffds.errors import InputError, nearest
 from ffds.recipes.schema import Data
 
-__all__ = ["LAYOUT", "ParquetImages", "image_column", "image_mode", "open_parquet", "split_files"]
+__all__ = ["ParquetImages", "image_column", "image_mode", "open_parquet"]
 
-LAYOUT = "train-*.parquet and test-*.parquet (or validation-*, val-*), in it or in its folder data/"
 OURS = ("index", "lt_rank")
 """Integer columns of a pack that are no labels."""
-IMAGE_TYPE, LABEL_TYPE = "struct<bytes, path>", "integers 0 .. C - 1"
+IMAGE_TYPE = "struct<bytes, path>"
 
 
 def open_parquet(data: Data) -> Source:
-    """The source `parquet`: any directory in the hub's layout.
+    """The source `parquet`: any directory in the hub's layout. Classes are compared by name.
 
     Images are stored as they are, or, where `data.image_size` is given, as squares of side
     `data.eval_resize` or else `data.image_size`. A train file with a column `lt_rank` is a pre-cut pack:
     its tail is cut by that rank, whatever `data.seed` says. Without a test set the ranks are not used.
     """
     root = existing_root(data, LAYOUT)
-    train_files, test_files = split_files(root, "train"), split_files(root, "test", "validation", "val")
-    if not train_files:
-        raise InputError("no training images", where=root, allowed=LAYOUT)
-    schema = _schema(train_files[0])
-    images = image_column(schema, data.image_column, train_files[0])
-    label = _label_column(schema, data.label_column, train_files[0])
+    found = find_splits(root, data.test_split)
+    schema = schema_of(found.train[0])
+    images = image_column(schema, data.image_column, found.train[0])
+    column = _label_column(schema, data.label_column, found.train[0])
     stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
-    train = _labelled(train_files, images, label, stored)
-    names = _feature(schema, label).get("names") or range(len(np.unique(train.labels)))
-    ranked = "lt_rank" in schema.names and bool(test_files)
+    for files in (found.train, found.test, found.validation):
+        _check_columns(files, images)
+    trained, tested, held = (
+        [FileLabels.read(file, column) for file in files]
+        for files in (found.train, found.test, found.validation)
+    )
+    classes = Classes.of(trained)
+    train, test, validation = (
+        _labelled(files, classes, ParquetImages(tuple(one.file for one in files), images, stored), column)
+        for files in (trained, tested, held)
+    )
+    ranked = "lt_rank" in schema.names and bool(found.test)
     return Source(
         description=f"Parquet files in {root}",
-        class_names=tuple(map(str, names)),
+        class_names=classes.names,
         train=train,
-        test=_labelled(test_files, images, label, stored) if test_files else train.take(np.arange(0)),
-        cut_test=not test_files,
-        ranks=np.concatenate(_integers(train_files, "lt_rank")) if ranked else None,
+        test=test,
+        validation=validation if held else None,
+        cut_test=not tested,
+        test_split=found.test_split,
+        ranks=np.concatenate([integers(file, "lt_rank") for file in found.train]) if ranked else None,
+        notes=(*found.notes, *(note for one in (*tested, *held) for note in classes.notes(one))),
     )
-
-
-def split_files(root: Path, *splits: str) -> tuple[Path, ...]:
-    """The shards of the first of these splits that has any, in order."""
-    for split in splits:
-        for folder in (root, root / "data"):
-            files = [*folder.glob(f"{split}-*.parquet"), *folder.glob(f"{split}.parquet")]
-            if files:
-                return tuple(sorted(files))
-    return ()
 
 
 def image_column(schema: pa.Schema, asked: str | None, where: object) -> str:
@@ -76,14 +84,15 @@ def image_column(schema: pa.Schema, asked: str | None, where: object) -> str:
 
 def image_mode(schema: pa.Schema, column: str) -> Literal["RGB", "L"]:
     """The channels that the hub's metadata asks for: ``L``, one, or ``RGB``, three, where it does not say."""
-    return "L" if _feature(schema, column).get("mode") == "L" else "RGB"
+    return "L" if feature(schema, column).get("mode") == "L" else "RGB"
 
 
 def _label_column(schema: pa.Schema, asked: str | None, where: object) -> str:
-    """`asked`, or else the only column declared as class label, or else the only one of integers."""
-    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
-    declared = [name for name in integers if _feature(schema, name).get("_type") == "ClassLabel"]
-    possible = declared or [name for name in integers if name not in OURS]
+    """`asked`, or else the only one declared as class label, of integers, or of text and named ``label``."""
+    whole = [field.name for field in schema if pa.types.is_integer(field.type)]
+    declared = [name for name in whole if feature(schema, name).get("_type") == "ClassLabel"]
+    text = [field.name for field in schema if field.name == "label" and is_text(field.type)]
+    possible = declared or [*(name for name in whole if name not in OURS), *text]
     return _column(schema, "label", asked, possible, where)
 
 
@@ -100,15 +109,6 @@ def _column(schema: pa.Schema, what: str, asked: str | None, possible: list[str]
         got, one = ", ".join(possible) or columns, f"one column of {wanted}"
         raise InputError(problem, where=where, got=got, allowed=one, fix=fix)
     return asked or possible[0]
-
-
-def _feature(schema: pa.Schema, column: str) -> dict[str, Any]:
-    """What the hub's metadata says about a column."""
-    try:
-        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return feature if isinstance(feature, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ParquetImages:
     def _digests(self, file: Path) -> bytes:
         """sha256 of each encoded image of a file, one behind the other."""
         digests: list[bytes] = []
-        with _reading(file) as parquet:
+        with reading(file) as parquet:
             for batch in parquet.iter_batches(BATCH, columns=[self.column]):
                 images = batch.column(0).to_pylist()
                 digests += [hashlib.sha256((image or {}).get("bytes") or b"").digest() for image in images]
@@ -150,7 +150,7 @@ class ParquetImages:
         positions = np.argsort(rows, kind="stable")
         ascending, start = rows[positions], 0
         for file in self.files:
-            with _reading(file) as parquet:
+            with reading(file) as parquet:
                 offset = start
                 for batch in parquet.iter_batches(BATCH, columns=[self.column]):
                     low, high = np.searchsorted(ascending, [start, start + len(batch)])
@@ -167,58 +167,36 @@ def _encoded(position: int, place: str, image: dict[str, Any] | None) -> Encoded
     return Encoded(position, place + path, image.get("bytes"))
 
 
-def _labelled(files: tuple[Path, ...], images: str, label: str, stored: Stored) -> Labelled:
-    for file in files:
-        image_column(_schema(file), images, file)
-    labels = _integers(files, label)
-    starts = np.cumsum([0, *map(len, labels)])
+def _check_columns(files: Sequence[Path], images: str) -> None:
+    """All files of a split have the image column, and the same columns."""
+    schemas = [schema_of(file) for file in files]
+    for file, schema in zip(files, schemas, strict=True):
+        image_column(schema, images, file)
+        if set(schema.names) != set(schemas[0].names):
+            got, expected = (", ".join(one.names) for one in (schema, schemas[0]))
+            what, allowed = "files of a split have different columns", f"{expected}, as in {files[0]}"
+            raise InputError(what, where=file, got=got, allowed=allowed)
+
+
+def _labelled(labels: Sequence[FileLabels], classes: Classes, images: ParquetImages, column: str) -> Labelled:
+    """The images of a split with their labels."""
+    starts = np.cumsum([0, *(len(one.values) for one in labels)])
+    if labels and not starts[-1]:
+        what, fix = "the files of a split have no rows", "add rows, or remove the files"
+        raise InputError(what, where=listed([str(file) for file in images.files]), got="0 rows", fix=fix)
 
     def place(row: int) -> str:
         number = int(np.searchsorted(starts, row, side="right")) - 1
-        return f"{files[number]} row {row - starts[number]}, column {label}"
+        return f"{labels[number].file} row {row - starts[number]}, column {column}"
 
-    labelled = Labelled.all_of(ParquetImages(files, images, stored), np.concatenate(labels), place)
-    if label != "index":
+    values = [np.arange(0), *map(classes.labels, labels)]
+    labelled = Labelled.all_of(images, np.concatenate(values), place)
+    if column != "index" and labels:
         try:
-            return replace(labelled, index=np.concatenate(_integers(files, "index")))
+            index = [integers(one.file, "index") for one in labels]
+            return replace(labelled, index=np.concatenate(index))
         except InputError as error:
             # The user's own column of that name may hold anything, but not be unreadable.
             if error.__cause__ is not None:
                 raise
     return labelled
-
-
-def _integers(files: tuple[Path, ...], column: str) -> list[NDArray[np.int64]]:
-    """A column of each file."""
-    parts = []
-    for file in files:
-        with _reading(file) as parquet:
-            if column not in parquet.schema_arrow.names:
-                got = ", ".join(parquet.schema_arrow.names)
-                raise InputError(f"no column {column}", where=file, got=got)
-            values, where = parquet.read(columns=[column]).column(0), f"{file}, column {column}"
-        if values.null_count:
-            missing = np.flatnonzero(values.is_null().to_numpy())
-            what = f"{len(missing)} values are missing"
-            raise InputError(what, where=f"{where}, row {missing[0]}", got="null", allowed=LABEL_TYPE)
-        if not pa.types.is_integer(values.type):
-            what = f"a column of {values.type} holds no labels"
-            got = repr(values[0].as_py()) if len(values) else "no rows"
-            fix = "number the classes, or name another column: data.label_column=NAME"
-            raise InputError(what, where=f"{where}, row 0", got=got, allowed=LABEL_TYPE, fix=fix)
-        parts.append(values.to_numpy().astype(np.int64))
-    return parts
-
-
-def _schema(file: Path) -> pa.Schema:
-    with _reading(file) as parquet:
-        return parquet.schema_arrow
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            yield parquet
-    except (pa.ArrowException, OSError) as error:
-        raise InputError("a Parquet file cannot be read", where=file, got=error) from error

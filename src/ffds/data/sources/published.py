@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ffds.data.source import Source, existing_root, root_path
-from ffds.data.sources.parquet import open_parquet, split_files
+from ffds.data.sources.parquet import open_parquet
+from ffds.data.sources.shards import has_training_files
 from ffds.errors import InputError
 from ffds.files import lock_or_wait
 from ffds.recipes.schema import Data
@@ -63,7 +64,7 @@ def open_published(data: Data, published: Published, read_original: Callable[[Pa
     folders = () if root is None else (root / published.folder, root)
     original = next((folder for folder in folders if (folder / published.marker).exists()), None)
     column = data.label_column or published.label_column
-    if original is None and root is not None and split_files(root, "train"):
+    if original is None and root is not None and has_training_files(root):
         # Published images are held at their own size: image_size is what the network sees.
         as_stored = {"label_column": column, "image_size": None, "eval_resize": None}
         source = open_parquet(data.model_copy(update=as_stored))
