@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "Soaked", "Work", "main", "soak", "trace"]
+__all__ = ["KINDS", "Soaked", "Work", "die_at", "main", "soak", "trace"]
 
 WAYS = ("instant", "call", "write")
 """How a session is killed, as often each."""
@@ -139,16 +139,31 @@ def _child(kind: str, directory: Path, death: _Death, log: Path) -> None:
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    calls = die_at(death.call)
+    if death.file_bytes is not None:
+        # Python ignores it by default; then the write would be an error. It would leave a core file.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (death.file_bytes, death.file_bytes))
+    KINDS[kind].act(directory)
+    directory.with_name("calls").write_text(str(calls()), encoding="utf-8")
+
+
+def die_at(call: int | None) -> Callable[[], int]:
+    """Have this process die by SIGKILL just before its call with this number; the calls so far.
+
+    Calls are those that open a file to write, flush, rename, delete or make something on the disk.
+    """
     calls, fsync = 0, os.fsync
 
     def count() -> None:
         nonlocal calls
         calls += 1
-        if calls == death.call:
+        if calls == call:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        # Reading kills nothing; the flags of an opening come last.
+        # The flags of an opening come last.
         if event in CALLS and (event != "open" or arguments[-1] & (os.O_WRONLY | os.O_RDWR)):
             count()
 
@@ -158,13 +173,7 @@ def _child(kind: str, directory: Path, death: _Death, log: Path) -> None:
 
     os.fsync = counted_fsync
     sys.addaudithook(hook)
-    if death.file_bytes is not None:
-        # Python ignores it by default; then the write would be an error. It would leave a core file.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (death.file_bytes, death.file_bytes))
-    KINDS[kind].act(directory)
-    directory.with_name("calls").write_text(str(calls), encoding="utf-8")
+    return lambda: calls
 
 
 def _content(path: Path) -> object:

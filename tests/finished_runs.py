@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ffds.errors import FfdsError
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
+from ffds.training.checkpoint import manifest_text
 
 ENVIRONMENT = {
     **{"hardware": "2 cores of X", "versions": {"python": "3.11", "torch": "2.13"}},
@@ -37,6 +37,7 @@ def write_run(
     environment: dict[str, object] = ENVIRONMENT,
     classes: int = 100,
     checkpoint: bool = True,
+    counts: Sequence[int] | None = None,
 ) -> Run:
     """A finished run below `out`."""
     run = Run.of(one, out)
@@ -47,7 +48,7 @@ def write_run(
         run.add_epoch(_epoch(one, epoch, classes, noise))
     run.finish(_summary(one, last, best))
     if checkpoint:
-        _checkpoint(run, one, classes, noise)
+        _checkpoint(run, one, classes, noise, counts)
     return run
 
 
@@ -101,13 +102,17 @@ def _summary(one: Recipe, last: float, best: float | None) -> dict[str, object]:
     }
 
 
-def _checkpoint(run: Run, one: Recipe, classes: int, noise: np.random.Generator) -> None:
+def _checkpoint(
+    run: Run, one: Recipe, classes: int, noise: np.random.Generator, counts: Sequence[int] | None
+) -> None:
     directory = run.checkpoints / f"epoch-{one.schedule.epochs:04d}"
     directory.mkdir(parents=True)
     steepness = {"ce": 0.9, "cb-fl": 0.5}.get(one.method.name, 0.15)
     lengths = 2 - steepness * np.linspace(0, 1, classes) + noise.normal(0, 0.05, classes)
     weight = np.zeros((classes, 4), dtype=np.float32)
     weight[np.arange(classes), np.arange(classes) % 4] = lengths
-    save_file({"head.weight": weight, "head.bias": weight[:, 0].copy()}, directory / "model.safetensors")
-    counts = [int(500 * 100 ** (-c / (classes - 1))) for c in range(classes)]
-    (directory / "manifest.json").write_text(json.dumps({"identity": {"class_counts": counts}}))
+    model = save({"head.weight": weight, "head.bias": weight[:, 0].copy()})
+    (directory / "model.safetensors").write_bytes(model)
+    counts = counts or [int(500 * 100 ** (-c / (classes - 1))) for c in range(classes)]
+    manifest = manifest_text({"class_counts": counts}, {"model.safetensors": model})
+    (directory / "manifest.json").write_text(manifest)

@@ -47,7 +47,7 @@ def test_files_that_belong_together_are_all_new_or_all_as_before(full, tmp_path)
     before = dict.fromkeys(files, b"before")
     write_files(before)
     after = {file: b"after" * (100 if place == full else 1) for place, file in enumerate(files)}
-    with room_for(100), pytest.raises(InputError, match="cannot save a, b, c below .*: File too large"):
+    with room_for(100), pytest.raises(InputError, match=r"cannot save a, b, c below .*: File too large"):
         write_files(after)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     write_files(after)

@@ -4,10 +4,12 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +79,9 @@ def test_environments_of_earlier_sessions_are_kept(run):
     (run.path / "environment.json").write_text("{")
     assert run.start(RECIPE, {"hardware": "b"}) == [], "a damaged one stops no training"
     assert run.environment == {"hardware": "b"}
+    (run.path / "environment.json").write_text('{"hardware": "a", "earlier": 7}')
+    assert run.start(RECIPE, {"hardware": "b"}) == ["hardware: a → b"]
+    assert run.environment == {"hardware": "b", "earlier": [{"hardware": "a"}]}
 
 
 def test_metrics(run):
@@ -93,15 +98,39 @@ def test_metrics(run):
     assert run.metrics == []
 
 
-@pytest.mark.parametrize("content", ['{"epoch": 2}\n', None])
-def test_metrics_that_are_lost(content, run):
+LINES = [f'{{"epoch": {epoch}}}\n' for epoch in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "left", [None, "", LINES[0], LINES[1], LINES[0] + LINES[2], LINES[1] + LINES[0], LINES[0] + LINES[0]]
+)
+def test_metrics_that_are_lost(left, run):
+    """Whether between two sessions or under a run that goes on: never a run with epochs missing."""
+    for epoch in (1, 2):
+        run.add_epoch({"epoch": epoch})
     file = run.path / "metrics.jsonl"
-    if content:
-        file.write_text(content)
-    with pytest.raises(InputError, match="missing or damaged") as caught:
+    file.unlink()
+    if left is not None:
+        file.write_text(left)
+    with pytest.raises(InputError, match=r"missing or damaged\n.*metrics.jsonl"):
         run.keep_epochs(2)
-    assert "metrics.jsonl" in str(caught.value)
-    assert "checkpoint after 2" in str(caught.value)
+    assert left == (file.read_text() if file.exists() else None)
+    seen_at_once = nullcontext() if left == LINES[1] else pytest.raises(InputError, match="damaged")
+    with seen_at_once:
+        run.add_epoch({"epoch": 3})
+    with pytest.raises(InputError, match=r"missing or damaged\n.*metrics.jsonl"):
+        run.keep_epochs(3)
+
+
+WRONG = ["[" * 100_000, "[1]", "1", "null", '{"epoch": "1"}', '{"epoch": {"epoch": 1}}', "9" * 5000, "\xff"]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_metrics_of_wrong_types(line, run):
+    (run.path / "metrics.jsonl").write_bytes(line.encode("latin-1") + b"\n")
+    for act in (lambda: run.metrics, lambda: run.keep_epochs(1), lambda: run.add_epoch({"epoch": 2})):
+        with pytest.raises(InputError, match=r"missing or damaged\n.*metrics.jsonl\n.*epoch 1"):
+            act()
 
 
 @pytest.mark.parametrize("call", ["start", "add_epoch", "finish"])
@@ -142,6 +171,8 @@ def test_a_line_cut_short_is_left_out(cut, run):
         ("summary.json", b"\xff"),
         ("environment.json", b""),
         ("environment.json", None),
+        ("environment.json", b"[1]"),
+        ("summary.json", b"[" * 100_000),
         ("metrics.jsonl", b'{"epoch": 1}\n\n{"epoch": 2}\n'),
     ],
 )
@@ -172,6 +203,9 @@ def test_the_lock_names_its_holder_and_ends_with_an_error(tmp_path):
         assert part in str(caught.value)
     with run.locked():
         assert (run.path / "lock").read_text() == f"{holder}\n"
+        (run.path / "lock").write_bytes(b"\xff\xfe not text")
+        with pytest.raises(InputError, match="another process is training this run"), run.locked():
+            pass
 
 
 def hold(run):
@@ -190,6 +224,47 @@ def test_the_lock_of_another_process_ends_with_it(run, tmp_path):
     assert processes.exit_code(process) == -signal.SIGKILL
     with run.locked():
         assert f"pid {os.getpid()} " in (run.path / "lock").read_text()
+
+
+@pytest.mark.parametrize(
+    "how", [Path.unlink, lambda lock: lock.replace(lock.with_name("moved")), shutil.rmtree]
+)
+def test_a_run_whose_lock_was_removed_writes_nothing_more(how, run):
+    """Another process may train it by now, and no epoch counts twice."""
+    with run.locked() as held:
+        held.start(RECIPE, {"hardware": "a machine"})
+        held.add_epoch({"epoch": 1})
+        how(run.path if how is shutil.rmtree else run.path / "lock")
+        with run.locked() as other:
+            acts = [
+                lambda: held.add_epoch({"epoch": 2}),
+                lambda: held.finish({}),
+                lambda: held.start(RECIPE, {}),
+                lambda: held.keep_epochs(0),
+            ]
+            for act in acts:
+                with pytest.raises(InputError, match="lock of this run was removed"):
+                    act()
+            other.take_epochs([{"epoch": 1}])
+            other.add_epoch({"epoch": 2})
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+
+
+def write_and_die(run):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: processes.kill_self())
+        run.finish({})
+
+
+def test_what_killed_processes_left_half_written_is_deleted(run, tmp_path):
+    process = processes.forked(write_and_die, run, log=tmp_path / "log")
+    assert processes.exit_code(process) == -signal.SIGKILL
+    assert [path.name for path in run.path.iterdir()] == [f".summary.json.{process.pid}.tmp"]
+    other = {f".report.html.{os.getppid()}.tmp", ".notes.tmp", "own.1.tmp"}
+    for name in other:
+        (run.path / name).touch()
+    with run.locked():
+        assert {path.name for path in run.path.iterdir()} == other | {"lock"}, "a living process writes one"
 
 
 def refuse(*_):

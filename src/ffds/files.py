@@ -8,6 +8,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +18,13 @@ from typing import IO
 
 from ffds.errors import InputError
 
-__all__ = ["check_directory", "check_file", "flush_directory", "is_locked", "lock_or_wait", "make_directory"]
-__all__ += ["csv_text", "json_text", "saving", "try_lock"]
+__all__ = ["check_directory", "check_file", "flush_directory", "is_in_place", "is_locked", "lock_or_wait"]
+__all__ += ["csv_text", "json_text", "make_directory", "remove_leftovers", "saving", "try_lock"]
 __all__ += ["write_bytes", "write_files", "write_json", "write_text"]
 
 
 _ANOTHER = "choose another place with {}"
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -50,6 +52,25 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             for temporary in aside.values():
                 temporary.unlink(missing_ok=True)
         flush_directory(directory)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete the files that `write_bytes` was still writing in a directory when its process was killed."""
+    for path in directory.glob(".*.tmp"):
+        name = _TEMPORARY.fullmatch(path.name)
+        if name and not _is_running(int(name[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether this machine has a process with this number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, content: str) -> None:
@@ -131,13 +152,24 @@ def is_locked(path: Path) -> bool:
     return lock is None and path.exists()
 
 
+def is_in_place(file: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one at a path, neither removed nor replaced."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
 def _locked(path: Path, how: int) -> IO[str]:
     try:
-        with ExitStack() as opened:
-            file = opened.enter_context(path.open("a", encoding="utf-8"))
-            fcntl.flock(file, how)
-            opened.pop_all()
-            return file
+        while True:
+            with ExitStack() as opened:
+                file = opened.enter_context(path.open("a", encoding="utf-8"))
+                fcntl.flock(file, how)
+                # Another process may have removed it in between.
+                if is_in_place(file, path):
+                    opened.pop_all()
+                    return file
     except BlockingIOError:
         raise
     except OSError as error:

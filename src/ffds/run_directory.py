@@ -7,12 +7,13 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ffds.errors import InputError
-from ffds.files import json_text, make_directory, saving, try_lock, write_text
+from ffds.files import is_in_place, json_text, make_directory, remove_leftovers, saving, try_lock, write_text
 from ffds.recipes.load import dump_recipe, load_recipe
 from ffds.recipes.schema import Recipe
 
@@ -24,9 +25,13 @@ _DECIDING = ("hardware", "versions", "commit")
 
 @dataclass(frozen=True)
 class Run:
-    """One training on disk, in the directory `path`: ``OUT/<recipe>/<method>/seed<k>-<hash8>/``."""
+    """One training on disk, in the directory `path`: ``OUT/<recipe>/<method>/seed<k>-<hash8>/``.
+
+    `lock` is the lock file, where this process holds it: then nothing is written once it was removed.
+    """
 
     path: Path
+    lock: IO[str] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, recipe: Recipe, out: str | Path = "runs") -> Run:
@@ -89,16 +94,18 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One entry for each finished epoch, without a line cut short by a crash; InputError if damaged."""
+        """One entry for each finished epoch, without a line cut short by a crash.
+
+        InputError if the file is damaged, or an epoch before the last one is missing.
+        """
         file = self.path / "metrics.jsonl"
         if not file.exists():
             return []
         try:
-            text = file.read_text(encoding="utf-8")
-            whole = text[: text.rfind("\n") + 1]
-            return [json.loads(line) for line in whole.splitlines()]
-        except (OSError, ValueError) as error:
+            lines = file.read_bytes().split(b"\n")[:-1]
+        except OSError as error:
             raise _damaged(file, error) from error
+        return [_entry(file, line, epoch) for epoch, line in enumerate(lines, 1)]
 
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> list[str]:
         """Write the recipe and the environment; one that differs from before is kept under ``earlier``.
@@ -109,6 +116,7 @@ class Run:
         with suppress(InputError):  # missing or damaged
             before = self.environment
         earlier = before.pop("earlier", [])
+        earlier = earlier if isinstance(earlier, list) else []
         changed = [key for key in _DECIDING if before and before.get(key) != environment.get(key)]
         if changed:
             earlier.append(before)
@@ -129,9 +137,12 @@ class Run:
         self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
 
     def add_epoch(self, entry: dict[str, Any]) -> None:
-        """Append the metrics of one epoch."""
+        """Append the metrics of one epoch; InputError if those of the epoch before are not there."""
         line = json.dumps(entry, allow_nan=False) + "\n"
         path = self.path / "metrics.jsonl"
+        self.check_lock()
+        if entry["epoch"] > 1:
+            _entry(path, _last_line(path), entry["epoch"] - 1)
         with saving("the metrics", self.path, len(line)), path.open("a", encoding="utf-8") as file:
             file.write(line)
             file.flush()
@@ -141,24 +152,37 @@ class Run:
         """Write the summary: from now on the run is done."""
         self._write("summary.json", json_text(summary))
 
+    def check_lock(self) -> None:
+        """InputError if the lock that this process holds was removed: another one may train by now."""
+        if self.lock is not None and not is_in_place(self.lock, self.path / "lock"):
+            what = "the lock of this run was removed while it trained: another process may train it by now"
+            fix = "when none does, start the same training again: it goes on"
+            raise InputError(what, where=self.path / "lock", fix=fix)
+
     def _write(self, name: str, text: str) -> None:
+        self.check_lock()
         write_text(self.path / name, text)
 
     def _read(self, name: str) -> dict[str, Any]:
         file = self.path / name
         try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise _damaged(file, error) from error
+        if not isinstance(content, dict):
+            raise _damaged(file, "no JSON object")
         return content
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Create the directory and lock it, until left or the process exits; InputError if that fails."""
+    def locked(self) -> Iterator[Run]:
+        """Create the directory and lock it, until left or the process exits; InputError if that fails.
+
+        Files that killed processes have left half written are deleted.
+        """
         file = make_directory(self.path, "the run directory") / "lock"
         lock = try_lock(file)
         if lock is None:
-            got = f"lock of {file.read_text(encoding='utf-8').strip()}"
+            got = f"lock of {_holder(file)}"
             fix = "wait for it or stop it; for a second run use trainer.seed=N or --out DIR"
             raise InputError("another process is training this run", where=self.path, got=got, fix=fix)
         with lock:
@@ -167,7 +191,8 @@ class Run:
                 lock.truncate(0)
                 lock.write(holder)
                 lock.flush()
-            yield
+            remove_leftovers(self.path)
+            yield replace(self, lock=lock)
 
 
 def open_run(path: str | Path) -> Run:
@@ -178,6 +203,35 @@ def open_run(path: str | Path) -> Run:
         fix = "name a directory such as runs/RECIPE/METHOD/seed0-1a2b3c4d"
         raise InputError("not a run directory", where=path, got=got, fix=fix)
     return run
+
+
+def _entry(file: Path, line: bytes, epoch: int) -> dict[str, Any]:
+    """A line of the metrics, which has to be that of an epoch."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        found = entry["epoch"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _damaged(file, f"no metrics of epoch {epoch} in line {epoch}") from error
+    if found != epoch:
+        raise _damaged(file, f"metrics of epoch {found}, where those of epoch {epoch} should be")
+    return entry
+
+
+def _last_line(file: Path) -> bytes:
+    """The last line of a file without reading the others; empty where there is none."""
+    try:
+        with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+            return content[content.rfind(b"\n", 0, len(content) - 1) + 1 :]
+    except (OSError, ValueError):  # missing, or empty
+        return b""
+
+
+def _holder(lock: Path) -> str:
+    """Who holds a lock, as its file says."""
+    try:
+        return lock.read_text(encoding="utf-8", errors="replace")[:200].strip()
+    except OSError:
+        return "an unknown process"
 
 
 def _text(value: object) -> str:

@@ -7,15 +7,21 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.soak import die_at
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ffds.errors import FfdsError, InputError
-from ffds.training.checkpoint import FORMAT, Checkpoint, Checkpoints
+from ffds.training.checkpoint import FORMAT, Checkpoint, Checkpoints, manifest_text
+from tests.training import processes
 
 IDENTITY = {"recipe": {"name": "digits", "optimizer": {"lr": 0.1}}, "class_counts": [5, 3, 2]}
 FILES = ["loss.safetensors", "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
@@ -48,12 +54,17 @@ def number_of(found: Checkpoint) -> int:
 
 def resign(path: Path) -> None:
     """Make the manifest match what lies there, as someone with bad intent would."""
-    manifest = json.loads((path / "manifest.json").read_text())
-    for name in manifest["files"]:
-        content = (path / name).read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        manifest["files"][name] = {"bytes": len(content), "sha256": digest}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    contents = {name: (path / name).read_bytes() for name in FILES if name != "manifest.json"}
+    (path / "manifest.json").write_text(manifest_text(IDENTITY, contents))
+
+
+def change(path: Path, checksum: bool = False, **changes: object) -> None:
+    """Change the manifest of a checkpoint; without a checksum of its own it is one of former versions."""
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
+    del manifest["sha256"]
+    if checksum:
+        manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
 def test_comes_back_as_it_was(tmp_path):
@@ -158,11 +169,11 @@ def test_disk_full_or_a_file_in_the_way_before_there_is_a_directory(tmp_path, mo
 def test_everything_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
     """A power cut may lose whatever was not flushed; nothing may be pruned before."""
     events = []
-    fsync, rename, rmtree = os.fsync, Path.rename, shutil.rmtree
+    fsync, rename, rmtree = os.fsync, os.rename, shutil.rmtree
     monkeypatch.setattr(
         os, "fsync", lambda fd: (events.append(str(Path(f"/proc/self/fd/{fd}").readlink())), fsync(fd))
     )
-    monkeypatch.setattr(Path, "rename", lambda self, to: (events.append("rename"), rename(self, to)))
+    monkeypatch.setattr(os, "rename", lambda old, new: (events.append(new.name), rename(old, new)))
     stored(tmp_path, (1, 0), (2, 0))
     events.clear()
     monkeypatch.setattr(
@@ -171,7 +182,8 @@ def test_everything_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
     Checkpoints(tmp_path, IDENTITY).save(checkpoint(3), 3)
     flushed = [Path(event).name for event in events]
     assert sorted(flushed[:4]) == sorted(name for name in FILES if name != "manifest.json")
-    assert flushed[4:] == ["manifest.json", "epoch-0003.tmp", "rename", tmp_path.name, "prune"]
+    committed = ["manifest.json", "epoch-0003.tmp", "epoch-0003", tmp_path.name]
+    assert flushed[4:] == [*committed, "epoch-0001.tmp", "prune"]
 
 
 def truncate(path):
@@ -201,7 +213,13 @@ def test_broken_newest_is_named_and_skipped(reason, file, tmp_path, capsys):
 
 
 FORM = f'{{"format": {FORMAT}, '
-MANIFESTS = [None, "[]", f'{FORM}"a": 1}}', f'{FORM}"files": [], "identity": {{}}}}', "\xff\xfe\x00", FORM]
+REST = '"identity": {}, "versions": {}'
+MANIFESTS = [None, "[]", f'{FORM}"a": 1}}', f'{FORM}"files": [], {REST}}}', "\xff\xfe\x00", FORM]
+MANIFESTS += ["[" * 100_000, '{"sha256":' * 500 + "{}" + "}" * 500, "9" * 5000, "null", '"text"', "1e999"]
+MANIFESTS += [f'{{"format": {number}, "files": {{}}, {REST}}}' for number in ("1e999", "-1", "true", "[2]")]
+MANIFESTS += [f'{FORM}"files": {{"model.safetensors": {size}}}, {REST}}}' for size in ("7", '{"bytes": []}')]
+NESTED = '{"a":' * 400 + "1" + "}" * 400
+MANIFESTS += [f'{FORM}"files": {{}}, "identity": {NESTED}, "versions": {{}}}}']
 
 
 @pytest.mark.parametrize("content", MANIFESTS)
@@ -211,7 +229,7 @@ def test_broken_manifest_is_named_and_skipped(content, tmp_path, capsys):
     if content is not None:
         (tmp_path / "epoch-0002" / "manifest.json").write_bytes(content.encode("latin-1"))
     assert number_of(checkpoints.latest()) == 1
-    assert checkpoints.skipped == {tmp_path / "epoch-0002": "manifest.json is missing or damaged"}
+    assert checkpoints.skipped.keys() == {tmp_path / "epoch-0002"}
     assert "epoch-0002 is broken" in capsys.readouterr().err
 
 
@@ -250,14 +268,117 @@ def test_of_another_run(tmp_path):
     assert Checkpoints(tmp_path).latest().identity == IDENTITY, "whoever only reads accepts any run"
 
 
-def test_of_another_format(tmp_path):
+@pytest.mark.parametrize(("version", "checksum"), [(FORMAT + 1, True), (1, False)])
+def test_of_another_format(version, checksum, tmp_path):
     checkpoints = stored(tmp_path, (1, 0), (2, 0))
-    file = tmp_path / "epoch-0002" / "manifest.json"
-    manifest = json.loads(file.read_text()) | {"format": FORMAT + 1, "versions": {"ffds": "9.8.7"}}
-    file.write_text(json.dumps(manifest))
-    told = rf"epoch-0002\n.*format {FORMAT + 1}\n.*format {FORMAT}\n.*9.8.7"
+    change(tmp_path / "epoch-0002", checksum, format=version, versions={"ffds": "9.8.7"})
+    told = rf"epoch-0002\n.*format {version}\n.*format {FORMAT}\n.*9.8.7"
     with pytest.raises(InputError, match=rf"another format\n.*{told}"):
         checkpoints.latest()
+
+
+def flipped(content: bytes, place: int, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[place] ^= 1 << bit
+    return bytes(changed)
+
+
+def test_a_flipped_bit_in_any_byte_of_a_manifest_is_found(tmp_path):
+    """The checkpoint is skipped, by whoever only reads too; another run's it never seems to be."""
+    checkpoints, readers = stored(tmp_path, (1, 0), (2, 0)), Checkpoints(tmp_path)
+    file = tmp_path / "epoch-0002" / "manifest.json"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        file.write_bytes(flipped(whole, place, place % 8))
+        assert readers.newest_identity() == IDENTITY
+        assert readers.skipped.popitem()[0] == file.parent, place
+        assert number_of(checkpoints.latest()) == 1
+
+
+def test_a_flipped_bit_of_a_manifest_without_a_checksum_stops_no_training(tmp_path):
+    """Those of former versions have none: an older checkpoint of this run tells damage from another run."""
+    checkpoints = stored(tmp_path, (1, 0), (2, 0))
+    for name in ("epoch-0001", "epoch-0002"):
+        change(tmp_path / name)
+    assert number_of(checkpoints.latest()) == 2
+    assert not checkpoints.skipped
+    file = tmp_path / "epoch-0002" / "manifest.json"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        file.write_bytes(flipped(whole, place, place % 7))
+        found = checkpoints.latest()
+        assert found.identity == IDENTITY
+        assert number_of(found) == (1 if file.parent in checkpoints.skipped else 2)
+        checkpoints.skipped.clear()
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(FILES), at=st.floats(0, 1, exclude_max=True), bit=st.integers(-1, 7))
+def test_whatever_is_flipped_or_cut_off_is_named_and_skipped(name, at, bit, tmp_path, capsys):
+    """And where nothing older is left, one message says so. Bit -1: all from there on is cut off."""
+    shutil.rmtree(tmp_path)
+    stored(tmp_path, (1, 0), (2, 0))
+    file = tmp_path / "epoch-0002" / name
+    whole = file.read_bytes()
+    place = int(at * len(whole))
+    capsys.readouterr()
+    file.write_bytes(whole[:place] if bit < 0 else flipped(whole, place, bit))
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    assert number_of(checkpoints.latest()) == 1
+    assert capsys.readouterr().err.count(f"{file.parent} is broken ({name}") == 1
+    shutil.rmtree(tmp_path / "epoch-0001")
+    with pytest.raises(InputError, match="no checkpoint of this run can be read"):
+        checkpoints.latest()
+
+
+STATES = ["[" * 100_000, "[1]", "null", "9" * 5000, "\xff", ""]
+
+
+@pytest.mark.parametrize("content", STATES)
+def test_a_state_of_wrong_types_is_named_and_skipped(content, tmp_path):
+    checkpoints = stored(tmp_path, (1, 0), (2, 0))
+    (tmp_path / "epoch-0002" / "state.json").write_bytes(content.encode("latin-1"))
+    resign(tmp_path / "epoch-0002")
+    assert number_of(checkpoints.latest()) == 1
+    assert "not a checkpoint of ffds" in checkpoints.skipped[tmp_path / "epoch-0002"]
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    checkpoints = stored(tmp_path, (1, 0), (2, 0))
+    for name in ("manifest.json", "state.json"):
+        file = tmp_path / "epoch-0002" / name
+        content = file.read_bytes()
+        file.unlink()
+        os.mkfifo(file)
+        assert number_of(checkpoints.latest()) == 1
+        file.unlink()
+        file.write_bytes(content)
+
+
+def save_again(directory: Path, call: int) -> None:
+    die_at(call)
+    Checkpoints(directory, IDENTITY).save(checkpoint(2), 1, 5)
+
+
+def test_killed_anywhere_inside_a_save_of_the_same_name(tmp_path):
+    """Before each of its calls in turn; the only checkpoint there is, or the new one, is always found."""
+    outcomes = []
+    for call in count(1):
+        directory = tmp_path / str(call)
+        stored(directory, (1, 5))
+        process = processes.forked(save_again, directory, call, log=tmp_path / "log")
+        code = processes.exit_code(process)
+        reader, training = Checkpoints(directory), Checkpoints(directory, IDENTITY)
+        outcomes.append(number_of(reader.latest()))
+        training.recover()
+        assert number_of(training.latest()) == outcomes[-1]
+        assert names(directory) == ["epoch-0001-step-00005"], "nothing else lies there"
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert outcomes == sorted(outcomes)
+    assert len(outcomes) > 15
+    assert set(outcomes) == {1, 2}
 
 
 class Payload:

@@ -115,6 +115,7 @@ class TrainingLoop:
         self.progress.start_at(self.reached.images)
         if self.fabric.is_global_zero:
             self.run.keep_epochs(self.reached.epoch)
+            self.checkpoints.prune()
 
     def _branch_off(self, epoch: int, checkpoint: Checkpoint) -> None:
         """Go on from the checkpoint of another run with the same history."""
@@ -254,6 +255,7 @@ class TrainingLoop:
         checkpoint, failure = self.state.checkpoint(), None
         if self.fabric.is_global_zero:
             try:
+                self.run.check_lock()
                 write(checkpoint)
             except FfdsError as error:
                 failure = error

@@ -125,7 +125,7 @@ def train_recipe(
             raise InputError("the ranks would train different recipes or losses", fix=fix)
         # `fork_rng` would initialise all GPUs if it were not told which one.
         gpu = [fabric.device] if fabric.device.type == "cuda" else []
-        with _locked(run, fabric), torch.random.fork_rng(gpu):
+        with _locked(run, fabric) as held, torch.random.fork_rng(gpu):
             with fabric.rank_zero_first(local=True):  # one process downloads
                 dataset = dataset or open_dataset(recipe.data)
             if loss is not None:
@@ -133,34 +133,36 @@ def train_recipe(
             plan = phases(recipe, dataset.class_counts, loss)
             if fabric.is_global_zero:
                 accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
-                for change in run.start(recipe, environment(accelerator)):
+                Checkpoints(run.checkpoints).recover()
+                for change in held.start(recipe, environment(accelerator)):
                     print(f"note: {run.path} goes on elsewhere than it began, {change}", file=sys.stderr)
             trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
             loop = TrainingLoop(
-                fabric, recipe, dataset, plan, run, trajectory, signals, after_epoch, shown=shown
+                fabric, recipe, dataset, plan, held, trajectory, signals, after_epoch, shown=shown
             )
             evaluated = loop.train(until)
             if evaluated is not None and fabric.is_global_zero:
+                held.keep_epochs(recipe.schedule.epochs)
                 evaluated.predictions.write(run.predictions)
-                run.finish(_summary(recipe, run, evaluated.scores, loop.reached))
+                held.finish(_summary(recipe, run, evaluated.scores, loop.reached))
             fabric.barrier()
     return run
 
 
 @contextmanager
-def _locked(run: Run, fabric: Fabric) -> Iterator[None]:
+def _locked(run: Run, fabric: Fabric) -> Iterator[Run]:
     """Lock the run directory on the first rank; all ranks fail if another process holds it."""
     with ExitStack() as held:
         refused: InputError | None = None
         if fabric.is_global_zero:
             try:
-                held.enter_context(run.locked())
+                run = held.enter_context(run.locked())
             except InputError as error:
                 refused = error
         refused = fabric.broadcast(refused)
         if refused is not None:
             raise refused
-        yield
+        yield run
 
 
 def _summary(recipe: Recipe, run: Run, scores: Scores, reached: Reached) -> dict[str, Any]:
