@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from ffds.data.dataset import Dataset
 from ffds.data.loader import EvalBatches, TrainBatches
-from ffds.errors import FfdsError, Interrupted
+from ffds.errors import FfdsError, InputError, Interrupted
 from ffds.progress import Progress, epoch_line
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
@@ -260,7 +260,7 @@ class TrainingLoop:
             except FfdsError as error:
                 failure = error
         if any_rank(self.fabric, failure is not None):
-            raise failure or FfdsError("the first rank could not save a checkpoint")
+            raise failure or InputError("the first rank could not save a checkpoint")
 
     def _count_seconds(self) -> None:
         """Add the time since the last call to the seconds of the run."""
