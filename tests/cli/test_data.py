@@ -106,3 +106,27 @@ def test_names_that_are_not_utf_8_are_trained_on_and_reported(
     assert main(["data", "info", *settings[:4]]) == 2
     assert r"caf\udce9.png" in capsys.readouterr().err
     assert main(["data", "pack", "own-folder", str(tmp_path / "pack"), *settings[1:5]]) == 0
+
+
+def test_data_with_a_validation_set_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is scored after each epoch, and what is not used is named."""
+    monkeypatch.setenv("FFDS_CACHE", str(tmp_path / "cache"))
+    root = write_folder(tmp_path / "images", {"a": 4, "b": 3}, {"a": 1, "b": 2})
+    (root / "test").rename(root / "Dev")
+    write_folder(root, {}, {"a": 2, "b": 2})
+    (root / "unlabeled").mkdir()
+    settings = ["own-folder", f"data.root={root}", "data.image_size=8", "data.eval_resize=8", "method=ce"]
+    settings += ["model.name=resnet20", "model.pretrained=false", "schedule.epochs=1"]
+    assert main(["data", "info", *settings, "--json"]) == 0
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert [facts[f"{split}_images"] for split in ("train", "validation", "test")] == [7, 3, 4]
+    assert facts["notes"] == [f"in {root} the following is not used: unlabeled/"]
+    assert err == f"note: {facts['notes'][0]}\n"
+    assert main(["train", *settings, "--out", str(tmp_path / "runs")]) == 0
+    (metrics,) = tmp_path.rglob("metrics.jsonl")
+    scores = json.loads(metrics.read_text())["validation"]
+    assert all(score is not None for score in scores["per_class"])
+    assert main(["eval", str(metrics.parent)]) == 0

@@ -143,7 +143,7 @@ class SweepResult:
 # Found by  ffds sweep, study {self.study}: trial {best.number} of {len(self.trials)}
 #           ({self.tally})
 # Score     {best.score:.2f} percent: balanced accuracy after epoch {best.epoch} on {self.images}
-#           images of {with_images} of {classes} classes, held out of the training set
+#           images of {with_images} of {classes} classes, the data's own validation set or else held out
 #           (data.validation={self.validation:g}). The highest of many scores is a lucky one.
 # Seeds     trainer.seed {recipe.trainer.seed}, data.seed {recipe.data.seed}
 # Test set  not used

@@ -147,6 +147,25 @@ def test_splits_that_leave_a_choice_are_refused(names, asked, words, tmp_path):
         opened(tmp_path, test_split=asked)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_validation_set_is_taken_as_it_is(root, in_memory):
+    for name, count in {"ant": 3, "owl": 2}.items():
+        fill(root / "val" / name, count, first=200)
+    settings = {"imbalance_factor": 7.0, "in_memory": in_memory, "workers": 0}
+    dataset = opened(root, **settings)
+    assert dataset.class_counts == [14, 2]
+    assert dataset.validation.labels.tolist() == [0, 0, 0, 1, 1]
+    assert dataset.validation.images[np.arange(5)][:, 0, 0, 0].tolist() == [200, 201, 202, 200, 201]
+    (root / "val" / "ant" / "201.png").write_text("none")
+    dataset = opened(root, on_bad_image="skip", **settings)
+    assert dataset.validation.labels.tolist() == [0, 0, 1, 1]
+    assert [line.partition(":")[0] for line in dataset.skipped] == [f"{root}/val/ant/201.png"]
+    for file in root.glob("val/*/*.png"):
+        file.write_text("none")
+    with pytest.raises(InputError, match=r"no validation image|no image can be read"):
+        opened(root, on_bad_image="skip", **settings)
+
+
 def test_names_of_classes_are_compared_in_one_unicode_form(tmp_path):
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     fill(tmp_path / "train" / composed, 2)

@@ -236,6 +236,24 @@ def write_parquet(root, **counts):
         pq.write_table(pa.table({"img": images, "label": labels}), root / f"{split}-00000-of-00001.parquet")
 
 
+@pytest.mark.parametrize("split", ["val", "valid", "validation", "eval"])
+@pytest.mark.parametrize("in_directories", [False, True])
+def test_the_second_split_is_the_test_set_under_any_usual_name(tmp_path, split, in_directories):
+    """Also where the original files have a directory of that name."""
+    write_parquet(tmp_path, train=[3] * 10, **{split: [2] * 10})
+    if in_directories:
+        for file in list(tmp_path.iterdir()):
+            directory = tmp_path / file.name.partition("-")[0]
+            directory.mkdir()
+            file.rename(directory / "0000.parquet")
+    kind = Published("Set", "https://x/set.zip", "", "set", "val", "label", 10, 3, 2)
+    data = Data(name="cifar10", root=str(tmp_path))
+    for one in (data, data.model_copy(update={"test_split": split})):
+        source = open_published(one, kind, None)
+        assert (source.counts, len(source.test), source.validation) == ((3,) * 10, 20, None)
+        assert source.test_split == split
+
+
 def test_parquet_files_of_a_part_are_refused(tmp_path):
     full = {"train": [5000] * 10, "test": [1000] * 10}
     write_parquet(tmp_path, **full)

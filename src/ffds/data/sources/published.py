@@ -54,17 +54,18 @@ class Published:
     @property
     def accepted(self) -> str:
         """The forms that may lie below `data.root`, for a message."""
-        parquet = "Parquet files train-*.parquet and test-*.parquet (or val-*)"
+        parquet = "Parquet files train-*.parquet and test-*.parquet (or val-*, valid-*)"
         return f"the folder {self.folder}/, the archive {self.archive}, or {parquet}"
 
 
 def open_published(data: Data, published: Published, read_original: Callable[[Path], Source]) -> Source:
     """The first of: the original folder (`data.root` or in it), Parquet files, the archive, a download."""
     root = None if data.root is None else root_path(data.root)
-    folders = () if root is None else (root / published.folder, root)
+    as_parquet = root is not None and has_training_files(root)
+    folders = () if root is None else (root / published.folder, *([] if as_parquet else [root]))
     original = next((folder for folder in folders if (folder / published.marker).exists()), None)
     column = data.label_column or published.label_column
-    if original is None and root is not None and has_training_files(root):
+    if original is None and as_parquet:
         # Published images are held at their own size: image_size is what the network sees.
         as_stored = {"label_column": column, "image_size": None, "eval_resize": None}
         source = open_parquet(data.model_copy(update=as_stored))
