@@ -1,6 +1,9 @@
 """Image files to pixels: as torchvision and Pillow do it, no bad image let through; and their digest."""
 
+import contextlib
 import os
+import socket
+import struct
 import tempfile
 import threading
 from io import BytesIO
@@ -153,14 +156,43 @@ def test_a_bad_image_is_named_or_skipped_but_never_replaced(fault, tmp_path):
     assert not pixels[1].any()
 
 
+def icon_of(content, side):
+    """A file of icons that says that it holds a square of this side."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, side, side, 0, 0, 1, 32, len(content), 22) + content
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", [*LOSSLESS, "JPEG", "GIF", "AVIF", "icon of a larger PNG"])
+def test_too_many_pixels_are_refused_where_pillow_alone_would_warn(form, monkeypatch):
+    """Sizes as small as these, so that without the guard the images are decoded and the test fails."""
+    content = icon_of(encoded(picture(16, 16)), 10) if "icon" in form else encoded(picture(16, 16), form)
+    items = [[Encoded(0, "large.png", content)]]
+    assert decode_all(items, 1, Stored(), "stop").images.shape == (1, 16, 16, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
+    with pytest.raises(InputError, match=r"large\.png\n.*DecompressionBombWarning"):
+        decode_all(items, 1, Stored(8), "stop")
+
+
+def special_files(directory):
+    """Names of what looks like images and cannot be read as one, each with the reason."""
+    os.mkfifo(directory / "pipe.png")
+    (directory / "device.png").symlink_to("/dev/zero")
+    (directory / "dangling.png").symlink_to("nowhere.png")
+    (directory / "loop.png").symlink_to("loop.png")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(directory):
+        listening.bind("socket.png")
+    names = dict.fromkeys(("pipe.png", "device.png", "socket.png"), "not a regular file")
+    return names | {"dangling.png": "No such file", "loop.png": "Too many levels"}
+
+
 def test_what_is_no_file_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "0.png")
-    (tmp_path / "1.png").mkdir()
-    for name, reason in (("0", "not a regular file"), ("1", "not a regular file"), ("2", "No such file")):
-        images = FileImages((tmp_path / f"{name}.png",), Stored())
-        for on_bad, what in (("stop", rf"{name}\.png"), ("skip", "no image can be read")):
+    (tmp_path / "directory.png").mkdir()
+    for name, reason in (special_files(tmp_path) | {"directory.png": "not a regular file"}).items():
+        images = FileImages((tmp_path / name,), Stored())
+        for on_bad, what in (("stop", name), ("skip", "no image can be read")):
             with pytest.raises(InputError, match=rf"{what}\n.*{reason}"):
                 images.read(np.arange(1), on_bad)
+        assert images.origin(np.arange(1)) is None, "no digest, and no wait for a writer"
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from ffds.data.loader import EvalBatches, TrainBatches
 from ffds.data.streaming import PIECE, StreamedImages, decode_pieces
 from ffds.errors import FfdsError, InputError
 from ffds.recipes.schema import Data
-from tests.data.pictures import write_folder, write_picture
+from tests.data.pictures import bomb, write_folder, write_picture
+from tests.data.test_decode import special_files
 
 CPU = torch.device("cpu")
 SETTINGS = {"image_size": 10, "eval_resize": 12, "augment": ("resized-crop", "hflip"), "cache": False}
@@ -115,6 +116,34 @@ def test_a_bad_image_stops_at_its_batch_and_is_named(workers, tmp_path):
     with pytest.raises(InputError, match=r"cannot be read\n.*train/b/002\.jpg\n(.*\n)*.*on_bad_image=skip"):
         list(train(own, tmp_path, 4).epoch(0))
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_all_that_cannot_be_read_is_left_out_wherever_images_are_kept(in_memory, tmp_path):
+    write_folder(tmp_path, {"a": 6, "b": 6}, {"a": 2, "b": 2})
+    ants, sound = tmp_path / "train" / "a", (tmp_path / "train" / "a" / "000.jpg").read_bytes()
+    faults = special_files(ants) | {
+        "empty.png": "no bytes",
+        "cut.jpg": "truncated",
+        "flipped.jpg": "known format",
+    }
+    faults |= {"bomb.png": "DecompressionBomb"}
+    for name, content in {
+        "empty.png": b"",
+        "cut.jpg": sound[: len(sound) // 2],
+        "flipped.jpg": bytes([sound[0] ^ 1]) + sound[1:],
+        "bomb.png": bomb(12_000),
+    }.items():
+        (ants / name).write_bytes(content)
+    (tmp_path / "test" / "b" / "empty.png").touch()
+    (ants / "directory.png").mkdir()
+    dataset = open_dataset(data(tmp_path, in_memory=in_memory, workers=2, on_bad_image="skip", augment=()))
+    assert dataset.class_counts == [6, 6]
+    assert len(dataset.test) == 4
+    places = [ants / name for name in sorted(faults)] + [tmp_path / "test" / "b" / "empty.png"]
+    assert [line.split(": ")[0] for line in dataset.skipped] == list(map(str, places))
+    for place, line in zip(places[:-1], dataset.skipped, strict=False):
+        assert faults[place.name] in line
 
 
 SIDE = 12

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ffds.cli import main
-from ffds.errors import Interrupted
+from ffds.data.loader import TrainBatches
+from ffds.errors import InputError, Interrupted
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
 from ffds.training.train import train_recipe
@@ -60,6 +61,37 @@ def test_interrupted_it_goes_on_with_any_workers_or_in_memory(
         with pytest.raises(Interrupted):
             train_recipe(recipe(settings, in_memory=False), out=tmp_path, shown=False)
     run = train_recipe(recipe(settings, "data.workers=1", in_memory=then), out=tmp_path, shown=False)
+    assert tiny.trace(run) == tiny.trace(whole)
+
+
+DAMAGES = {
+    "no bytes": lambda file: file.write_bytes(b""),
+    "Truncated": lambda file: file.write_bytes(file.read_bytes()[:-200]),
+    "not a regular file": lambda file: (file.unlink(), os.mkfifo(file)),
+    "No such file": lambda file: file.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_image_damaged_meanwhile_is_named_and_once_repaired_the_run_goes_on(
+    damage, settings, whole, tmp_path, monkeypatch
+):
+    file = Path(settings[0].partition("=")[2], "train", "b", "004.jpg")
+    sound, epoch_of = file.read_bytes(), TrainBatches.epoch
+
+    def damaged_in_the_second(batches, epoch, *given):
+        if epoch == 1:
+            DAMAGES[damage](file)
+        return epoch_of(batches, epoch, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainBatches, "epoch", damaged_in_the_second)
+        with pytest.raises(InputError) as caught:
+            train_recipe(recipe(settings, in_memory=False), out=tmp_path, shown=False)
+    file.unlink(missing_ok=True)
+    file.write_bytes(sound)
+    assert re.search(rf"cannot be read\n.*{file}\n.*{damage}", str(caught.value))
+    run = train_recipe(recipe(settings, in_memory=False), out=tmp_path, shown=False)
     assert tiny.trace(run) == tiny.trace(whole)
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "decode",
     "decode_all",
     "image_threads",
+    "opened",
     "pixels_digest",
     "refusing_bombs",
     "remembered",
@@ -99,11 +100,13 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
     """The pixels of one image, uint8 (H, W, C), upright (EXIF orientation applied, where it can be read).
 
     Raises:
-        ValueError: more than 8 bits a channel, or no regular file. Pillow raises many other errors.
+        ValueError: no bytes, more than 8 bits a channel, or no regular file. Pillow raises many other errors.
     """
     if isinstance(content, Path):
-        with _opened(content) as file:
+        with opened(content) as file:
             content = file.read()
+    if not content:
+        raise ValueError("no bytes")
     with Image.open(BytesIO(content), formats=FORMATS) as image:
         if image.mode in DEEPER_THAN_A_BYTE:
             raise ValueError(f"more than 8 bits a channel (mode {image.mode}): convert it to 8 bits")
@@ -121,10 +124,8 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
 
 def attempt(content: bytes | Path | None, stored: Stored) -> NDArray[np.uint8] | str:
     """The pixels of an image, or what is wrong with it."""
-    if not content:
-        return "no bytes"
     try:
-        return decode(content, stored)
+        return decode(content or b"", stored)
     except UnidentifiedImageError:
         return f"not an image in a known format ({', '.join(FORMATS)})"
     except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
@@ -243,7 +244,7 @@ def content_digests(files: Sequence[Path]) -> list[bytes]:
 
 def _content_digest(path: Path) -> bytes:
     def digest() -> bytes:
-        with _opened(path) as file:
+        with opened(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
 
     try:
@@ -269,8 +270,8 @@ def remembered(path: Path, what: str, digest: Callable[[], bytes]) -> bytes:
     return content
 
 
-def _opened(path: Path) -> BufferedReader:
-    # Reading a pipe would wait forever.
+def opened(path: Path) -> BufferedReader:
+    """A file opened to be read; ValueError for a pipe, socket or device, for which one could wait forever."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("not a regular file")
     return path.open("rb")

@@ -1,4 +1,5 @@
 import json
+import os
 from io import BytesIO
 
 import numpy as np
@@ -404,6 +405,14 @@ def test_a_column_index_numbers_the_images_unless_it_has_another_meaning(indices
     assert source.test.index.tolist() == [3, 0]
 
 
+def test_a_pipe_named_like_a_shard_is_not_waited_for(root):
+    (file,) = root.glob("test-*.parquet")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match=rf"cannot be read\n.*{file}\n.*not a regular file"):
+        opened(root)
+
+
 def test_a_bad_image_stops_or_is_left_out(root):
     contents = [png(0), png(1)[:40], png(2), png(3), None]
     names = ["cat", "dog"]
@@ -415,7 +424,7 @@ def test_a_bad_image_stops_or_is_left_out(root):
     assert dataset.class_counts == [3, 2]
     first, second = dataset.skipped
     assert "row 1 (1.png): " in first
-    assert "row 4 (4.png): no bytes" in second
+    assert "row 4 (4.png): ValueError: no bytes" in second
     for shard in root.glob("train-*"):
         write(shard, [0, 1], names=names, contents=[png(0), b"nothing"])
     with pytest.raises(InputError, match=r"1 of 2 classes have no training image\n.*\n.*1 \(dog\)"):

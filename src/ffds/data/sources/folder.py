@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ffds.data.decode import SUFFIXES, FileImages, Stored
+from ffds.data.decode import SUFFIXES, FileImages, Stored, opened
 from ffds.data.source import Labelled, Source, existing_root
 from ffds.data.sources.class_names import check_distinct, places
 from ffds.data.sources.splits import (
@@ -104,8 +104,9 @@ def labelled_files(files: Iterable[tuple[Path, int]], stored: Stored) -> Labelle
 def read_text(file: Path, accepted: str) -> str:
     """The text of a file that belongs to a layout, which the message names if it cannot be read."""
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with opened(file) as content:
+            return content.read().decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         what = f"{file.name} cannot be read"
         raise InputError(what, where=file, got=error, allowed=accepted) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ def schema_of(file: Path) -> pa.Schema:
 def reading(file: Path) -> Iterator[pq.ParquetFile]:
     """An open Parquet file; InputError where it cannot be read."""
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe would wait forever
+            raise OSError("not a regular file")
         with pq.ParquetFile(file) as parquet:
             yield parquet
     except (pa.ArrowException, OSError) as error:
