@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ffds.cli import main
+from ffds.data.content import knowing_images
 from ffds.data.loader import TrainBatches
 from ffds.errors import InputError, Interrupted
 from ffds.recipes.load import load_recipe
@@ -110,10 +111,14 @@ def start(settings, out):
     return processes.forked(in_a_session, *arguments, log=out / "log")
 
 
+def run_of(settings, out):
+    return Run.of(knowing_images(load_recipe("own-folder", settings).recipe), out)
+
+
 @pytest.fixture
 def begun(settings, tmp_path):
     """The command once an epoch is saved, and its run directory."""
-    process, run = start(settings, tmp_path), Run.of(recipe(settings, in_memory=False), tmp_path)
+    process, run = start(settings, tmp_path), run_of(settings, tmp_path)
     processes.wait_for((run.checkpoints / "epoch-0001").exists, process)
     return process, run
 
@@ -162,7 +167,7 @@ def test_two_ranks(settings, tmp_path):
         started = processes.ranks(rank_of, two, out, log=out / "log")
         codes = [processes.exit_code(process) for process in started]
         assert codes == [0, 0], [(out / f"log-rank{k}").read_text() for k in range(2)]
-        traces.append(tiny.trace(Run.of(load_recipe("own-folder", two).recipe, out)))
+        traces.append(tiny.trace(run_of(two, out)))
     assert traces[0] == traces[1]
 
 

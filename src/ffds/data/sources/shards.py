@@ -90,7 +90,7 @@ def _shards(root: Path) -> dict[str, list[_Shard]]:
 
 
 def _is_parquet(path: Path) -> bool:
-    return path.suffix.casefold() == ".parquet" and path.is_file()
+    return path.suffix.casefold() == ".parquet" and not path.is_dir()
 
 
 def _readable(directory: Path) -> bool:
