@@ -1,23 +1,35 @@
-"""What can go wrong outside the code, each kind with the exit code of the command line."""
+"""What can go wrong outside the code, each kind with its exit code, and how it is said."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-__all__ = ["FfdsError", "InputError", "Interrupted", "NonFiniteLossError", "nearest", "printable"]
+__all__ = ["Crashed", "FfdsError", "InputError", "Interrupted", "NonFiniteLossError"]
+__all__ += ["memory_may_run_out", "nearest", "printable", "tell"]
 
-UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, which a terminal obeys, and what stands for bytes of a file name that are not UTF-8."""
+MOST_SHOWN = 1000
+"""Characters of one part of a message."""
+MOST_ERRORS = 30
+"""Errors that one message names."""
+NO_MEMORY = re.compile(
+    "(?i)(not enough|can't allocate|cannot allocate|out of) memory|failed to map segment|bad_alloc"
+)
+"""What libraries say, in errors of any type, when the system gives them no memory."""
 
 
 class FfdsError(Exception):
-    """An end that the command line reports without a traceback, in words that can be printed anywhere."""
+    """An end that the command line reports without a traceback, in words that can be printed anywhere.
 
-    exit_code: ClassVar[int] = 1
+    Its exit code is 2, where the kind of end has none of its own.
+    """
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
@@ -26,7 +38,8 @@ class FfdsError(Exception):
 class InputError(FfdsError, ValueError):
     """The user's recipe, data or arguments cannot be used: exit code 2.
 
-    It says what is wrong, where (``file:line``, a path), what was found and may stand there, and what to do.
+    It says what is wrong, where (``file:line``, a path), what was found and may stand there, and what to do:
+    one line each, of which a long one is cut.
 
     >>> print(InputError("unknown key schedule.epocs", where="my.yaml:7", fix="did you mean epochs?"))
     unknown key schedule.epocs
@@ -34,19 +47,27 @@ class InputError(FfdsError, ValueError):
       fix:     did you mean epochs?
     """
 
-    exit_code = 2
-
     def __init__(
         self, what: str, *, where: object = "", got: object = "", allowed: object = "", fix: str = ""
     ) -> None:
         fields = {"where": where, "got": got, "allowed": allowed, "fix": fix}
-        lines = [f"  {name + ':':<9}{value}" for name, value in fields.items() if str(value)]
-        super().__init__("\n".join([what, *lines]))
+        lines = [f"  {name + ':':<9}{_one_line(value)}" for name, value in fields.items() if str(value)]
+        super().__init__("\n".join([_one_line(what), *lines]))
 
     @classmethod
-    def joined(cls, errors: Iterable[InputError]) -> Self:
-        """All errors at once, as one."""
-        return cls("\n".join(str(error) for error in errors))
+    def joined(cls, errors: Iterable[object]) -> Self:
+        """All errors at once, as one; of very many the first ones, and how many more there are."""
+        texts = list(map(str, errors))
+        more = [f"and {len(texts) - MOST_ERRORS:,} more errors"] if len(texts) > MOST_ERRORS else []
+        whole = cls("")
+        whole.args = ("\n".join([*texts[:MOST_ERRORS], *more]),)
+        return whole
+
+
+class Crashed(FfdsError):  # noqa: N818  (an end, as `Interrupted`)
+    """A process of the command ended by a bug, whose traceback it has printed: exit code 1."""
+
+    exit_code = 1
 
 
 class NonFiniteLossError(FfdsError):
@@ -63,6 +84,21 @@ class Interrupted(FfdsError):  # noqa: N818  (an end that was asked for, not an 
     """A signal ended the run, its state is saved, the same command goes on: exit code 75."""
 
     exit_code = 75
+
+
+@contextmanager
+def memory_may_run_out() -> Iterator[None]:
+    """Turn the errors of all libraries that get no memory into an InputError."""
+    try:
+        yield
+        return
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            raise
+        got = str(error).strip().partition("\n")[0]
+    # Raised here, where nothing refers any more to the arrays that filled the memory.
+    fix = "free some memory, or take a smaller trainer.batch_size or data.image_size, or data.in_memory=false"
+    raise InputError("memory ran out", got=got, fix=f"{fix}; the same command goes on from what is saved")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -82,4 +118,16 @@ def printable(text: str) -> str:
     >>> print(printable("\x1b[31mred"))
     \x1b[31mred
     """
-    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
+def tell(message: str) -> None:
+    """Print a message for people on standard error, whether or not anybody reads there."""
+    with suppress(OSError):
+        print(printable(message), file=sys.stderr, flush=True)
+
+
+def _one_line(value: object) -> str:
+    """The beginning and the end of a long text: a path is told from others by its end."""
+    text, half = printable(str(value)).replace("\n", r"\n"), MOST_SHOWN // 2
+    return text if len(text) <= MOST_SHOWN else f"{text[:half]} … {text[-half:]}"

@@ -10,13 +10,12 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from ffds.errors import InputError
+from ffds.errors import InputError, tell
 
 __all__ = ["check_directory", "check_file", "flush_directory", "is_in_place", "is_locked", "lock_or_wait"]
 __all__ += ["csv_text", "json_text", "make_directory", "remove_leftovers", "saving", "try_lock"]
@@ -139,7 +138,7 @@ def lock_or_wait(path: Path, message: str) -> IO[str]:
     """As `try_lock`, but wait while another process holds the lock, and print a message before that."""
     file = try_lock(path)
     if file is None:
-        print(message, file=sys.stderr, flush=True)
+        tell(message)
         file = _locked(path, fcntl.LOCK_EX)
     return file
 

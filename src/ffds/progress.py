@@ -11,6 +11,8 @@ from rich import progress as rich
 from rich.console import Console
 from rich.text import Text
 
+from ffds.errors import printable, tell
+
 __all__ = ["Progress", "epoch_line", "track"]
 
 Item = TypeVar("Item")
@@ -20,17 +22,17 @@ class Progress:
     """Progress of a task of `total` units, such as ``images``; displayed while entered, if `shown`."""
 
     def __init__(self, title: str, total: int, unit: str, *, shown: bool = True) -> None:
-        self._title, self._shown = title, shown
+        self._title, self._shown = printable(title), shown
         self._console = Console(stderr=True)
         done = (
-            rich.TextColumn("{task.description}"),
+            rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(bar_width=30),
             rich.TaskProgressColumn(),
         )
         columns = (*done, _Speed(unit), rich.TimeRemainingColumn())
         hidden = not (shown and sys.stderr.isatty())
         self._bar = rich.Progress(*columns, console=self._console, disable=hidden)
-        self._task = self._bar.add_task(title, total=total)
+        self._task = self._bar.add_task(self._title, total=total)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -42,9 +44,9 @@ class Progress:
     def say(self, message: str) -> None:
         """Print a line."""
         if not self._bar.disable:
-            self._console.print(message, markup=False, highlight=False)
+            self._console.print(printable(message), markup=False, highlight=False)
         elif self._shown:
-            print(message, file=sys.stderr, flush=True)
+            tell(message)
 
     def start_at(self, done: int) -> None:
         """Begin with so much of the work done in an earlier session."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import dask
 import pytest
 
-from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+from ffds.errors import Crashed, InputError, Interrupted, NonFiniteLossError
 from ffds.jobs.cluster import RETRIES, Cluster, Ended
 from ffds.jobs.options import Jobs
 from ffds.jobs.plan import Stretch
@@ -74,7 +74,7 @@ def test_each_worker_has_a_device(script):
 
 @pytest.mark.parametrize(
     ("code", "kind", "text"),
-    [(2, InputError, "wrong"), (3, NonFiniteLossError, "wrong"), (1, FfdsError, "")],
+    [(2, InputError, "wrong"), (3, NonFiniteLossError, "wrong"), (1, Crashed, "")],
 )
 def test_a_failure_is_an_end_and_what_depends_on_it_does_not_begin(code, kind, text, script):
     script(f"case $order in *'\"until\": 1'*) printf '{text}'; exit {code};; esac")
@@ -99,7 +99,7 @@ def test_a_process_that_is_killed_each_time_fails(script):
     one = stretch()
     _, ends = carried_out(one, stretch(after=one))
     assert ends == {one: ends[one]}
-    assert ends[one].code == 1
+    assert ends[one].code == 2
     assert "ended by SIGKILL; the same command goes on" in ends[one].message
 
 

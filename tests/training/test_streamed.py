@@ -138,7 +138,7 @@ def test_a_killed_worker(settings, whole, tmp_path, begun):
                 os.kill(int(pid), signal.SIGKILL)
             killed.add(pid)
         time.sleep(0.005)
-    assert processes.exit_code(process) == 1
+    assert processes.exit_code(process) == 2
     log = (tmp_path / "log").read_text()
     pid = re.search(r"error: a decoding worker \(pid (\d+)\) was killed by SIGKILL", log)[1]
     assert pid in killed

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffds.cli.options import add_overrides, add_recipe, add_verb, plain, print_result, resolved_recipe
+from ffds.cli.options import (
+    add_overrides,
+    add_recipe,
+    add_verb,
+    plain,
+    print_lines,
+    print_result,
+    resolved_recipe,
+)
 
 if TYPE_CHECKING:
     from ffds.data.cache import Entry
@@ -50,8 +58,7 @@ def pack(options: argparse.Namespace) -> None:
     data = resolved_recipe(options).recipe.data
     from ffds.data.pack import write_pack
 
-    for path in write_pack(data, Path(options.directory)):
-        print(path)
+    print_lines(write_pack(data, Path(options.directory)))
 
 
 def cache(options: argparse.Namespace) -> None:
@@ -79,8 +86,7 @@ def ictext(options: argparse.Namespace) -> None:
 
     train, test = (read_parent(Path(file), Path(images)) for file, images in (options.train, options.test))
     directory, keep_ignored = Path(options.directory), options.keep_ignored
-    for root in cut_ictext_lt(train, test, directory, seed=options.seed, keep_ignored=keep_ignored):
-        print(root)
+    print_lines(cut_ictext_lt(train, test, directory, seed=options.seed, keep_ignored=keep_ignored))
 
 
 def add_verbs(verbs: Any) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import select
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from io import StringIO, TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
 
 from ffds.cli import data, paper, recipes, sweep, training
 from ffds.cli.options import HELP
 from ffds.environment import is_first_rank
-from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError, memory_may_run_out, tell
 
 __all__ = ["main", "parsed", "parser"]
 
@@ -21,6 +24,7 @@ _EXTRAS = {"optuna": "sweep", "distributed": "jobs"}
 """Packages that the extra `train` does not bring."""
 
 _STDOUT = 1
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None takes those of the process.
     """
+    _open_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for ±
     code = 0
@@ -40,8 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if not _stdout_is_broken():
             raise
-        # Python flushes standard output once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+        _forget_stdout()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _forget_stdout()
+        tell(f"error: {InputError('the disk is full', where=error.filename or 'standard output')}")
+        code = InputError.exit_code
     return code
 
 
@@ -50,11 +60,11 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     options = parsed(arguments)
     first = is_first_rank()
     try:
-        with nullcontext() if first else redirect_stdout(StringIO()):
+        with memory_may_run_out(), nullcontext() if first else redirect_stdout(StringIO()):
             options.verb(options)
     except FfdsError as error:
         if first:
-            print(f"error: {error}", file=sys.stderr)
+            tell(f"error: {error}")
         # Where all ranks stop together, the code of the first rank has to count.
         together = isinstance(error, Interrupted | NonFiniteLossError)
         return 0 if together and not first else error.exit_code
@@ -63,9 +73,22 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         if package == "ffds":
             raise
         extra = _EXTRAS.get(package, "train")
-        print(f"error: {error.name} is not installed: pip install 'ffds[{extra}]'", file=sys.stderr)
+        tell(f"error: {error.name} is not installed: pip install 'ffds[{extra}]'")
         return InputError.exit_code
     return 0
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller has closed: else the next file opened, a checkpoint, gets all that is printed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115
+            os.set_inheritable(number, True)
+
+
+def _forget_stdout() -> None:
+    # Python flushes standard output once more when it ends, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
 
 
 def _stdout_is_broken() -> bool:
@@ -75,9 +98,17 @@ def _stdout_is_broken() -> bool:
     return bool(broken.poll(0))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong arguments as all other errors are reported."""
+
+    def error(self, message: str) -> NoReturn:
+        tell(f"{self.format_usage()}{self.prog}: error: {InputError(message)}")
+        raise SystemExit(InputError.exit_code)
+
+
 def parser() -> argparse.ArgumentParser:
     """Every verb with its arguments."""
-    whole = argparse.ArgumentParser(prog="ffds", description="Long-tailed image classification.", **HELP)
+    whole = _Parser(prog="ffds", description="Long-tailed image classification.", **HELP)
     verbs = whole.add_subparsers(metavar="VERB", required=True)
     for family in (training, sweep, paper, recipes, data):
         family.add_verbs(verbs)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ffds.errors import printable
+
 __all__ = ["HELP", "add_jobs", "add_out", "add_overrides", "add_recipe", "add_verb"]
-__all__ += ["cell", "names", "numbers", "plain", "print_result", "requested_jobs", "resolved_recipe"]
+__all__ += ["cell", "names", "numbers", "plain", "print_lines", "print_result", "requested_jobs"]
+__all__ += ["resolved_recipe"]
 
 _EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
 RECIPE is a shipped name (ffds recipes) or a file; key=value changes one setting, e.g. trainer.seed=1"""
@@ -104,8 +107,13 @@ def print_result(
         return
     for title, rows in tables.items():
         _print_table(title, rows)
+    print_lines(lines)
+
+
+def print_lines(lines: Iterable[object]) -> None:
+    """Print one line each on standard output, whatever is in it."""
     for line in lines:
-        print(line)
+        print(printable(str(line)))
 
 
 def _print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
@@ -116,11 +124,12 @@ def _print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     header, *body = rows
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    shown = Text(printable(title))
+    table = Table(title=shown, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(printable(name)), overflow="fold")
     for row in body:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(text)) for text in row))
     console = Console()
     with console.capture() as printed:
         console.print(table)

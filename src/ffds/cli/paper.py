@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from ffds.cli.options import (
     add_verb,
     names,
     numbers,
+    print_lines,
     print_result,
     requested_jobs,
 )
+from ffds.errors import InputError, tell
 from ffds.files import check_directory, make_directory, write_text
 
 __all__ = ["FIGURES", "TABLES", "add_verbs", "figure", "table"]
@@ -62,10 +63,9 @@ def figure(options: argparse.Namespace) -> None:
     check_directory(options.save, "--save DIR")
     drawing = draw_figure(options.figure, request)
     if drawing.remark:
-        print(f"note: {drawing.remark}", file=sys.stderr)
+        tell(f"note: {drawing.remark}")
     name = f"figure-{options.figure}"
-    for path in save_figure(drawing.figure, drawing.rows, options.save, name, drawing.description):
-        print(path)
+    print_lines(save_figure(drawing.figure, drawing.rows, options.save, name, drawing.description))
 
 
 def add_verbs(verbs: Any) -> None:
@@ -100,7 +100,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def _runs(options: argparse.Namespace) -> None:
     """Every finished run, or those of some recipes, methods and seeds."""
-    from ffds.errors import InputError
     from ffds.paper.tables import runs_rows
     from ffds.reports.run_records import read_csv, records, runs_csv
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffds.data.source import Decoded, Images, OnBad, Origin
-from ffds.errors import InputError
+from ffds.errors import InputError, tell
 from ffds.files import lock_or_wait
 
 __all__ = ["Entry", "cache_directory", "cached", "clear", "entries"]
@@ -86,7 +85,7 @@ class Entry:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # the readers of zip and of numpy raise nearly anything on broken bytes
-            print(f"warning: {self.path} is damaged, its images are decoded again: {error}", file=sys.stderr)
+            tell(f"warning: {self.path} is damaged, its images are decoded again: {error}")
             with suppress(OSError):
                 self.path.unlink()
             return None
@@ -176,8 +175,7 @@ def _locked(entry: Entry) -> Iterator[bool]:
 
 
 def _warn_not_cached(error: BaseException) -> None:
-    print(
+    tell(
         f"warning: decoded images are not kept on disk: {error}; "
-        "choose another place with FFDS_CACHE=DIR, or none with data.cache=false",
-        file=sys.stderr,
+        "choose another place with FFDS_CACHE=DIR, or none with data.cache=false"
     )

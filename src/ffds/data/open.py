@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from ffds.data.source import Source, check_labels
 from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import keep_images, without_unreadable
 from ffds.environment import is_first_rank
-from ffds.errors import InputError, printable
+from ffds.errors import InputError, tell
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
@@ -59,7 +58,7 @@ def open_dataset(data: Data) -> Dataset:
     validation = rest[0] if rest else None
     names = source.class_names
     for note in source.notes if is_first_rank() else ():
-        print(printable(f"note: {note}"), file=sys.stderr)
+        tell(f"note: {note}")
     left_out = (source.skipped, source.notes)
     return Dataset(data.name, source.description, names, train, test, validation, *left_out)
 

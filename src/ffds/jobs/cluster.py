@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ffds.environment import usable_cores
-from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+from ffds.errors import Crashed, FfdsError, InputError, Interrupted, NonFiniteLossError, tell
 from ffds.jobs.options import Jobs
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ class Ended(NamedTuple):
     @property
     def error(self) -> FfdsError:
         """The failure as the exception that it was."""
-        kinds: dict[int, type[FfdsError]] = {2: InputError, 3: NonFiniteLossError}
-        return kinds.get(self.code, FfdsError)(self.message)
+        if self.code == InputError.exit_code:
+            return InputError.joined([self.message])
+        return (NonFiniteLossError if self.code == NonFiniteLossError.exit_code else Crashed)(self.message)
 
 
 class Lost(Exception):  # noqa: N818  (not the end: Dask tries again)
@@ -181,7 +182,7 @@ class Cluster:
 
     def _wait_for_worker(self) -> None:
         if self._shown and not self._workers:
-            print(f"waiting for a worker of {self._jobs.scheduler}", file=sys.stderr, flush=True)
+            tell(f"waiting for a worker of {self._jobs.scheduler}")
         while not self._workers:
             if self._signals.requested:
                 raise Interrupted(f"{self._signals.requested.name}: there was no worker yet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from ffds.data.content import knowing_images_if_there
 from ffds.data.dataset import Dataset
 from ffds.environment import is_first_rank, is_rank
-from ffds.errors import FfdsError, Interrupted
+from ffds.errors import FfdsError, Interrupted, tell
 from ffds.files import is_locked
 from ffds.jobs.cluster import GOES_ON, Cluster, Ended
 from ffds.jobs.options import ALONE, Jobs
@@ -131,7 +130,7 @@ def _train_on_dask(
 
 def _say(text: str, *, shown: bool) -> None:
     if shown:
-        print(text, file=sys.stderr, flush=True)
+        tell(text)
 
 
 def _reported(failures: Mapping[Path, FfdsError]) -> dict[Path, FfdsError]:

@@ -15,7 +15,7 @@ import sys
 import threading
 
 from ffds.environment import collect_rarely
-from ffds.errors import FfdsError
+from ffds.errors import FfdsError, memory_may_run_out
 
 __all__ = ["main"]
 
@@ -26,12 +26,13 @@ def main() -> int:
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_when_stdin_closes, daemon=True).start()
     sys.argv, answer, sys.stdout = order["arguments"], sys.stdout, sys.stderr
-    from ffds.jobs.engine import train_stretch
-    from ffds.recipes.schema import Recipe
-
     try:
-        recipe = Recipe.model_validate_json(order["recipe"])
-        train_stretch(recipe, order["out"], until=order["until"], branches=order["branches"])
+        with memory_may_run_out():
+            from ffds.jobs.engine import train_stretch
+            from ffds.recipes.schema import Recipe
+
+            recipe = Recipe.model_validate_json(order["recipe"])
+            train_stretch(recipe, order["out"], until=order["until"], branches=order["branches"])
     except FfdsError as error:
         print(error, end="", file=answer, flush=True)
         return error.exit_code

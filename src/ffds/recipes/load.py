@@ -17,7 +17,7 @@ from ffds.errors import InputError, nearest
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.messages import explain, no_section, unknown_method
 from ffds.recipes.schema import Recipe
-from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, Node, dump_yaml, merge, parse_yaml, readable
+from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, Node, dump_yaml, merge, parse_yaml
 from ffds.settings import Section, by_dotted_key
 
 __all__ = ["Resolved", "dump_recipe", "load_recipe", "override_texts", "parse_overrides", "planned_recipe"]
@@ -69,7 +69,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str
     """
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or os.sep in name_or_path:
-        source, name = readable(name_or_path), path.stem
+        source, name = name_or_path, path.stem
         text = _file_text(path, source)
     else:
         source, name, text = f"{name_or_path}.yaml", name_or_path, recipe_text(name_or_path)
@@ -105,7 +105,7 @@ def planned_recipe(
     ):
         if key in given:
             what, got = f"a comparison, a table or a figure decides the {name} of its runs", str(given[key])
-            raise InputError(what, where=COMMAND_LINE, got=f"{key}={readable(got)}", fix=fix)
+            raise InputError(what, where=COMMAND_LINE, got=f"{key}={got}", fix=fix)
     seeds = [] if seed is None else [f"trainer.seed={seed}"]
     return load_recipe(name_or_path, [*overrides, *seeds], method=method).recipe
 
@@ -122,13 +122,13 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[Node, list[InputError]]:
     for override in overrides:
         key, equals, text = (part.strip() for part in override.partition("="))
         if not (key and equals):
-            what, allowed = f"{readable(override)} is no override", "key=value, e.g. trainer.seed=1"
+            what, allowed = f"{override} is no override", "key=value, e.g. trainer.seed=1"
             problems.append(InputError(what, where=COMMAND_LINE, allowed=allowed))
             continue
         value, faults = parse_yaml(text, key=key)
         if value is None:
-            what, fix = f"cannot read the value of {readable(key)}", "put the value in quotes"
-            problems.append(InputError(what, where=COMMAND_LINE, got=readable(text), fix=fix))
+            what, fix = f"cannot read the value of {key}", "put the value in quotes"
+            problems.append(InputError(what, where=COMMAND_LINE, got=text, fix=fix))
         else:
             root = merge(root, _nested(key, value))
             problems += faults

@@ -15,7 +15,7 @@ from ffds.errors import InputError, nearest
 from ffds.methods.base import Method
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.schema import SECTIONS, Recipe
-from ffds.recipes.yaml_loader import Node, readable
+from ffds.recipes.yaml_loader import Node
 from ffds.settings import Section, by_dotted_key
 
 __all__ = ["allowed", "explain", "no_section", "unknown_method"]
@@ -154,4 +154,4 @@ def _elsewhere(name: str, section: type[Section]) -> str:
 
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return readable(text if len(text) <= 100 else f"{text[:100]} …")
+    return text if len(text) <= 100 else f"{text[:100]} …"

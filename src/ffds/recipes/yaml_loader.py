@@ -11,7 +11,7 @@ import yaml
 
 from ffds.errors import InputError
 
-__all__ = ["COMMAND_LINE", "DEFAULT", "Node", "dump_yaml", "merge", "parse_yaml", "readable"]
+__all__ = ["COMMAND_LINE", "DEFAULT", "Node", "dump_yaml", "merge", "parse_yaml"]
 
 COMMAND_LINE, DEFAULT = "command line", "default"
 # Far above any recipe, and low enough that aliases of aliases cannot fill the memory.
@@ -71,11 +71,6 @@ def merge(base: Node, over: Node) -> Node:
     return replace(base, value={**base.value, **over.value, **both})
 
 
-def readable(text: str) -> str:
-    """Text that is safe to print: control characters are shown, not sent to the terminal."""
-    return text if text.isprintable() else ascii(text)
-
-
 def parse_yaml(text: str, source: str = "", key: str = "") -> tuple[Node | None, list[InputError]]:
     r"""The root of a document, None if it cannot be read, and everything that is wrong with it.
 
@@ -96,7 +91,7 @@ def parse_yaml(text: str, source: str = "", key: str = "") -> tuple[Node | None,
         what = ", ".join(filter(None, parts)) or str(error).partition("\n")[0]
         mark = getattr(error, "problem_mark", None)
         where = reader.at(mark).where if mark else source or COMMAND_LINE
-        return None, [*reader.problems, InputError(f"not valid YAML: {readable(what)}", where=where)]
+        return None, [*reader.problems, InputError(f"not valid YAML: {what}", where=where)]
 
 
 def dump_yaml(value: Any) -> str:
@@ -159,7 +154,7 @@ class _Reader:
         for event in yaml.parse(self._text, Loader=_LOADER):
             if tag := getattr(event, "tag", None):
                 allowed = "text, numbers, true, false, null, lists and mappings, without tags"
-                self._report(f"tag {readable(tag.replace(_TAG, '!!'))} is refused", event, allowed=allowed)
+                self._report(f"tag {tag.replace(_TAG, '!!')} is refused", event, allowed=allowed)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 what = f"nested more than {MAX_DEPTH} levels deep"
@@ -192,7 +187,7 @@ class _Reader:
             where = self.at(key.start_mark).where
             if not isinstance(key, yaml.ScalarNode):
                 raise InputError("a key must be a single word", where=where)
-            path = f"{section}.{readable(key.value)}" if section else readable(key.value)
+            path = f"{section}.{key.value}" if section else key.value
             if key.value in places:
                 what, both = f"key {path} is given twice", f"{places[key.value]} and {where}"
                 self.problems.append(InputError(what, where=both, fix="keep one of them"))

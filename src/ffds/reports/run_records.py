@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ffds.data.sources.registry import SOURCES
-from ffds.errors import InputError
+from ffds.errors import InputError, tell
 from ffds.evaluation.measures import flat_summary, measures_in
 from ffds.files import csv_text
 from ffds.recipes.load import load_recipe, shipped_recipes
@@ -190,7 +189,7 @@ def readable_runs(out: str | Path) -> Iterator[tuple[Run, RunRecord]]:
             if (run.path / "recipe.yaml").is_file():
                 yield run, run_record(run)
         except InputError as error:
-            print(f"warning: run {run.path} is left out: {error}", file=sys.stderr)
+            tell(f"warning: run {run.path} is left out: {error}")
 
 
 def records(out: str | Path) -> list[RunRecord]:

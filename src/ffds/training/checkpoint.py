@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from ffds.environment import versions
-from ffds.errors import InputError
+from ffds.errors import InputError, tell
 from ffds.files import flush_directory, saving
 from ffds.settings import by_dotted_key
 
@@ -193,7 +192,7 @@ class Checkpoints:
 
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped[path] = reason
-        print(f"warning: checkpoint {path} is broken ({reason}), skipped", file=sys.stderr)
+        tell(f"warning: checkpoint {path} is broken ({reason}), skipped")
 
     def _newest_first(self) -> list[Path]:
         """The directories of the checkpoints."""

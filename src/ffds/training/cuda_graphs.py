@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ffds.errors import InputError
+from ffds.errors import InputError, tell
 
 __all__ = ["MAX_GRAPHS", "CudaGraphs", "Graph"]
 
@@ -70,7 +69,7 @@ class CudaGraphs:
             what = "a step cannot be recorded as a CUDA graph; training goes on without, slower"
             got = (str(error).strip() or type(error).__name__).splitlines()[0]
             fix = "a network that does not wait for the GPU, or trainer.cuda_graphs=false"
-            print(f"warning: {InputError(what, got=got, fix=fix)}", file=sys.stderr, flush=True)
+            tell(f"warning: {InputError(what, got=got, fix=fix)}")
             return None
         # Drop the oldest only after the new one exists: the memory pool lives as long as any graph uses it.
         self._pool, self._graphs[key] = graph.pool, graph

@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ffds.errors import InputError
+from ffds.errors import InputError, tell
 from ffds.recipes.schema import Trainer
 
 __all__ = ["compile_model", "keep_freed_memory", "launch_fabric", "precision_flags"]
@@ -123,7 +123,7 @@ def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
         what = "trainer.compile is on, but torch.compile does not work here; training goes on without, slower"
         got = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         fix = "install a C++ compiler (g++), or trainer.compile=false"
-        print(f"warning: {InputError(what, got=got, fix=fix)}", file=sys.stderr, flush=True)
+        tell(f"warning: {InputError(what, got=got, fix=fix)}")
         return model
     from torch._inductor import config  # takes a second to import
 

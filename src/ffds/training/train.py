@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from ffds.data.content import knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import environment
-from ffds.errors import InputError
+from ffds.errors import InputError, tell
 from ffds.evaluation.measures import Scores
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe, override_texts
@@ -135,7 +134,7 @@ def train_recipe(
                 accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
                 Checkpoints(run.checkpoints).recover()
                 for change in held.start(recipe, environment(accelerator)):
-                    print(f"note: {run.path} goes on elsewhere than it began, {change}", file=sys.stderr)
+                    tell(f"note: {run.path} goes on elsewhere than it began, {change}")
             trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
             loop = TrainingLoop(
                 fabric, recipe, dataset, plan, held, trajectory, signals, after_epoch, shown=shown

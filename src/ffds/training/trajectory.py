@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from ffds.data.dataset import Dataset
-from ffds.errors import InputError
+from ffds.errors import InputError, tell
 from ffds.recipes.schema import Recipe
 from ffds.settings import json_digest
 from ffds.training.checkpoint import Checkpoint, Checkpoints
@@ -70,7 +69,7 @@ class Trajectory:
             try:
                 checkpoint = self._checkpoints(epoch).latest()
             except InputError as error:  # the run trains these epochs itself
-                print(f"warning: {error}", file=sys.stderr)
+                tell(f"warning: {error}")
                 continue
             if checkpoint is not None:
                 return epoch, checkpoint
