@@ -86,7 +86,9 @@ def soak(kind: str, kills: int, directory: Path, *, seed: int = 0, ways: Sequenc
     work, draw = KINDS[kind], random.Random(seed)
     whole, parts = directory / "whole", directory / "parts"
     directory.mkdir(parents=True)
-    _context.Process(target=int).start()  # imports everything once, for all sessions
+    first = _context.Process(target=int)
+    first.start()  # imports everything once, for all sessions
+    first.join()
     began = time.monotonic()
     _session(kind, whole, _Death())
     seconds, calls = time.monotonic() - began, int((directory / "calls").read_text(encoding="utf-8"))

@@ -1,0 +1,15 @@
+"""A run that is killed again and again ends as one that never was; ``python -m benchmarks.soak`` goes on longer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.soak import soak
+
+
+def test_killed_twelve_times(tmp_path: Path) -> None:
+    """At calls that write, flush, rename or delete, most of them inside a save, and amid writing a file."""
+    soaked = soak("run", 12, tmp_path / "soak", ways=("call", "call", "write"))
+    assert soaked.kills.total() == 12
+    assert soaked.finished > 0
+    assert soaked.differing == ()
