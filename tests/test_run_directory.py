@@ -16,6 +16,7 @@ import pytest
 from ffds.errors import FfdsError, InputError
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run, open_run
+from tests import full_disk
 from tests.training import processes
 
 RECIPE = load_recipe("digits", ["trainer.seed=3"]).recipe
@@ -185,6 +186,17 @@ def test_a_damaged_file_is_named(name, content, run):
     assert "delete the run directory" in str(caught.value)
 
 
+def test_a_line_for_which_the_disk_has_no_room(run):
+    run.add_epoch({"epoch": 1})
+    size = (run.path / "metrics.jsonl").stat().st_size
+    with full_disk.room_for(size + 5), pytest.raises(InputError, match="cannot save the metrics"):
+        run.add_epoch({"epoch": 2})
+    assert (run.path / "metrics.jsonl").stat().st_size == size + 5, "half a line"
+    run.keep_epochs(1)
+    run.add_epoch({"epoch": 2})
+    assert run.metrics == [{"epoch": 1}, {"epoch": 2}]
+
+
 @pytest.mark.parametrize(("path", "told"), [("a", "no such directory"), (".", "no recipe.yaml in it")])
 def test_not_a_run(path, told, tmp_path):
     with pytest.raises(InputError, match=rf"not a run directory(.|\n)*{told}") as caught:
@@ -291,3 +303,15 @@ def test_a_directory_that_cannot_be_written(hindrance, told, tmp_path, monkeypat
         place.mkdir(0o500)
     with pytest.raises(InputError, match=told):
         Run.of(RECIPE, tmp_path).locked().__enter__()
+
+
+def test_a_read_only_file_system(tmp_path):
+    run = Run.of(RECIPE, tmp_path / "disk")
+    with full_disk.small_disk(tmp_path / "disk", 1000) as remount:
+        for begun, told in ((False, "cannot write the run directory"), (True, "cannot lock the file")):
+            if begun:
+                remount("rw")
+                run.path.mkdir(parents=True)
+            remount("ro")
+            with pytest.raises(InputError, match=rf"{told}(.|\n)*Read-only file system"), run.locked():
+                pass

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as one that never was; ``python -m benchmarks.soak`` goes on longer."""
+"""A run that is killed again and again ends as one that never was."""
 
 from __future__ import annotations
 

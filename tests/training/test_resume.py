@@ -1,6 +1,8 @@
 """The generic proof: a run that stops and goes on, wherever and however often, ends as one that never did."""
 
 import json
+import shutil
+import time
 from contextlib import suppress
 
 import pytest
@@ -10,10 +12,11 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 from torch import nn
 
-from ffds.errors import Interrupted
+from ffds.errors import InputError, Interrupted
 from ffds.methods.registry import METHODS
 from ffds.run_directory import Run
 from ffds.training.phases import phases
+from tests import full_disk
 from tests.training import tiny
 
 CASES = {method: (method, ()) for method in METHODS} | {
@@ -128,3 +131,64 @@ def test_half_precision_with_its_loss_scale(tmp_path, monkeypatch):
 def test_on_a_gpu(precision, tmp_path):
     settings = ("trainer.accelerator=cuda", "trainer.deterministic=true", f"trainer.precision={precision}")
     check_parts(tiny.recipe(*settings), tmp_path, 2)
+
+
+FULL = {"at the first file": 4, "amid a checkpoint": 600, "amid the second": 4396, "at the results": 20_000}
+
+
+@pytest.mark.parametrize("when", FULL)
+def test_a_full_disk_ends_a_run_with_one_message_and_it_goes_on(when, tmp_path, d_ffds):
+    recipe, whole = d_ffds
+    filler = tmp_path / "disk" / "filler"
+
+    def after_epoch(entry):
+        if when == "at the results" and entry["epoch"] == tiny.EPOCHS:
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+
+    with full_disk.small_disk(tmp_path / "disk", FULL[when]) as remount:
+        with pytest.raises(InputError, match=r"disk full .* [\d,]+ bytes needed, [\d,]+ free"):
+            tiny.train(recipe, tmp_path / "disk", after_epoch=after_epoch)
+        run = Run.of(recipe, tmp_path / "disk")
+        assert not [path for path in run.path.rglob("*") if path.name.endswith(".tmp")]
+        assert not run.done
+        filler.unlink(missing_ok=True)
+        remount("size=20m")
+        assert tiny.trace(tiny.train(recipe, tmp_path / "disk")) == tiny.trace(whole)
+
+
+def test_a_clock_that_jumps_back_between_sessions(tmp_path, d_ffds, monkeypatch):
+    recipe, whole = d_ffds
+    tiny.train(recipe, tmp_path, until=2)
+    first = Run.of(recipe, tmp_path).metrics
+    for name in ("time", "monotonic"):
+        clock = getattr(time, name)
+        monkeypatch.setattr(time, name, lambda clock=clock: clock() - 1e6)
+    run = tiny.train(recipe, tmp_path)
+    assert tiny.trace(run) == tiny.trace(whole)
+    assert run.metrics[:2] == first
+    assert sum(line["seconds"] for line in first) < run.summary["seconds"] < 1e5
+
+
+@pytest.mark.parametrize("how", ["the lock", "the run directory", "the metrics", "a line of the metrics"])
+def test_what_is_removed_under_a_living_run_ends_it(how, tmp_path, d_ffds):
+    """It writes nothing more; with its files in place again the same command goes on."""
+    recipe, whole = d_ffds
+    run, kept = Run.of(recipe, tmp_path / "runs"), tmp_path / "kept"
+
+    def after_epoch(entry):
+        if entry["epoch"] == 2 and not kept.exists():
+            shutil.copytree(run.path, kept)
+            if how == "the run directory":
+                shutil.rmtree(run.path)
+            elif how == "a line of the metrics":
+                run.take_epochs(run.metrics[:1])
+            else:
+                (run.path / {"the lock": "lock", "the metrics": "metrics.jsonl"}[how]).unlink()
+
+    with pytest.raises(InputError, match="damaged" if "metrics" in how else "lock of this run was removed"):
+        tiny.train(recipe, tmp_path / "runs", after_epoch=after_epoch)
+    assert not run.done
+    shutil.copytree(kept, run.path, dirs_exist_ok=True)
+    assert tiny.trace(tiny.train(recipe, tmp_path / "runs")) == tiny.trace(whole)
