@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,9 +45,15 @@ def write_run(
     run.path.mkdir(parents=True)
     run.start(one, environment)
     noise = np.random.default_rng(one.trainer.seed)
+    summary = _summary(one, last, best)
     for epoch in range(1, one.schedule.epochs + 1):
-        run.add_epoch(_epoch(one, epoch, classes, noise))
-    run.finish(_summary(one, last, best))
+        entry = _epoch(one, epoch, classes, noise)
+        if epoch == one.schedule.epochs:
+            entry["test"] |= {"accuracy": last} | {
+                group: summary[group] for group in ("head", "middle", "tail")
+            }
+        run.add_epoch(entry)
+    run.finish(summary)
     if checkpoint:
         _checkpoint(run, one, classes, noise, counts)
     return run
@@ -72,7 +79,7 @@ def train_by_hand(patch: pytest.MonkeyPatch, **failing: FfdsError) -> list[tuple
     return asked
 
 
-def _epoch(one: Recipe, epoch: int, classes: int, noise: np.random.Generator) -> dict[str, object]:
+def _epoch(one: Recipe, epoch: int, classes: int, noise: np.random.Generator) -> dict[str, Any]:
     grown = 1 - math.exp(-4 * epoch / one.schedule.epochs)
     final = FINAL.get(one.method.name, FINAL["ffds"])
     test = [max(value * grown + noise.normal(0, 1.5), 0.0) for value in final]

@@ -15,7 +15,7 @@ BOTTOM_TO_TOP = [
     "errors environment seeding settings",
     "files progress",
     "plotting losses evaluation",
-    "methods",
+    "methods run_contents",
     "recipes",
     "data models run_directory",
     "training",

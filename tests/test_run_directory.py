@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import signal
@@ -20,6 +21,15 @@ from tests import full_disk
 from tests.training import processes
 
 RECIPE = load_recipe("digits", ["trainer.seed=3"]).recipe
+SUMMARY = {
+    **{"recipe": "digits", "method": "ce", "seed": 0, "config_hash": "ab", "epochs": 8},
+    **{"accuracy": {"last": 40.5, "best_on_test": 41, "best_epoch": 7}, "ece": None},
+    **{"train_accuracy": 90.0, "seconds": 12.5, "images_per_second": 1000.0},
+}
+
+
+def environment_on(hardware, torch="1", command="x"):
+    return {"hardware": hardware, "versions": {"torch": torch}, "commit": None, "command": command}
 
 
 @pytest.fixture
@@ -53,36 +63,35 @@ def test_the_place_of_the_images_is_no_other_run_and_the_name_of_earlier_version
 
 
 def test_files_are_json_for_anyone_and_come_back(run):
-    run.start(RECIPE, {"hardware": "a machine"})
+    environment = environment_on("a machine")
+    run.start(RECIPE, environment)
     run.add_epoch({"epoch": 1})
     assert not run.done
     with pytest.raises(InputError, match=r"not done(.|\n)*start the same training again"):
         _ = run.summary
-    run.finish({"accuracy": {"last": 40.5}, "ece": None})
+    run.finish(SUMMARY)
     assert run.done
-    assert json.loads((run.path / "environment.json").read_text()) == {"hardware": "a machine"}
-    assert json.loads((run.path / "summary.json").read_text()) == {"accuracy": {"last": 40.5}, "ece": None}
+    assert json.loads((run.path / "environment.json").read_text()) == environment
+    assert json.loads((run.path / "summary.json").read_text()) == SUMMARY
     assert (run.path / "metrics.jsonl").read_text() == '{"epoch": 1}\n'
     again = open_run(str(run.path))
     assert open_run(run.path) == run == again
-    assert (again.recipe, again.environment) == (RECIPE, {"hardware": "a machine"})
-    assert (again.summary, again.metrics) == ({"accuracy": {"last": 40.5}, "ece": None}, [{"epoch": 1}])
+    assert (again.recipe, again.environment) == (RECIPE, environment)
+    assert (again.summary, again.metrics) == (SUMMARY, [{"epoch": 1}])
 
 
 def test_environments_of_earlier_sessions_are_kept(run):
-    places = [
-        {"hardware": hardware, "versions": {"torch": torch}, "commit": None, "command": command}
-        for hardware, torch, command in [("a", "1", "x"), ("a", "1", "y"), ("a", "2", "y"), ("b", "2", "y")]
-    ]
+    sessions = [("a", "1", "x"), ("a", "1", "y"), ("a", "2", "y"), ("b", "2", "y")]
+    places = [environment_on(*session) for session in sessions]
     told = [run.start(RECIPE, place) for place in places]
     assert told == [[], [], ['versions: {"torch": "1"} → {"torch": "2"}'], ["hardware: a → b"]]
     assert run.environment == {**places[3], "earlier": [places[1], places[2]]}
     (run.path / "environment.json").write_text("{")
-    assert run.start(RECIPE, {"hardware": "b"}) == [], "a damaged one stops no training"
-    assert run.environment == {"hardware": "b"}
-    (run.path / "environment.json").write_text('{"hardware": "a", "earlier": 7}')
-    assert run.start(RECIPE, {"hardware": "b"}) == ["hardware: a → b"]
-    assert run.environment == {"hardware": "b", "earlier": [{"hardware": "a"}]}
+    assert run.start(RECIPE, places[0]) == [], "a damaged one stops no training"
+    assert run.environment == places[0]
+    (run.path / "environment.json").write_text(json.dumps(places[1] | {"earlier": 7}))
+    assert run.start(RECIPE, places[0]) == []
+    assert run.environment == places[0]
 
 
 def test_metrics(run):
@@ -170,10 +179,19 @@ def test_a_line_cut_short_is_left_out(cut, run):
     [
         ("summary.json", b'{"accuracy": '),
         ("summary.json", b"\xff"),
+        ("summary.json", json.dumps(SUMMARY | {"ece": math.nan}).encode()),
+        ("summary.json", json.dumps(SUMMARY | {"ece": 101.0}).encode()),
+        ("summary.json", json.dumps(SUMMARY | {"accuracy": 40.5}).encode()),
+        ("summary.json", json.dumps(SUMMARY | {"seed": "0"}).encode()),
+        *((f"{name}.json", b"[" * 100_000) for name in ("summary", "environment")),
+        *((f"{name}.json", b"[]") for name in ("summary", "environment")),
         ("environment.json", b""),
         ("environment.json", None),
-        ("environment.json", b"[1]"),
-        ("summary.json", b"[" * 100_000),
+        ("environment.json", json.dumps(environment_on("a") | {"versions": {"tprch": "1"}}).encode()),
+        ("environment.json", json.dumps(environment_on(5)).encode()),
+        ("metrics.jsonl", b'{"epoch": NaN}\n'),
+        ("metrics.jsonl", b'{"epoch": 1, "test": {"accuracy": 40.5}}\n'),
+        ("metrics.jsonl", b'{"epoch": ' + b"[" * 100_000 + b"\n"),
         ("metrics.jsonl", b'{"epoch": 1}\n\n{"epoch": 2}\n'),
     ],
 )
@@ -195,6 +213,39 @@ def test_a_line_for_which_the_disk_has_no_room(run):
     run.keep_epochs(1)
     run.add_epoch({"epoch": 2})
     assert run.metrics == [{"epoch": 1}, {"epoch": 2}]
+
+
+def finished(run):
+    """A run whose files agree."""
+    run = Run(run.path.with_name(f"seed3-{RECIPE.config_hash[:8]}"))
+    run.path.mkdir()
+    run.start(RECIPE, environment_on("a"))
+    run.take_epochs({"epoch": epoch} for epoch in range(1, 8))
+    run.add_epoch({"epoch": 8, "test": {"accuracy": 40.5, "tail": 5.0, "per_class": [40.5]}})
+    run.finish(SUMMARY | {"tail": 5.0})
+    run.check()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("recipe.yaml", "lr: 0.1", "lr: 0.3", "not the recipe"),
+        ("summary.json", '"epochs": 8', '"epochs": 9', "epochs not as in the last line of metrics"),
+        ("summary.json", '"last": 40.5', '"last": 60.5', "accuracy not as in"),
+        ("summary.json", '"tail"', '"tahl"', "tail not as in"),
+        ("metrics.jsonl", '"test"', '"uest"', "accuracy not as in"),
+        ("metrics.jsonl", '"accuracy": 40.5', '"accuracy": 0.5', "accuracy not as in"),
+        ("metrics.jsonl", "}}\n", "}}", "accuracy, epochs not as in"),
+    ],
+)
+def test_files_of_a_finished_run_that_disagree(name, old, new, told, run):
+    run = finished(run)
+    text = (run.path / name).read_text()
+    assert text.count(old) == 1
+    (run.path / name).write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=told):
+        run.check()
 
 
 @pytest.mark.parametrize(("path", "told"), [("a", "no such directory"), (".", "no recipe.yaml in it")])

@@ -12,10 +12,13 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import BaseModel
+
 from ffds.errors import InputError
 from ffds.files import is_in_place, json_text, make_directory, remove_leftovers, saving, try_lock, write_text
 from ffds.recipes.load import dump_recipe, load_recipe
 from ffds.recipes.schema import Recipe
+from ffds.run_contents import Environment, Epoch, Summary, checked
 
 __all__ = ["Run", "open_run"]
 
@@ -80,7 +83,7 @@ class Run:
             raise InputError(
                 "run is not done", where=self.path, fix="start the same training again: it goes on"
             )
-        return self._read("summary.json")
+        return self._read("summary.json", Summary)
 
     @property
     def recipe(self) -> Recipe:
@@ -90,7 +93,7 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Hardware, versions, commit and command; InputError if the file is missing or damaged."""
-        return self._read("environment.json")
+        return self._read("environment.json", Environment)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -101,11 +104,22 @@ class Run:
         file = self.path / "metrics.jsonl"
         if not file.exists():
             return []
-        try:
+        with _damage(file):
             lines = file.read_bytes().split(b"\n")[:-1]
-        except OSError as error:
-            raise _damaged(file, error) from error
         return [_entry(file, line, epoch) for epoch, line in enumerate(lines, 1)]
+
+    def check(self) -> None:
+        """Raise InputError unless the run is done, its files can be read, and no two of them disagree."""
+        summary, recipe, metrics, _ = self.summary, self.recipe, self.metrics, self.environment
+        known = summary["config_hash"][:8], self.path.name.rpartition("-")[2]
+        if not {recipe.config_hash[:8], recipe.earlier_hash[:8]}.intersection(known):
+            raise _damaged(self.path / "recipe.yaml", "not the recipe that the run was made with")
+        last: dict[str, Any] = metrics[-1] if metrics else {}
+        scores = {"accuracy": None, **(last.get("test") or {}), "epochs": last.get("epoch")}
+        told = {**summary, "accuracy": summary["accuracy"]["last"]}
+        if differing := [name for name in scores.keys() - {"per_class"} if scores[name] != told.get(name)]:
+            got = f"{', '.join(sorted(differing))} not as in the last line of metrics.jsonl"
+            raise _damaged(self.path / "summary.json", got)
 
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> list[str]:
         """Write the recipe and the environment; one that differs from before is kept under ``earlier``.
@@ -116,7 +130,6 @@ class Run:
         with suppress(InputError):  # missing or damaged
             before = self.environment
         earlier = before.pop("earlier", [])
-        earlier = earlier if isinstance(earlier, list) else []
         changed = [key for key in _DECIDING if before and before.get(key) != environment.get(key)]
         if changed:
             earlier.append(before)
@@ -163,15 +176,10 @@ class Run:
         self.check_lock()
         write_text(self.path / name, text)
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, promised: type[BaseModel]) -> dict[str, Any]:
         file = self.path / name
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise _damaged(file, error) from error
-        if not isinstance(content, dict):
-            raise _damaged(file, "no JSON object")
-        return content
+        with _damage(file):
+            return checked(file.read_bytes(), promised)
 
     @contextmanager
     def locked(self) -> Iterator[Run]:
@@ -208,12 +216,11 @@ def open_run(path: str | Path) -> Run:
 def _entry(file: Path, line: bytes, epoch: int) -> dict[str, Any]:
     """A line of the metrics, which has to be that of an epoch."""
     try:
-        entry: dict[str, Any] = json.loads(line)
-        found = entry["epoch"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _damaged(file, f"no metrics of epoch {epoch} in line {epoch}") from error
-    if found != epoch:
-        raise _damaged(file, f"metrics of epoch {found}, where those of epoch {epoch} should be")
+        entry = checked(line, Epoch)
+    except ValueError as error:
+        raise _damaged(file, f"no metrics of epoch {epoch} in line {epoch}: {error}") from error
+    if entry["epoch"] != epoch:
+        raise _damaged(file, f"metrics of epoch {entry['epoch']}, where those of epoch {epoch} should be")
     return entry
 
 
@@ -236,6 +243,15 @@ def _holder(lock: Path) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Say of a file that cannot be read that it is damaged."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
 
 
 def _damaged(file: Path, error: object) -> InputError:

@@ -11,6 +11,7 @@ from ffds.cli.paper import FIGURES, TABLES
 from ffds.data.long_tail import long_tail_counts
 from ffds.errors import NonFiniteLossError
 from ffds.paper import figures, table_plan
+from ffds.run_directory import Run
 from tests.finished_runs import recipe, train_by_hand, write_run
 
 SHORT = "schedule.epochs=2"
@@ -52,6 +53,26 @@ def test_the_protocol_is_chosen_with_the_epochs_and_the_table_is_saved(out, caps
     files = {path.name for path in (out / "tables").iterdir()}
     assert files == {"table-1a.md", "table-1a.tex", "table-1a.csv"}
     assert f"written: {out / 'tables' / 'table-1a.md'}" in printed
+
+
+@pytest.mark.parametrize("name", ["summary.json", "recipe.yaml", "environment.json", "metrics.jsonl"])
+def test_a_damaged_run_is_named_and_the_others_are_shown(name, out, tmp_path, capsys):
+    damaged = Run.of(recipe(SHORT, method="ffds"), out).path / name
+    damaged.write_text("[" * 100_000 + "\n")
+    few = ["--methods", "ce,ffds", SHORT]
+    table = ["table", "1a", "--columns", "cifar100-lt-100", *few]
+    for verb, code in (
+        (["table", "runs"], 0),
+        ([*table, "--no-train"], 0),
+        (table, 2),
+        (["compare", "cifar100-lt-100", *few], 2),
+        (["figure", "1", SHORT, "--save", str(tmp_path)], 2),
+    ):
+        assert main([*verb, "--out", str(out)]) == code, verb
+        printed, err = capsys.readouterr()
+        assert str(damaged) in err
+        assert ("40.00" in printed) == (verb[0] != "figure")
+    assert f"Failed: {damaged.parent}: " in (out / "cifar100-lt-100" / "compare.md").read_text()
 
 
 def test_runs_csv_and_back(out, tmp_path, capsys, monkeypatch):

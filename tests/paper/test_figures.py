@@ -127,6 +127,7 @@ def test_figure_1_without_three_groups(tmp_path):
     for method in ("cb-fl", "ffds"):
         run = write_run(tmp_path, recipe(SHORT, method=method))
         run.take_epochs([line | {"test": line["test"] | {"middle": None}} for line in run.metrics])
+        run.finish(run.summary | {"middle": None})
     with pytest.raises(InputError, match=r"no accuracy of middle"):
         draw_figure("1", Request("cifar100-lt-100", (SHORT,), out=tmp_path, train=False))
 

@@ -10,7 +10,14 @@ from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.reports import run_records
 from ffds.reports.formatting import provenance
-from ffds.reports.run_records import changed_settings, identity, protocol, read_csv, records, runs_csv
+from ffds.reports.run_records import (
+    changed_settings,
+    identity,
+    protocol,
+    read_csv,
+    records,
+    runs_csv,
+)
 from tests.finished_runs import ENVIRONMENT, recipe, write_run
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -117,6 +124,9 @@ def test_csv_there_and_back(out):
     write_run(out, recipe("schedule.epochs=4", method="fl"), environment=environment)
     (out / "runs.csv").write_text(runs_csv(records(out)), encoding="utf-8")
     assert read_csv(out / "runs.csv") == records(out)
+    spreadsheet = out / "spreadsheet.csv"
+    spreadsheet.write_text(runs_csv(records(out)), encoding="utf-8-sig")
+    assert read_csv(spreadsheet) == records(out)
     assert environment["command"] in {record.command for record in read_csv(out / "runs.csv")}
 
 
@@ -142,9 +152,29 @@ def test_a_run_that_cannot_be_read_is_reported_and_left_out(out, capsys):
     assert f"run {broken} is left out: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "summary.json", "environment.json", "metrics.jsonl"])
+def test_a_damaged_run_never_has_a_record_of_its_own(name, out, capsys):
+    """Cut at any place, it is reported or read as it was; so it is with garbage, however deep."""
+    (_, before), (other, after) = (
+        (run, run_records.run_record(run)) for run, _ in run_records.readable_runs(out)
+    )
+    file = other.path / name
+    whole = file.read_bytes()
+    cuts = [whole[:end] for end in range(0, len(whole), len(whole) // 20 + 1)]
+    for content in [*cuts, b"[" * 100_000, b'{"a":' * 100_000, b"NaN", b"null", b"{}", b"\xff", b"\0" * 99]:
+        file.write_bytes(content)
+        assert records(out) in ([before], [before, after])
+        reported = capsys.readouterr().err
+        assert reported == "" or reported.startswith(f"warning: run {other.path} is left out: ")
+    assert reported
+
+
 def test_a_measure_that_an_earlier_version_did_not_know_is_not_available(out):
     run = next(run_records.readable_runs(out))[0]
     run.finish({name: value for name, value in run.summary.items() if name != "middle"})
+    metrics = run.metrics
+    del metrics[-1]["test"]["middle"]
+    run.take_epochs(metrics)
     file = out / "runs.csv"
     file.write_text(runs_csv([run_records.run_record(run)]).replace("middle,", "").replace(",,5.5", ",5.5"))
     for record in (run_records.run_record(run), *read_csv(file)):
@@ -156,11 +186,20 @@ def test_a_measure_that_an_earlier_version_did_not_know_is_not_available(out):
     [
         ("accuracy_last", "accuracy", "no column accuracy_last"),
         (",torch,", ",version,", "no column torch"),
-        (",40.0,41.0,3,", ",40.0,much,3,", r"best_on_test is not a number(.|\n)*runs.csv:3(.|\n)*'much'"),
+        (",40.0,41.0,3,", ",40.0,much,3,", r"runs.csv:3(.|\n)*best_on_test: .* number, .*'much'"),
+        *((",40.0,41.0,3,", f",{n},41.0,3,", "runs.csv:3(.|\n)*accuracy_last") for n in ("nan", "140", "")),
+        (",40.0,41.0,3,", ",40.0,41.0,3.5,", "runs.csv:3(.|\n)*best_epoch"),
+        (",40.0,41.0,3,", ",40.0,41.0,", r"runs.csv:3(.|\n)*17 fields(.|\n)*18"),
+        (",40.0,41.0,3,", ",40.0,41.0,3,4,", r"runs.csv:3(.|\n)*19 fields(.|\n)*18"),
+        ("method.k=0.5", "x" * 200_000, r"runs.csv:3(.|\n)*field larger than"),
+        ("method.k=0.5", '"', "runs.csv:3(.|\n)*got"),
+        ("method.k=0.5", "\udcff", "UTF-8(.|\n)*runs.csv:3"),
+        (",torch,", ",hardware,torch,", "a column stands twice"),
     ],
 )
 def test_a_file_that_is_no_runs_csv(old, new, message, out):
-    (out / "runs.csv").write_text(runs_csv(records(out)).replace(old, new))
+    text = runs_csv(records(out)).replace(old, new)
+    (out / "runs.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(InputError, match=message):
         read_csv(out / "runs.csv")
     with pytest.raises(InputError, match="cannot be read"):

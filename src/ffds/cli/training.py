@@ -56,7 +56,7 @@ def compare(options: argparse.Namespace) -> None:
 
     asked = (options.recipe, options.overrides, options.methods, options.seeds)
     comparison = compare_recipes(*asked, out=options.out, jobs=jobs)
-    summaries = [run.summary for runs in comparison.runs.values() for run in runs if run.done]
+    summaries = [run.summary for run in comparison.finished]
     title = f"{comparison.title}, test set after the last epoch, percent"
     written = f"written: {Path(options.out) / comparison.recipe / 'compare.md'} and compare.csv"
     print_result(options, summaries, {title: comparison.table(SHORT)}, written)

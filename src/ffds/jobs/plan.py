@@ -109,8 +109,10 @@ def plan(
                 dataset = opened(recipe.data)
                 trajectory = Trajectory.of(recipe, dataset, phases(recipe, dataset.class_counts), out)
                 done = Checkpoints(run.checkpoints).newest_epoch()
-            elif not run.knows_images(recipe):
-                refuse_other_images(run, opened(recipe.data))
+            else:
+                run.check()
+                if not run.knows_images(recipe):
+                    refuse_other_images(run, opened(recipe.data))
             runs.append(Planned(recipe, run, done, trajectory))
         except FfdsError as error:
             failures[run.path] = error

@@ -95,8 +95,8 @@ def accuracies_by_epoch(runs: Iterable[Run]) -> list[EpochAccuracy]:
     InputError.
     """
     rows = [
-        EpochAccuracy(run.recipe.method.name, group, line["epoch"], line["train"][group], line["test"][group])
-        for run in runs
+        EpochAccuracy(method, group, line["epoch"], line["train"].get(group), line["test"].get(group))
+        for method, run in ((run.recipe.method.name, run) for run in runs)
         for group in GROUPS
         for line in run.metrics
         if line["test"] is not None

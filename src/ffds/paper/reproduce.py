@@ -59,9 +59,10 @@ def train_missing(recipes: Sequence[Recipe], out: str | Path = "runs", jobs: Job
 
 
 def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
-    """The finished run that measures a recipe with its seed; without one an InputError."""
+    """The finished run that measures a recipe with its seed; InputError without one that can be read."""
     own = Run.of(recipe, out)
     if own.done and own.knows_images(recipe):
+        own.check()
         return own
     key = identity(recipe), recipe.trainer.seed
     for run, record in readable_runs(out):

@@ -46,6 +46,11 @@ class Comparison:
     runs: Mapping[str, tuple[Run, ...]]
     failures: Mapping[Path, FfdsError] = field(default_factory=dict)
 
+    @property
+    def finished(self) -> list[Run]:
+        """The runs with a result."""
+        return [run for method in self.runs for run in self._finished(method)]
+
     def cell(self, method: str, column: str) -> Spread:
         """One cell of the table, in a column of `COLUMNS`."""
         values = (flat_summary(run.summary).get(COLUMNS[column]) for run in self._finished(method))
@@ -68,13 +73,13 @@ class Comparison:
             f"Test set, percent; mean ± sample standard deviation over n seeds of {seeds}. The last epoch is "
             "the result; best on test is the highest of all epochs, chosen on the test set.",
             *(f"Failed: {path}: {str(error).splitlines()[0]}" for path, error in self.failures.items()),
-            "\n".join(provenance(map(_source, self._all_finished()))),
+            "\n".join(provenance(map(_source, self.finished))),
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def csv(self) -> str:
         """One line a run, all numbers of its summary."""
-        lines = [flat_summary(run.summary) for run in self._all_finished()]
+        lines = [flat_summary(run.summary) for run in self.finished]
         # Runs of an earlier version may know fewer measures.
         columns = list(dict.fromkeys(name for line in lines for name in line)) or ["recipe"]
         return csv_text(columns, ([line.get(name) for name in columns] for line in lines))
@@ -86,11 +91,8 @@ class Comparison:
         write_files({directory / name: text.encode() for name, text in texts.items()})
 
     def _finished(self, method: str) -> list[Run]:
-        """The runs with a result; a finished run on other images than are there now is among the failures."""
+        """The runs with a result; one that is damaged, or on other images than now, is among the failures."""
         return [run for run in self.runs[method] if run.done and run.path not in self.failures]
-
-    def _all_finished(self) -> list[Run]:
-        return [run for method in self.runs for run in self._finished(method)]
 
 
 def _source(run: Run) -> tuple[str, str, str | None, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
 
 from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError, tell
@@ -17,6 +19,7 @@ from ffds.evaluation.measures import flat_summary, measures_in
 from ffds.files import csv_text
 from ffds.recipes.load import load_recipe, shipped_recipes
 from ffds.recipes.schema import Recipe, keys_with
+from ffds.run_contents import Amount, Count, Percent, faults
 from ffds.run_directory import Run
 from ffds.settings import Role
 
@@ -109,15 +112,15 @@ class RunRecord:
     recipe: str
     method: str
     settings: str
-    seed: int
+    seed: Count
     protocol: str
-    epochs: int
-    accuracy_last: float
-    best_on_test: float | None
-    best_epoch: int | None
-    measures: Mapping[str, float | None]
-    train_accuracy: float | None
-    seconds: float
+    epochs: Count
+    accuracy_last: Percent
+    best_on_test: Percent | None
+    best_epoch: Count | None
+    measures: Mapping[str, Percent | None]
+    train_accuracy: Percent | None
+    seconds: Amount
     hardware: str
     torch: str
     commit: str
@@ -141,22 +144,20 @@ class RunRecord:
 
 
 MEASURES = tuple(measure.name for measure in measures_in("runs") if measure.name != "accuracy")
-_TYPES = {field.name: str(field.type) for field in fields(RunRecord)}
-COLUMNS = tuple(column for name in _TYPES for column in (MEASURES if name == "measures" else (name,)))
+COLUMNS = tuple(
+    column
+    for field in fields(RunRecord)
+    for column in (MEASURES if field.name == "measures" else (field.name,))
+)
 """The columns of ``runs.csv``."""
 
-_PARSE: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "int | None": lambda text: int(text) if text else None,
-    "float | None": lambda text: float(text) if text else None,
-}
-"""From the text of a field to its value, by type."""
+_record = TypeAdapter(RunRecord).validate_python
+"""A record from its values, or from their text; a ValidationError names those that cannot be."""
 
 
 def run_record(run: Run) -> RunRecord:
-    """The record of a finished run; a recipe that this version cannot read is an InputError."""
+    """The record of a finished run; damaged files, or those of an unknown version, are an InputError."""
+    run.check()
     recipe, summary, environment = run.recipe, flat_summary(run.summary), run.environment
     return RunRecord(
         recipe=recipe.name,
@@ -205,25 +206,42 @@ def runs_csv(runs: Iterable[RunRecord]) -> str:
 def read_csv(path: str | Path) -> list[RunRecord]:
     """The records of a ``runs.csv``; a measure that has no column in it is None.
 
-    A file without another column, or with text where a number belongs, is an InputError.
+    A file without another column, or with a line that holds something else than its columns, is an
+    InputError.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("the measured runs cannot be read", where=path, got=error) from error
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [name for name in COLUMNS if name not in (*(reader.fieldnames or ()), *MEASURES)]
-    if missing:
-        raise InputError(f"not a runs.csv: no column {', '.join(missing)}", where=path)
-    return [_parsed(row, f"{path}:{reader.line_num}") for row in reader]
+        content = Path(path).read_bytes()
+        text = content.decode("utf-8-sig")  # a spreadsheet may write a mark in front
+    except OSError as error:
+        raise InputError("the measured runs cannot be read", where=path, got=error.strerror) from error
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        what = "the measured runs are no text in UTF-8"
+        raise InputError(what, where=f"{path}:{line}", got=error.reason) from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        missing = [name for name in COLUMNS if name not in (*header, *MEASURES)]
+        if missing:
+            raise InputError(f"not a runs.csv: no column {', '.join(missing)}", where=path)
+        if len(set(header)) < len(header):
+            raise InputError("not a runs.csv: a column stands twice", where=path)
+        return [_parsed(header, row, f"{path}:{reader.line_num}") for row in reader if row]
+    except csv.Error as error:
+        raise InputError("not a runs.csv", where=f"{path}:{reader.line_num}", got=error) from error
 
 
-def _parsed(row: Mapping[str, str | None], where: str) -> RunRecord:
-    values: dict[str, Any] = {}
-    for name in COLUMNS:
-        text = row.get(name) or ""
-        try:
-            values[name] = _PARSE[_TYPES.get(name, "float | None")](text)
-        except ValueError as error:
-            raise InputError(f"{name} is not a number", where=where, got=repr(text)) from error
-    return RunRecord(measures={name: values.pop(name) for name in MEASURES}, **values)
+def _parsed(header: Sequence[str], row: Sequence[str], where: str) -> RunRecord:
+    if len(row) != len(header):
+        got, allowed = f"{len(row)} fields", f"{len(header)}, as in the first line"
+        raise InputError("a line has another number of fields", where=where, got=got, allowed=allowed)
+    texts = dict(zip(header, row, strict=True))
+    values: dict[str, Any] = {
+        one.name: texts[one.name] if one.type == "str" else texts[one.name] or None
+        for one in fields(RunRecord)
+        if one.name != "measures"
+    }
+    try:
+        return _record(values | {"measures": {name: texts.get(name) or None for name in MEASURES}})
+    except ValidationError as error:
+        raise InputError("a line of a runs.csv cannot be used", where=where, got=faults(error)) from error
