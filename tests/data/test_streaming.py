@@ -118,6 +118,16 @@ def test_a_bad_image_stops_at_its_batch_and_is_named(workers, tmp_path):
     assert not multiprocessing.active_children()
 
 
+def test_what_cannot_be_opened_has_no_digest(tmp_path):
+    write_folder(tmp_path, {"a": 6, "b": 6}, {"a": 2, "b": 2})
+    for name in special_files(tmp_path / "train" / "b"):
+        (place := tmp_path / "train" / "a" / name).symlink_to(tmp_path / "train" / "b" / name)
+        split = open_dataset(data(tmp_path, in_memory=False)).train
+        with pytest.raises(InputError, match=rf"cannot be read\n.*{place}\n.*no regular file"):
+            split.digest  # noqa: B018
+        place.unlink()
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_all_that_cannot_be_read_is_left_out_wherever_images_are_kept(in_memory, tmp_path):
     write_folder(tmp_path, {"a": 6, "b": 6}, {"a": 2, "b": 2})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffds.data.decode import content_digests
+from ffds.data.decode import content_digests, unreadable
 from ffds.data.streaming import StreamedImages
 
 __all__ = ["Dataset", "Split"]
@@ -42,10 +42,16 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """Sum of images and labels, 16 hex digits: of the files' content, else of the pixels."""
+        """Sum of images and labels, 16 hex digits: of the files' content, else of the pixels.
+
+        Raises:
+            InputError: a file cannot be opened.
+        """
         if self.files is None:
             return self._sum(np.ascontiguousarray(self.images[:]).data)
         contents = content_digests(self.files)
+        if not all(contents):
+            raise unreadable(str(self.files[contents.index(b"")]), "no regular file that can be opened")
         return self._sum(b"".join(len(content).to_bytes(1, "big") + content for content in contents))
 
     @cached_property
