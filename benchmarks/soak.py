@@ -207,7 +207,51 @@ def _train(directory: Path) -> None:
     train("digits", out=directory, overrides=small)
 
 
-KINDS: dict[str, Work] = {"run": Work(_train, trace)}
+def _open_through_cache(directory: Path) -> None:
+    """Two processes open the same images through one cache; each gets the pixels it would get without."""
+    import numpy as np
+    from PIL import Image
+
+    images, draw = directory.with_name("images"), np.random.default_rng(0)
+    for k in range(0 if images.exists() else 40):
+        file = images / ("train", "test")[k % 5 == 4] / "ab"[k % 2] / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file)
+    os.environ["FFDS_CACHE"] = str(directory)
+    other = multiprocessing.get_context("fork").Process(target=_check_cached, args=(images,))
+    other.start()
+    _check_cached(images)
+    other.join()
+    if other.exitcode:
+        raise RuntimeError(f"the other process ended with {other.exitcode}")
+
+
+def _check_cached(images: Path) -> None:
+    from ffds.data import open_dataset
+    from ffds.recipes.schema import Data
+
+    cached, plain = (
+        open_dataset(Data(name="folder", root=str(images), in_memory=True, cache=cache))
+        for cache in (True, False)
+    )
+    for ours, expected in ((cached.train, plain.train), (cached.test, plain.test)):
+        if hashlib.sha256(ours.images).digest() != hashlib.sha256(expected.images).digest():
+            raise RuntimeError("wrong pixels came from the cache")
+
+
+def _cached(directory: Path) -> dict[str, object]:
+    """The images of each entry of a cache, and whatever else is left there but locks."""
+    import numpy as np
+
+    found: dict[str, object] = {}
+    for path in (path for path in directory.rglob("*") if path.is_file() and path.suffix != ".lock"):
+        found[path.name] = hashlib.sha256(
+            np.load(path)["images"] if path.suffix == ".npz" else b""
+        ).hexdigest()
+    return found
+
+
+KINDS: dict[str, Work] = {"run": Work(_train, trace), "cache": Work(_open_through_cache, _cached)}
 """A row for each kind of work, with a function of a module that does it."""
 
 

@@ -13,3 +13,10 @@ def test_killed_twelve_times(tmp_path: Path) -> None:
     assert soaked.kills.total() == 12
     assert soaked.finished > 0
     assert soaked.differing == ()
+
+
+def test_a_cache_that_two_processes_write_is_right_whenever_one_is_killed(tmp_path: Path) -> None:
+    soaked = soak("cache", 8, tmp_path / "soak")
+    assert soaked.kills.total() == 8
+    assert soaked.finished > 0
+    assert soaked.differing == ()

@@ -14,6 +14,7 @@ from ffds.data import decode as decoding
 from ffds.data.cache import cache_directory, clear, entries
 from ffds.data.open import open_dataset
 from ffds.errors import InputError
+from ffds.files import try_lock
 from ffds.recipes.schema import Data
 from tests.data.pictures import same, write_picture
 from tests.data.test_pack import DIGITS, as_pack, write_pack
@@ -275,6 +276,15 @@ def test_a_process_killed_while_it_writes(root, place):
     assert suffixes(place) == [".lock", ".part"]
     check_as_without(folder(root))
     assert suffixes(place) == [".lock", ".lock", ".npz", ".npz"]
+
+
+def test_what_killed_processes_left_is_removed_at_the_next_writing_but_not_what_is_being_written(root, place):
+    place.mkdir(parents=True)
+    for name in ("killed", "writing"):
+        (place / f"{name}.part").write_bytes(b"half")
+    with try_lock(place / "writing.lock"):
+        open_dataset(folder(root))
+        assert [file.name for file in place.glob("*.part")] == ["writing.part"]
 
 
 SLOWLY = """

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ffds.data.source import Decoded, Images, OnBad, Origin
 from ffds.errors import InputError, tell
-from ffds.files import lock_or_wait
+from ffds.files import lock_or_wait, try_lock
 
 __all__ = ["Entry", "cache_directory", "cached", "clear", "entries"]
 
@@ -98,6 +98,7 @@ class Entry:
         part = self.path.with_suffix(".part")
         directory = os.path.commonpath({file.parent for file in origin.files})
         about = {"directory": directory, "shape": decoded.images.shape, "bad": decoded.bad}
+        _remove_parts(part.parent)
         try:
             needed, free = decoded.images.nbytes, shutil.disk_usage(part.parent).free
             if free < 2 * needed:
@@ -172,6 +173,15 @@ def _locked(entry: Entry) -> Iterator[bool]:
         return
     with file:
         yield True
+
+
+def _remove_parts(directory: Path) -> None:
+    """Remove what killed processes left half written; who still writes holds the lock of the entry."""
+    for part in directory.glob("*.part"):
+        with suppress(OSError, InputError):
+            if lock := try_lock(part.with_suffix(".lock")):
+                with lock:
+                    part.unlink(missing_ok=True)
 
 
 def _warn_not_cached(error: BaseException) -> None:

@@ -111,6 +111,13 @@ def test_a_failure_leaves_nothing_behind(lock, archive, monkeypatch):
     assert opened(kind, root).is_dir()
 
 
+def test_what_a_killed_process_left_is_removed(archive):
+    left = archive.with_name(f".{archive.name}-half")
+    (left / "set").mkdir(parents=True)
+    opened(published(archive), archive.parent)
+    assert not left.exists()
+
+
 @pytest.mark.parametrize("name", ["../outside", "../../outside", "/tmp/ffds-outside"])
 def test_no_member_is_written_outside(name, tmp_path):
     """Even if a hostile archive had the published sum."""

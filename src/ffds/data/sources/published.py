@@ -116,6 +116,8 @@ def _unpacked(data: Data, published: Published) -> Path:
             root.mkdir(parents=True, exist_ok=True)
             waiting = f"waiting for another process that unpacks into {root}"
             stack.enter_context(lock_or_wait(root / f".{archive.name}.lock", waiting))
+            for left in root.glob(f"{_unfinished(archive)}*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
         if not folder.is_dir():
             _unpack(published, archive, folder)
     return folder
@@ -126,7 +128,7 @@ def _unpack(published: Published, archive: Path, folder: Path) -> None:
     what = "unpacked" if archive.is_file() else "downloaded"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=".") as unfinished:
+        with TemporaryDirectory(dir=folder.parent, prefix=_unfinished(archive)) as unfinished:
             if archive.is_file():
                 _check_sum(published, archive, archive, "remove it, then fetch it with data.download=true")
             else:
@@ -146,6 +148,11 @@ def _unpack(published: Published, archive: Path, folder: Path) -> None:
         where = folder.parent if what == "unpacked" else published.url
         fix = f"run it again, put the file at {archive}, or unpack it elsewhere and set data.root"
         raise InputError(f"{archive.name} could not be {what}", where=where, got=error, fix=fix) from error
+
+
+def _unfinished(archive: Path) -> str:
+    """How the name of a directory begins in which an archive is downloaded and unpacked."""
+    return f".{archive.name}-"
 
 
 def _download(published: Published, target: Path) -> None:
