@@ -5,11 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.train import train_recipe
 from tests.training import processes, tiny
+
+settings.register_profile("long", max_examples=5000)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-__all__ = ["Crashed", "FfdsError", "InputError", "Interrupted", "NonFiniteLossError"]
+__all__ = ["MOST_ERRORS", "Crashed", "FfdsError", "InputError", "Interrupted", "NonFiniteLossError"]
 __all__ += ["memory_may_run_out", "nearest", "printable", "tell"]
 
 MOST_SHOWN = 1000
@@ -118,6 +118,8 @@ def printable(text: str) -> str:
     >>> print(printable("\x1b[31mred"))
     \x1b[31mred
     """
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 

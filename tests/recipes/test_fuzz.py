@@ -1,13 +1,20 @@
-"""Whatever is thrown at recipes is either read or refused cleanly."""
+"""Whatever is thrown at recipes is either read or refused cleanly.
+
+``pytest --hypothesis-profile=long tests/recipes/test_fuzz.py`` tries 5,000 recipes in each test.
+"""
+
+import json
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ffds.errors import InputError
 from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe, override_texts, parse_overrides, recipe_text
 from ffds.recipes.yaml_loader import dump_yaml
+from ffds.run_directory import Run
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +43,22 @@ def test_a_value_from_python_is_read_back_equal_with_its_type(value):
 
 
 def outcome(path, overrides=()):
-    """Either a recipe or a clean refusal; any other exception fails the test."""
+    """Either a recipe, or a clean refusal: short and printable; any other exception fails the test."""
+    before = sorted([*Path().iterdir(), *path.parent.iterdir()])
     try:
-        return load_recipe(str(path), overrides)
+        recipe = load_recipe(str(path), overrides).recipe
     except InputError as error:
-        assert str(error).strip()  # noqa: PT017
-        assert "pydantic" not in str(error)  # noqa: PT017
+        message = str(error)
+        assert message.strip()
+        assert "pydantic" not in message
+        assert len(message) < 100_000
+        assert message.replace("\n", "").isprintable()
         return error
+    else:
+        assert Run.of(recipe, "out").path.parts[:-1] == ("out", recipe.name, recipe.method.name)
+        return recipe
+    finally:
+        assert before == sorted([*Path().iterdir(), *path.parent.iterdir()])
 
 
 @settings(deadline=None)
@@ -91,3 +107,65 @@ def test_fuzz_values_of_any_type_at_any_key(scratch, given, junk):
     texts = [f"{path}={dump_yaml([value]).strip()[1:-1]}" for path, value in given]
     scratch.write_text(recipe_text("digits"))
     outcome(scratch, [*texts, *junk])
+
+
+KEYS = [*load_recipe("digits").recipe.by_key, *SECTIONS, "methods", "__class__", "../../name", "<<"]
+KEYS += ["a\x00b", "k" * 5000, "\x1b[2J", "\u202e", "e\u0301"]
+VALUES = ["../../etc/passwd", "/dev/zero", "..", "~nobody/x", "$HOME", "\u202egnp.exe", "\x1b[31mred", "\x07"]
+VALUES += ["9" * 5000, "-1" + "0" * 300, "1e999", ".nan", "-.inf", "0x10", "1_000", "yes", "v" * 50_000]
+VALUES += [
+    "!!python/object/apply:os.system [touch canary]",
+    "!!python/name:os.system",
+    "!!binary A",
+    "!<t> 1",
+]
+VALUES += ["&a [*a]", "*a", "*nothing", "&a {<<: *a}", "? [1]", "|\n  text", "2001-01-01"]
+VALUES += [r'"\ud800"', r'"\e[2J"', r'"a\0b"']
+scalar_texts = st.sampled_from(VALUES) | st.text(max_size=10)
+documents = st.recursive(
+    scalar_texts,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.lists(st.tuples(st.sampled_from(KEYS), inner), max_size=3).map(
+            lambda pairs: "{" + ", ".join(f"{json.dumps(key)}: {value}" for key, value in pairs) + "}"
+        )
+    ),
+    max_leaves=5,
+)
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1"]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS), documents), min_size=1, max_size=6),
+    st.sampled_from(ENCODINGS),
+    st.sampled_from(["\n", "\r\n", "\r", "\n\t", "\n\n---\n", "\u2028"]),
+)
+def test_fuzz_hostile_documents_and_the_same_on_the_command_line(scratch, pairs, encoding, newline):
+    lines = ["data: {name: digits}", *(f"{json.dumps(key)}: {value}" for key, value in pairs)]
+    text = newline.join(lines)
+    scratch.write_bytes(text.encode(encoding, "surrogatepass" if "utf" in encoding else "replace"))
+    outcome(scratch)
+    scratch.write_text(recipe_text("digits"))
+    outcome(scratch, [f"{key}={value}" for key, value in pairs])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.booleans())
+@example(40, 40, True)
+@example(40, 40, False)
+def test_fuzz_aliases_of_aliases(scratch, depth, width, keys):
+    lines = ["data: {name: digits}", "a0: &a0 x"]
+    for level in range(1, depth):
+        many = ", ".join(f"k{n}: *a{level - 1}" if keys else f"*a{level - 1}" for n in range(width))
+        lines.append(f"a{level}: &a{level} " + (f"{{{many}}}" if keys else f"[{many}]"))
+    scratch.write_text("\n".join(lines))
+    assert isinstance(outcome(scratch), InputError)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2000), st.sampled_from(["[", "{a: ", "- ", "? ", "a.", "&x [", "!!seq ["]))
+def test_fuzz_depth(scratch, depth, opening):
+    scratch.write_text(f"data: {opening * depth}")
+    outcome(scratch)
+    outcome(scratch, [f"data={opening * depth}", f"{opening * depth}=1"])

@@ -199,6 +199,58 @@ def test_a_syntax_error_does_not_hide_the_command_lines(tmp_path):
     assert re.search(r"(?s)not valid YAML.*nonsense is no override", message)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("".join(f"key{i}: {i}\n" for i in range(9000)), "unknown key key7\n"),
+        ("key: 1\n" * 9000, "key key is given twice"),
+        ("".join(f"key{i}: !!python/object:os.system x\n" for i in range(9000)), "tag !!python/object:os"),
+        ("".join(f"key{i}: \n" for i in range(9000)) + "name: [\n", "not valid YAML"),
+        (f"? {'k' * 900_000}\n: 1\n", "unknown key kkk"),
+        (f"name: {'v' * 900_000}\n", "unknown value of name"),
+        (f"method: {'v' * 900_000}\n", "unknown method"),
+        (f"data: {{name: digits, root: [{'x, ' * 9000}]}}", "wrong type"),
+    ],
+    ids=["keys", "duplicates", "tags", "syntax", "key", "value", "method", "list"],
+)
+def test_a_message_is_short_however_much_is_wrong(text, words, tmp_path):
+    message = refusal(written(tmp_path, text))
+    assert words in message
+    assert len(message) < 20_000
+    assert (re.search(r"\nand 8,97\d more errors$|\nand 17,97\d more", message) is None) == (
+        text.count("\n") < 9000 or "[" in text
+    )
+
+
+def test_overrides_are_counted_as_keys_of_a_file_are():
+    message = refusal("digits", [f"key{i}=1" for i in range(50)])
+    assert message.endswith("\nand 20 more errors")
+
+
+def test_a_root_that_no_path_can_name_is_found_in_the_recipe(tmp_path):
+    path = written(tmp_path, 'data: {name: folder, root: "a\\0b"}\n')
+    message = refusal(path)
+    assert f"unknown value of data.root\n  where:   {path}:1:22\n" in message
+    assert "without NUL" in message
+
+
+def test_a_key_of_many_parts_is_refused_before_it_is_built():
+    message = refusal("digits", [f"{'a.' * 500}a=1"])
+    assert message.startswith("a key has too many parts\n  where:   command line\n  got:     501 parts")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("data.padding", "data.image_size", "data.eval_resize", "trainer.batch_size"),
+        *("schedule.epochs", "schedule.warmup", "trainer.devices", "trainer.num_nodes"),
+    ],
+)
+def test_sizes_that_no_machine_has_are_out_of_range(setting):
+    message = refusal("digits", [f"{setting}=20000000"])
+    assert re.match(rf"{setting} is out of range\n.*\n.*20000000\n  allowed: .* at most \d+", message)
+
+
 def test_long_values_are_cut_and_control_characters_shown():
     message = refusal("digits", [f"data.profile={'x' * 5000}", 'data.name="\\e[2J"'])
     assert len(message) < 1500
@@ -208,7 +260,7 @@ def test_long_values_are_cut_and_control_characters_shown():
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (("data", "root"), "text (in quotes if it looks like a number), or null"),
+        (("data", "root"), "text (in quotes if it looks like a number), without NUL, or null"),
         (("data", "mean"), "a list of 1 to 3, each a finite number"),
         (("data", "augment"), "a list, each one of pad-crop, resized-crop, hflip, vflip"),
         (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
@@ -143,13 +142,10 @@ def check_labels(labels: NDArray[np.int64], num_classes: int, place: Callable[[i
 def root_path(root: str) -> Path:
     """`data.root` as a path, whether or not anything lies there; ``~`` is the user's home."""
     try:
-        path = Path(root).expanduser()
-        with suppress(OSError):
-            path.stat()
-    except (RuntimeError, ValueError) as error:
-        got = f"{root!r}: {error}"
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        got = f"{root}: {error}"
         raise InputError("data.root is no path", got=got, fix="give a directory: data.root=DIR") from error
-    return path
 
 
 def existing_root(data: Data, accepted: str, fix: str = "give its directory: data.root=DIR") -> Path:

@@ -17,7 +17,7 @@ from ffds.errors import InputError, nearest
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.messages import explain, no_section, unknown_method
 from ffds.recipes.schema import Recipe
-from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, Node, dump_yaml, merge, parse_yaml
+from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, MAX_DEPTH, Node, dump_yaml, merge, parse_yaml
 from ffds.settings import Section, by_dotted_key
 
 __all__ = ["Resolved", "dump_recipe", "load_recipe", "override_texts", "parse_overrides", "planned_recipe"]
@@ -126,7 +126,10 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[Node, list[InputError]]:
             problems.append(InputError(what, where=COMMAND_LINE, allowed=allowed))
             continue
         value, faults = parse_yaml(text, key=key)
-        if value is None:
+        if key.count(".") >= MAX_DEPTH:
+            what, got = "a key has too many parts", f"{key.count('.') + 1} parts: {key}"
+            problems.append(InputError(what, where=COMMAND_LINE, got=got, allowed=f"{MAX_DEPTH} parts"))
+        elif value is None:
             what, fix = f"cannot read the value of {key}", "put the value in quotes"
             problems.append(InputError(what, where=COMMAND_LINE, got=text, fix=fix))
         else:

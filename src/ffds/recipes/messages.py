@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ffds.errors import InputError, nearest
+from ffds.errors import MOST_ERRORS, InputError, nearest
 from ffds.methods.base import Method
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.schema import SECTIONS, Recipe
@@ -57,7 +57,10 @@ def allowed(section: type[Section], path: Path) -> str:
 def explain(failure: ValidationError, model: type[Section], tree: Node) -> list[InputError]:
     """Every fault pydantic found in `tree`, read as `model`: one error each."""
     errors = []
-    for details in failure.errors(include_url=False):
+    for number, details in enumerate(failure.errors(include_url=False)):
+        if number >= MOST_ERRORS:
+            errors.append(InputError(f"{details['loc']}"))  # counted, not shown
+            continue
         path, section, node = details["loc"], model, tree
         if model is Recipe and len(path) > 1:
             node, method = tree.entries[str(path[0])], path[0] == "method"

@@ -19,6 +19,11 @@ Channels = Field(strict=False, min_length=1, max_length=3)
 ImagesSum = Field(pattern=r"^sha256:[0-9a-f]{16}$", description="sha256: and 16 of 0-9 a-f")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=2**14)]
+Epochs = Annotated[int, Field(ge=1, le=10**6)]
+Text = Annotated[
+    str, Field(pattern=r"^[^\x00]*$", description="text (in quotes if it looks like a number), without NUL")
+]
 _TextOfInteger = BeforeValidator(lambda given: str(given) if type(given) is int else given)
 Precision = Annotated[Literal["32", "tf32", "bf16", "16"], _TextOfInteger]
 """`precision: 16` means "16", so that it needs no quotes."""
@@ -32,7 +37,7 @@ class Data(Section):
         "digits", "cifar10", "cifar100", "tiny-imagenet", "ictext", "ictext-sample", "folder", "parquet"
     ]
     """The source; its reader decides the layout expected below `root`."""
-    root: Annotated[str | None, Role.PLACE] = None
+    root: Annotated[Text | None, Role.PLACE] = None
     """Directory of the data; null where no files are needed."""
     images: Annotated[Annotated[str, ImagesSum] | None, Role.ADDED] = None
     """Sum of all images and labels: filled in where the images are your own, and checked if it is given."""
@@ -64,12 +69,12 @@ class Data(Section):
     """Processes that decode images not held in memory; null: one per core, at most 8; 0: the main one."""
     cache: Annotated[bool, Role.LOADING, Role.NEUTRAL] = True
     """Whether to keep decoded images on disk, so that the same files open faster next time."""
-    image_size: Count | None = None
+    image_size: Side | None = None
     """Side of the network's input in pixels; null takes the images' own."""
-    eval_resize: Count | None = None
+    eval_resize: Side | None = None
     """Short side in pixels before the centre crop in evaluation."""
     augment: Annotated[tuple[AugmentStep, ...], Field(strict=False)] = ()
-    padding: Count = 4
+    padding: Annotated[int, Field(ge=1, le=2**10)] = 4
     """Zero pixels added on each side before a pad-crop."""
     mean: Annotated[tuple[Finite, ...], Channels] = (0.5,)
     """Of each channel of the images scaled to [0, 1], or one for all; subtracted before the network."""
@@ -124,15 +129,15 @@ class Schedule(Section):
     milestones are fractions of the epochs, so a shorter run keeps the shape of the published one.
     """
 
-    epochs: Annotated[Count, Role.COLUMN] = 200
-    warmup: Annotated[int, Field(ge=0)] = 5
+    epochs: Annotated[Epochs, Role.COLUMN] = 200
+    warmup: Annotated[int, Field(ge=0, le=10**6)] = 5
     milestones: Milestones = ((0.8, 0.1), (0.9, 0.01))
 
 
 class Trainer(Section):
     """How the training runs on the machine."""
 
-    batch_size: Count = 128
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128
     """Of all devices together; batch norm uses the statistics of each device alone."""
     precision: Precision = "32"
     """Of the network: 32, tf32 (TensorFloat-32), bf16 or 16 (mixed); losses stay in float32 or better."""
@@ -140,8 +145,8 @@ class Trainer(Section):
     cuda_graphs: Annotated[bool, Role.RUNNING, Role.NEUTRAL] = True
     """Whether to capture steps as CUDA graphs on a single GPU: the same numbers, faster, more memory."""
     channels_last: Annotated[bool, Role.RUNNING] = True
-    devices: Annotated[Count, Role.RUNNING] = 1
-    num_nodes: Annotated[Count, Role.RUNNING] = 1
+    devices: Annotated[Annotated[int, Field(ge=1, le=2**10)], Role.RUNNING] = 1
+    num_nodes: Annotated[Annotated[int, Field(ge=1, le=2**16)], Role.RUNNING] = 1
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], Role.RUNNING] = "auto"
     seed: Annotated[Seed, Role.COLUMN] = 0
     eval_every: Annotated[Count, Role.RUNNING] = 1

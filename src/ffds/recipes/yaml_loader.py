@@ -11,7 +11,7 @@ import yaml
 
 from ffds.errors import InputError
 
-__all__ = ["COMMAND_LINE", "DEFAULT", "Node", "dump_yaml", "merge", "parse_yaml"]
+__all__ = ["COMMAND_LINE", "DEFAULT", "MAX_DEPTH", "Node", "dump_yaml", "merge", "parse_yaml"]
 
 COMMAND_LINE, DEFAULT = "command line", "default"
 # Far above any recipe, and low enough that aliases of aliases cannot fill the memory.
