@@ -91,6 +91,20 @@ class Run:
         return load_recipe(str(self.path / "recipe.yaml")).recipe
 
     @property
+    def located_recipe(self) -> Recipe:
+        """The recipe, with `data.root` as the images are found from here.
+
+        That is where they lay, seen from the run directory, or else what the recipe says.
+        """
+        recipe, place = self.recipe, None
+        with suppress(InputError):  # an environment that is lost tells nothing
+            place = self.environment.get("data_root")
+        if recipe.data.root is None or not isinstance(place, str):
+            return recipe
+        root = Path(os.path.normpath(Path(os.path.realpath(self.path), place)))
+        return recipe.with_root(str(root)) if root.is_dir() else recipe
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Hardware, versions, commit and command; InputError if the file is missing or damaged."""
         return self._read("environment.json", Environment)
@@ -124,6 +138,7 @@ class Run:
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> list[str]:
         """Write the recipe and the environment; one that differs from before is kept under ``earlier``.
 
+        ``data_root`` is where the images lie, seen from the run directory: so they are found from anywhere.
         What differs is returned, one text each: ``commit: OLD → NEW``.
         """
         before: dict[str, Any] = {}
@@ -133,6 +148,10 @@ class Run:
         changed = [key for key in _DECIDING if before and before.get(key) != environment.get(key)]
         if changed:
             earlier.append(before)
+        if recipe.data.root is not None:
+            root = Path(recipe.data.root).expanduser()
+            data_root = os.path.relpath(os.path.realpath(root), os.path.realpath(self.path))
+            environment = environment | {"data_root": data_root}
         self._write("recipe.yaml", dump_recipe(recipe))
         self._write("environment.json", json_text(environment | ({"earlier": earlier} if earlier else {})))
         return [f"{key}: {_text(before.get(key))} → {_text(environment.get(key))}" for key in changed]

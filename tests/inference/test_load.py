@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ffds.data.dataset import Split
 from ffds.errors import InputError, Interrupted
 from ffds.inference.load import evaluate_run, train_probabilities
 from ffds.losses.ffds import frequency_groups
@@ -57,6 +58,7 @@ def test_other_data_of_the_same_classes(ldam, monkeypatch):
         (["data.seed=5"], "trained on(.|\n)*data.seed=5"),
         (["data.test_fraction=0.5"], "trained on(.|\n)*data.test_fraction=0.5"),
         (["data.validation=0.1"], "trained on(.|\n)*data.validation=0.1"),
+        (["data.seed = 5"], "trained on(.|\n)*data.seed = 5"),
         ([], "changed since"),
         *(
             (["data.seed=5", text], f"cannot be changed\n +got: +{text}\n")
@@ -72,19 +74,23 @@ def test_whatever_would_test_on_images_that_were_trained_on_or_change_the_networ
         evaluate_run(ldam, overrides)
 
 
-def test_other_class_names_are_refused_unless_they_are_mere_numbers(d_ffds, tmp_path, monkeypatch):
+def test_classes_are_compared_by_name_unless_they_are_mere_numbers(d_ffds, tmp_path, monkeypatch):
     _, run = d_ffds
-    images = tiny.dataset()
+    images, last = tiny.dataset(), run.summary["accuracy"]["last"]
     names = tuple("abcdefghij"[: images.num_classes])
     tiny.use(monkeypatch, replace(images, class_names=names))
-    assert evaluate_run(run, ["data.root=elsewhere"])[0].accuracy == run.summary["accuracy"]["last"]
+    assert evaluate_run(run, ["data.root=elsewhere"])[0].accuracy == last
     run = Run(Path(shutil.copytree(run.path, tmp_path / "copy")))
     (manifest,) = run.checkpoints.glob(f"epoch-{tiny.EPOCHS:04d}/manifest.json")
     named = json.loads(manifest.read_text())
     del named["sha256"]
-    named["identity"]["class_names"] = list(reversed(names))
+    named["identity"]["class_names"] = list(names)
     manifest.write_text(json.dumps(named))
-    with pytest.raises(InputError, match=r"other class names(.|\n)*a, b"):
+    turned = Split(images.test.images, len(names) - 1 - images.test.labels)
+    tiny.use(monkeypatch, replace(images, class_names=names[::-1], test=turned))
+    assert evaluate_run(run, ["data.root=elsewhere"])[0].accuracy == last, "in another order"
+    tiny.use(monkeypatch, replace(images, class_names=(*names[:-1], "jj")))
+    with pytest.raises(InputError, match=r"class 'jj' is no class(.|\n)*did you mean j\?"):
         evaluate_run(run, ["data.root=elsewhere"])
 
 
@@ -96,10 +102,22 @@ def test_groups_are_those_of_the_training_data(ldam):
 
 
 @pytest.mark.parametrize("load", [evaluate_run, train_probabilities])
-def test_other_classes_are_refused(load, d_ffds, monkeypatch):
-    tiny.use(monkeypatch, tiny.dataset([9, 5, 3, 2]))
-    with pytest.raises(InputError, match=r"other classes(.|\n)*got: +4 classes(.|\n)*allowed: 10 classes"):
+@pytest.mark.parametrize("images", [tiny.dataset([9, 5, 3, 2]), tiny.dataset([*tiny.COUNTS[:-1], 1])])
+def test_other_images_are_refused(images, load, d_ffds, monkeypatch):
+    tiny.use(monkeypatch, images)
+    with pytest.raises(InputError, match=r"changed since(.|\n)*training images \w{16} now, \w{16} then"):
         load(d_ffds[1])
+
+
+def test_other_test_images_are_refused(d_ffds, monkeypatch):
+    tiny.use(monkeypatch, tiny.dataset(of_test=3))
+    with pytest.raises(InputError, match=r"changed since(.|\n)*got: +test images \w{16} now, \w{16} then"):
+        evaluate_run(d_ffds[1], ["data.in_memory=true"])
+
+
+def test_a_new_name_for_the_place_of_the_same_images_allows_no_other_split(ldam):
+    with pytest.raises(InputError, match="images that were trained on"):
+        evaluate_run(ldam, ["data.root=elsewhere", "data.seed = 5"])
 
 
 def test_an_unfinished_run_gives_its_newest_state_if_it_has_one(tmp_path, monkeypatch):
@@ -139,7 +157,8 @@ def test_train_probabilities(d_ffds, monkeypatch):
     tiny.use(monkeypatch, images)
     found = train_probabilities(run)
     tiny.use(monkeypatch, replace(images, test=images.train))
-    assert found.probability.tolist() == evaluate_run(run).predictions.label_probability.tolist()
+    scored = evaluate_run(run, ["data.root=elsewhere"]).predictions
+    assert found.probability.tolist() == scored.label_probability.tolist()
     groups = frequency_groups(tiny.COUNTS, run.recipe.method.num_groups)
     assert found.group.tolist() == groups[torch.from_numpy(images.train.labels)].tolist()
     stored = load_file(run.checkpoints / f"epoch-{tiny.EPOCHS:04d}" / "loss.safetensors")

@@ -19,9 +19,13 @@ from ffds.cli.options import (
     requested_jobs,
     resolved_recipe,
 )
+from ffds.errors import InputError
 from ffds.files import check_directory, check_file, make_directory
 
 __all__ = ["add_verbs", "compare", "evaluate", "train"]
+
+_PREDICTIONS = ("", ".parquet", ".csv")
+"""Suffixes of a file of predictions; without one it is Parquet."""
 
 
 def train(options: argparse.Namespace) -> None:
@@ -71,6 +75,9 @@ def evaluate(options: argparse.Namespace) -> None:
     run = open_run(options.run)
     if options.predictions is not None:
         check_file(options.predictions, "--predictions FILE")
+        if Path(options.predictions).suffix.lower() not in _PREDICTIONS:
+            what, allowed = "predictions have no such format", "FILE.parquet, FILE.csv"
+            raise InputError(what, where="--predictions FILE", got=options.predictions, allowed=allowed)
     from ffds.inference.load import evaluate_run
 
     scores, predictions = evaluate_run(run, options.overrides)
@@ -97,7 +104,7 @@ def add_verbs(verbs: Any) -> None:
 
     parser = add_verb(verbs, "eval", evaluate)
     parser.add_argument("run", metavar="RUN", help="a run directory")
-    parser.add_argument("--predictions", metavar="FILE", help="also write one row per image, as Parquet")
+    parser.add_argument("--predictions", metavar="FILE", help="also write one row per image: .parquet, .csv")
     add_overrides(parser)
 
 

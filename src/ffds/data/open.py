@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffds.data.content import check_images
-from ffds.data.dataset import Dataset
+from ffds.data.dataset import Dataset, Split
 from ffds.data.long_tail import held_out, tail_rows
 from ffds.data.source import Source, check_labels
+from ffds.data.sources.class_names import labels_among
 from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import keep_images, without_unreadable
 from ffds.environment import is_first_rank
@@ -18,7 +20,7 @@ from ffds.errors import InputError, tell
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
-__all__ = ["open_dataset", "open_source"]
+__all__ = ["open_dataset", "open_labelled", "open_source"]
 
 MOST_NAMED = 10
 
@@ -61,6 +63,30 @@ def open_dataset(data: Data) -> Dataset:
         tell(f"note: {note}")
     left_out = (source.skipped, source.notes)
     return Dataset(data.name, source.description, names, train, test, validation, *left_out)
+
+
+def open_labelled(data: Data, class_names: Sequence[str]) -> Split:
+    """Your own labelled images, to score a network on that was trained on classes of these names.
+
+    Where they have splits it is the test set, or else the validation set or the training set; otherwise all
+    of them. A part of the classes, in any order, is enough. What is scored is said on standard error.
+
+    Raises:
+        InputError: there are none, one cannot be read, or they have a class that the network does not know.
+    """
+    source = SOURCES[data.name].open_labelled(data)
+    split = source.test
+    check_labels(split.labels, len(source.class_names), split.place_of)
+    notes = source.notes
+    if data.on_bad_image == "skip":
+        ((split, _, skipped),) = without_unreadable(data, [split])
+        notes += tuple(f"left out: {line}" for line in skipped)
+    labels = labels_among(class_names, source.class_names, split.labels, source.description)
+    (images,) = keep_images(data, [replace(split, labels=labels)], source.description)
+    scored = f"scored: the {len(images):,} images of {source.description}"
+    for note in (scored, *notes) if is_first_rank() else ():
+        tell(f"note: {note}")
+    return images
 
 
 def open_source(data: Data) -> Source:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ffds.data.content import images_sum
 from ffds.data.dataset import Dataset, Split
-from ffds.data.open import open_dataset
+from ffds.data.open import open_dataset, open_labelled
+from ffds.data.sources.class_names import labels_among
+from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
-from ffds.recipes.schema import Recipe
+from ffds.recipes.schema import Data, Recipe
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.devices import launch_fabric, precision_flags
@@ -22,7 +26,7 @@ from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 
 __all__ = ["TrainProbabilities", "evaluate_run", "train_probabilities"]
 
-_REDRAWS = ("data.seed=", "data.test_fraction=", "data.validation=")
+_REDRAWS = ("data.seed", "data.test_fraction", "data.validation")
 
 
 @dataclass(frozen=True)
@@ -35,33 +39,34 @@ class TrainProbabilities:
 
 
 def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> Evaluated:
-    """Scores of a run's newest checkpoint on its test set, or on that of other data with the same classes.
+    """Scores of a run's newest checkpoint on its test set, or on other data with classes that it knows.
 
-    The overrides of the run's recipe are ``data.KEY=value`` and ``trainer.KEY=value``.
+    The overrides of the run's recipe are ``data.KEY=value`` and ``trainer.KEY=value``. Classes are compared
+    by name. Images of your own that are not those of the run are scored as `open_labelled` says.
 
     Raises:
         InputError: the run has no checkpoint that can be read, an override concerns what was trained, the
             data have other classes, or their test set may contain images that were trained on.
     """
-    trained = [text for text in overrides if not text.startswith(("data.", "trainer."))]
+    keys = _keys(overrides)
+    trained = [text for key, text in keys.items() if not key.startswith(("data.", "trainer."))]
     if trained:
         allowed = "data.KEY=value, trainer.KEY=value"
         raise InputError("a trained run cannot be changed", got=", ".join(trained), allowed=allowed)
-    elsewhere = any(text.startswith(("data.root=", "data.name=")) for text in overrides)
-    redrawn = [text for text in overrides if text.startswith(_REDRAWS)]
-    if redrawn and not elsewhere:
+    recipe, checkpoint = _loaded(run, overrides)
+    own_images = SOURCES[recipe.data.name].own_images
+    others = "data.name" in keys or ("data.root" in keys and own_images)
+    if others and not _were_trained_on(recipe.data, run, checkpoint):
+        if own_images:
+            return _evaluated(recipe, checkpoint, open_labelled(recipe.data, _class_names(checkpoint)))
+    elif redrawn := [text for key, text in keys.items() if key in _REDRAWS]:
         what = "another split of the same images would test on images that were trained on"
         fix = "leave it out, or name other images: data.root=DIR"
         raise InputError(what, got=", ".join(redrawn), fix=fix)
-    recipe, checkpoint, dataset = _loaded(run, overrides)
-    changed = any(text.startswith("data.") for text in overrides)
-    if not changed and dataset.train.digest != checkpoint.identity.get("images", dataset.train.digest):
-        what = (
-            "the images have changed since the run was trained: some may now be tested on that were not then"
-        )
-        fix = "put them back, or name the images to score: data.root=DIR"
-        raise InputError(what, where=recipe.data.root or recipe.data.name, fix=fix)
-    return _evaluated(recipe, checkpoint, dataset, dataset.test)
+    dataset = open_dataset(recipe.data)
+    if not {"data.root", "data.name"} & keys.keys():
+        _refuse_changed(run, recipe, checkpoint, dataset)
+    return _evaluated(recipe, checkpoint, _in_classes(checkpoint, dataset, dataset.test))
 
 
 def train_probabilities(run: Run, overrides: Sequence[str] = ()) -> TrainProbabilities:
@@ -70,9 +75,10 @@ def train_probabilities(run: Run, overrides: Sequence[str] = ()) -> TrainProbabi
     The overrides say where the images are by now: ``data.root=DIR`` and the like.
 
     Raises:
-        InputError: no checkpoint can be read, the loss has no group means, or the data have other classes.
+        InputError: no checkpoint can be read, the loss has no group means, or the images are others than the
+            run was trained on.
     """
-    recipe, checkpoint, dataset = _loaded(run, overrides)
+    recipe, checkpoint = _loaded(run, overrides)
     # Named rankR.PHASE.BUFFER.
     buffers = {
         name.split(".")[-1]: value for name, value in checkpoint.loss.items() if name.startswith("rank0.")
@@ -80,8 +86,10 @@ def train_probabilities(run: Run, overrides: Sequence[str] = ()) -> TrainProbabi
     if "group_means" not in buffers:
         what, method = "the loss of this run has no group means", recipe.method.name
         raise InputError(what, where=run.path, got=method, allowed="ffds, d-ffds")
+    dataset = open_dataset(recipe.data)
+    _refuse_changed(run, recipe, checkpoint, dataset)
     means, class_group = (buffers[name].numpy() for name in ("group_means", "class_group"))
-    _, predictions = _evaluated(recipe, checkpoint, dataset, dataset.train)
+    _, predictions = _evaluated(recipe, checkpoint, dataset.train)
     return TrainProbabilities(
         probability=predictions.label_probability.astype(np.float64),
         group=class_group[predictions.label],
@@ -89,32 +97,60 @@ def train_probabilities(run: Run, overrides: Sequence[str] = ()) -> TrainProbabi
     )
 
 
-def _loaded(run: Run, overrides: Sequence[str]) -> tuple[Recipe, Checkpoint, Dataset]:
-    """The recipe of a run, its newest checkpoint, and data that have the classes it was trained on."""
-    recipe = load_recipe(str(run.path / "recipe.yaml"), overrides).recipe
+def _keys(overrides: Sequence[str]) -> dict[str, str]:
+    """The overrides by their keys."""
+    return {text.partition("=")[0].strip(): text for text in overrides}
+
+
+def _loaded(run: Run, overrides: Sequence[str]) -> tuple[Recipe, Checkpoint]:
+    """The recipe of a run, with whichever images are there now, and its newest checkpoint."""
+    recipe, keys = load_recipe(str(run.path / "recipe.yaml"), overrides).recipe, _keys(overrides)
+    if not {"data.root", "data.name"} & keys.keys():
+        recipe = recipe.with_root(run.located_recipe.data.root)
+    if "data.images" not in keys:
+        recipe = recipe.with_images(None)
     checkpoint = Checkpoints(run.checkpoints).latest()
     if checkpoint is None:
         raise InputError("the run has no checkpoint yet", where=run.checkpoints)
-    dataset = open_dataset(recipe.data)
-    where, classes = recipe.data.root or recipe.data.name, len(checkpoint.identity["class_counts"])
-    if dataset.num_classes != classes:
-        got, allowed = f"{dataset.num_classes} classes", f"{classes} classes"
-        what = "the data have other classes than the run was trained on"
-        raise InputError(what, where=where, got=got, allowed=allowed)
-    ours = list(dataset.class_names)
-    trained = list(checkpoint.identity.get("class_names", ours))
-    numbers = [str(label) for label in range(classes)]
-    # Parquet files may have no names; numbers stand in their place.
-    if numbers not in (ours, trained) and ours != trained:
-        differing = [(own, other) for own, other in zip(ours, trained, strict=True) if own != other][:10]
-        got, allowed = (", ".join(names) for names in zip(*differing, strict=True))
-        what = "the data have other class names than the run was trained on, or in another order"
-        raise InputError(what, where=where, got=got, allowed=allowed)
-    return recipe, checkpoint, dataset
+    return recipe, checkpoint
 
 
-def _evaluated(recipe: Recipe, checkpoint: Checkpoint, dataset: Dataset, split: Split) -> Evaluated:
-    fabric, classes, channels = launch_fabric(recipe.trainer), dataset.num_classes, split.images.shape[-1]
+def _were_trained_on(data: Data, run: Run, checkpoint: Checkpoint) -> bool:
+    """Whether your own images are those of the run, moved to another place."""
+    own = run.recipe.with_root(data.root).data
+    with suppress(InputError):
+        if own.images is not None and own.name == data.name:
+            return images_sum(SOURCES[own.name].open(own)) == own.images
+        return own.name == data.name and not open_dataset(own).changes(checkpoint.identity)
+    return False
+
+
+def _refuse_changed(run: Run, recipe: Recipe, checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Refuse images that changed since the run was trained, unless overrides ask for others of them."""
+    asked = run.recipe.with_images(None).identity["data"] == recipe.identity["data"]
+    if asked and (got := dataset.changes(checkpoint.identity)):
+        what = (
+            "the images have changed since the run was trained: some may now be tested on that were not then"
+        )
+        fix = "put them back, or name the images to score: data.root=DIR"
+        raise InputError(what, where=recipe.data.root or recipe.data.name, got=got, fix=fix)
+
+
+def _class_names(checkpoint: Checkpoint) -> list[str]:
+    """The classes in label order; those of a checkpoint without names have numbers."""
+    numbers = [str(label) for label in range(len(checkpoint.identity["class_counts"]))]
+    return list(checkpoint.identity.get("class_names", numbers))
+
+
+def _in_classes(checkpoint: Checkpoint, dataset: Dataset, split: Split) -> Split:
+    """A split with its labels in the classes of the run, compared by name."""
+    labels = labels_among(_class_names(checkpoint), dataset.class_names, split.labels, dataset.source)
+    return replace(split, labels=labels)
+
+
+def _evaluated(recipe: Recipe, checkpoint: Checkpoint, split: Split) -> Evaluated:
+    counts, channels = checkpoint.identity["class_counts"], split.images.shape[-1]
+    fabric, classes = launch_fabric(recipe.trainer), len(counts)
     untrained = recipe.model.model_copy(update={"pretrained": False})
     model = build_model(untrained, head=recipe.head, num_classes=classes, in_channels=channels, seed=0)
     try:
@@ -124,6 +160,6 @@ def _evaluated(recipe: Recipe, checkpoint: Checkpoint, dataset: Dataset, split: 
     if recipe.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
     network = fabric.setup_module(model)
-    counts, batches = checkpoint.identity["class_counts"], eval_batches(fabric, split, recipe.data)
+    batches = eval_batches(fabric, split, recipe.data)
     with precision_flags(recipe.trainer):
         return evaluate(fabric, network, batches, counts, recipe.data.cut)

@@ -225,7 +225,14 @@ class Recipe(Section):
 
     def with_images(self, images: str | None) -> Self:
         """The recipe with another `data.images`."""
-        return self.model_copy(update={"data": self.data.model_copy(update={"images": images})})
+        return self._with_data(images=images)
+
+    def with_root(self, root: str | None) -> Self:
+        """The recipe with another `data.root`."""
+        return self._with_data(root=root)
+
+    def _with_data(self, **values: str | None) -> Self:
+        return self.model_copy(update={"data": self.data.model_copy(update=values)})
 
 
 SECTIONS: dict[str, type[Section]] = {

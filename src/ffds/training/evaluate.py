@@ -19,7 +19,7 @@ from ffds.data.dataset import Split
 from ffds.data.loader import EvalBatches
 from ffds.evaluation.counts import Evaluation
 from ffds.evaluation.measures import Scores
-from ffds.files import write_bytes
+from ffds.files import csv_text, write_bytes, write_text
 from ffds.recipes.schema import Data
 from ffds.training.cuda_graphs import CudaGraphs
 
@@ -40,11 +40,15 @@ class Predictions:
     label_probability: NDArray[np.float32]
 
     def write(self, path: Path) -> None:
-        """Write a Parquet file, replacing an earlier one."""
+        """Write a Parquet file, or a CSV file where the name ends in ``.csv``, replacing an earlier one."""
         order = np.argsort(self.index)
-        columns = {name: pa.array(getattr(self, name)[order]) for name in self.__dataclass_fields__}
+        columns = {name: getattr(self, name)[order] for name in self.__dataclass_fields__}
+        if path.suffix.lower() == ".csv":
+            rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+            write_text(path, csv_text(columns, rows))
+            return
         content = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), content)
+        pq.write_table(pa.table({name: pa.array(column) for name, column in columns.items()}), content)
         write_bytes(path, content.getvalue().to_pybytes())
 
 

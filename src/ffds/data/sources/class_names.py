@@ -5,10 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ffds.data.sources.splits import listed
 from ffds.errors import InputError, nearest
 
-__all__ = ["check_distinct", "normalised", "places"]
+__all__ = ["check_distinct", "labels_among", "normalised", "places"]
 
 
 def normalised(name: str) -> str:
@@ -43,3 +46,28 @@ def places(names: Sequence[str], known: Sequence[str], where: object) -> list[in
             what, fix = f"class {name!r} is no class of the training set", nearest(name, known)
             raise InputError(what, where=where, allowed=listed(known), fix=fix)
     return [label_of[normalised(name)] for name in names]
+
+
+def labels_among(
+    known: Sequence[str], names: Sequence[str], labels: NDArray[np.int64], where: object
+) -> NDArray[np.int64]:
+    """Labels among `names` as labels among the `known` names, int64 (N,); names without a label do not count.
+
+    Where one side has numbers in place of names, and both have as many classes, number k is the other side's
+    class k: Parquet files may have no names.
+
+    Raises:
+        InputError: a name is not known.
+
+    >>> labels_among(["cat", "dog", "owl"], ["owl", "cat"], np.array([0, 1, 1]), "here").tolist()
+    [2, 0, 0]
+    """
+    numbers = {str(number) for number in range(len(known))}
+    if set(names) == numbers != set(known):
+        return np.array([int(name) for name in names])[labels]
+    if set(known) == numbers != set(names) and len(names) == len(known):
+        return np.array([known.index(str(label)) for label in range(len(names))])[labels]
+    used = np.unique(labels)
+    label_of = np.zeros(len(names), dtype=np.int64)
+    label_of[used] = places([names[label] for label in used], known, where)
+    return label_of[labels]

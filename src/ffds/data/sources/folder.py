@@ -24,7 +24,7 @@ from ffds.data.sources.splits import (
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = ["LAYOUT", "files_below", "is_image", "labelled_files", "open_folder", "read_text"]
+__all__ = ["LAYOUT", "files_below", "is_image", "labelled_files", "open_folder", "open_labelled", "read_text"]
 
 LAYOUT = (
     "train/CLASS/* with test/CLASS/* or val/CLASS/* or both, or CLASS/* to be split by data.test_fraction"
@@ -68,6 +68,35 @@ def open_folder(data: Data) -> Source:
         notes=(
             *_of_no_class(loose),
             *_not_read([path for split in files.values() for path, _ in split]),
+            *unused_splits(unused, root),
+        ),
+    )
+
+
+def open_labelled(data: Data) -> Source:
+    """Images to score: those of the test split, else of the validation or the training split, else all."""
+    root = existing_root(data, LAYOUT)
+    directories = _directories(root)
+    name = ""
+    if data.test_split is not None or any(map(kind_of, directories)):
+        splits = choose_splits(directories, data.test_split, root)
+        name = splits.test or splits.train or ""
+    place = root / name
+    names = _directories(place)
+    files = list(_files(place, names))
+    stored = Stored(data.eval_resize or data.image_size)
+    images = labelled_files([one for one in files if is_image(one[0])], stored)
+    if not len(images):
+        raise InputError("no images in class directories", where=place, allowed=LAYOUT)
+    unused = [f"{other}/" for other in directories if name and other != name]
+    return Source(
+        f"image folder {place}",
+        names,
+        train=images.take(np.arange(0)),
+        test=images,
+        notes=(
+            *_of_no_class(_loose_images(place)),
+            *_not_read([path for path, _ in files]),
             *unused_splits(unused, root),
         ),
     )

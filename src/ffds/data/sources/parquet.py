@@ -25,12 +25,12 @@ from ffds.data.sources.labels import (
     reading,
     schema_of,
 )
-from ffds.data.sources.shards import LAYOUT, find_splits
+from ffds.data.sources.shards import LAYOUT, find_splits, scored_files
 from ffds.data.sources.splits import listed
 from ffds.errors import InputError, nearest
 from ffds.recipes.schema import Data
 
-__all__ = ["ParquetImages", "image_column", "image_mode", "open_parquet"]
+__all__ = ["ParquetImages", "image_column", "image_mode", "open_labelled", "open_parquet"]
 
 OURS = ("index", "lt_rank")
 """Integer columns of a pack that are no labels."""
@@ -73,6 +73,28 @@ def open_parquet(data: Data) -> Source:
         ranks=np.concatenate([integers(file, "lt_rank") for file in found.train]) if ranked else None,
         notes=(*found.notes, *(note for one in (*tested, *held) for note in classes.notes(one))),
     )
+
+
+def open_labelled(data: Data) -> Source:
+    """Images to score: those of the test split, else of the validation or the training split, else all.
+
+    Bare numbers name themselves; not all that are less than the largest need be there.
+    """
+    root = existing_root(data, LAYOUT)
+    files, notes = scored_files(root, data.test_split)
+    schema = schema_of(files[0])
+    images = image_column(schema, data.image_column, files[0])
+    column = _label_column(schema, data.label_column, files[0])
+    stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
+    _check_columns(files, images)
+    labelled = [FileLabels.read(file, column) for file in files]
+    classes = Classes.of(labelled)
+    split = _labelled(labelled, classes, ParquetImages(files, images, stored), column)
+    if not len(split):
+        raise InputError("no labelled images", where=files[0])
+    names = classes.names if classes.kind != "numbers" else tuple(map(str, range(max(split.labels) + 1)))
+    description = f"{listed([file.name for file in files])} in {files[0].parent}"
+    return Source(description, names, train=split.take(np.arange(0)), test=split, notes=notes)
 
 
 def image_column(schema: pa.Schema, asked: str | None, where: object) -> str:

@@ -23,16 +23,18 @@ class SourceFacts:
         opener: ``module:function`` in `ffds.data.sources`; the module is imported when the source is opened.
         balanced: its classes have equal numbers of training images, so a long tail is cut in label order,
             starting from the smallest class.
+        labelled: as `opener`, for images of the same layout that a trained network is to be scored on, which
+            are all of the source's test set, labelled by the source's class names; None: they are published
+            with a test set.
         largest_class: training images of the largest class of its published long tail; None: there is none.
-        own_images: the images are the user's own, so `data.root` decides which images they are.
         file_per_image: each image has its own file, so images can stay on disk (`data.in_memory=false`).
         disclaimer: what everything made from it must say.
     """
 
     opener: str
+    labelled: str | None = None
     balanced: bool = False
     largest_class: int | None = None
-    own_images: bool = False
     file_per_image: bool = False
     disclaimer: str | None = None
 
@@ -43,9 +45,22 @@ class SourceFacts:
 
     def open(self, data: Data) -> Source:
         """Read the source; files that are missing or are not what they should be are an InputError."""
-        module, function = self.opener.split(":")
-        source: Source = getattr(import_module(f"ffds.data.sources.{module}"), function)(data)
-        return source
+        return _call(self.opener, data)
+
+    def open_labelled(self, data: Data) -> Source:
+        """Read images to score a trained network on, of a source of the user's own images."""
+        return _call(self.labelled or self.opener, data)
+
+    @property
+    def own_images(self) -> bool:
+        """Whether the images are the user's own, so that nothing but their content says which they are."""
+        return self.labelled is not None
+
+
+def _call(opener: str, data: Data) -> Source:
+    module, function = opener.split(":")
+    source: Source = getattr(import_module(f"ffds.data.sources.{module}"), function)(data)
+    return source
 
 
 SOURCES: dict[str, SourceFacts] = {
@@ -59,8 +74,8 @@ SOURCES: dict[str, SourceFacts] = {
     "ictext-sample": SourceFacts(
         "ictext.reader:open_sample", largest_class=PAPER.head, file_per_image=True, disclaimer=RENDERED
     ),
-    "folder": SourceFacts("folder:open_folder", own_images=True, file_per_image=True),
-    "parquet": SourceFacts("parquet:open_parquet", own_images=True),
+    "folder": SourceFacts("folder:open_folder", "folder:open_labelled", file_per_image=True),
+    "parquet": SourceFacts("parquet:open_parquet", "parquet:open_labelled"),
 }
 """Every value of `data.name`."""
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ffds.data.sources.splits import MOST_NAMED, choose_splits, entries, kind_of, listed, unused_splits
 from ffds.errors import InputError
 
-__all__ = ["LAYOUT", "ParquetSplits", "find_splits", "has_training_files"]
+__all__ = ["LAYOUT", "ParquetSplits", "find_splits", "has_training_files", "scored_files"]
 
 LAYOUT = (
     "train-*.parquet, train.parquet or train/*.parquet, in it or in its folder data/; "
@@ -69,6 +69,24 @@ def find_splits(root: Path, test_split: str | None) -> ParquetSplits:
     unused = [_below(root, one) for name, shards in there.items() if name not in used for one in shards]
     gaps = chain(*(_gaps(name, shards) for name, shards in used.items()))
     return ParquetSplits(train, validation, test, chosen.test, (*unused_splits(unused, root), *gaps))
+
+
+def scored_files(root: Path, test_split: str | None) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The files of the split to score a network on, and notes: the test set, else any that is there.
+
+    Raises:
+        InputError: there are no files, or several splits of which none has a usual name, or as `find_splits`.
+    """
+    there = _shards(root)
+    chosen = choose_splits(there, test_split, root)
+    name = chosen.test or chosen.train or (next(iter(there)) if len(there) == 1 else None)
+    if name is None:
+        got = listed([_below(root, one) for one in chain(*there.values())]) or "no Parquet file"
+        raise InputError("no labelled images", where=root, got=got, allowed=LAYOUT)
+    _check_whole(name, there[name], root)
+    unused = [_below(root, one) for other, shards in there.items() if other != name for one in shards]
+    notes = (*unused_splits(unused, root), *_gaps(name, there[name]))
+    return tuple(shard.file for shard in there[name]), notes
 
 
 def has_training_files(root: Path) -> bool:
