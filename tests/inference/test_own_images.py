@@ -100,7 +100,7 @@ def test_the_test_split_is_chosen_before_the_others_or_by_name(trained, tmp_path
     assert labels(evaluate_run(trained[0], [root, "data.test_split=val"])) == ["dog"] * 2
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", ["train", "test", "photos"])
 @pytest.mark.parametrize(
     ("numbers", "names", "expected"),
     [

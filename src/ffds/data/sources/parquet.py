@@ -90,8 +90,6 @@ def open_labelled(data: Data) -> Source:
     labelled = [FileLabels.read(file, column) for file in files]
     classes = Classes.of(labelled)
     split = _labelled(labelled, classes, ParquetImages(files, images, stored), column)
-    if not len(split):
-        raise InputError("no labelled images", where=files[0])
     names = classes.names if classes.kind != "numbers" else tuple(map(str, range(max(split.labels) + 1)))
     description = f"{listed([file.name for file in files])} in {files[0].parent}"
     return Source(description, names, train=split.take(np.arange(0)), test=split, notes=notes)
