@@ -13,10 +13,10 @@ from ffds.data.decode import Stored
 from ffds.data.open import open_source
 from ffds.data.sources.parquet import ParquetImages
 from ffds.data.sources.shards import find_splits
-from ffds.data.sources.splits import NAMES
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
+SECOND = ["val", "valid", "validation", "dev", "test", "testing", "eval"]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -62,7 +62,7 @@ def test_shards_are_read_as_one(root):
     assert values(dataset.test) == [0, 1]
 
 
-@pytest.mark.parametrize("split", [*NAMES["validation"], *NAMES["test"], "VALID"])
+@pytest.mark.parametrize("split", [*SECOND, "VALID"])
 @pytest.mark.parametrize(
     "shard", ["{}-00000-of-00001", "{}-1-of-1", "{}-00000-of-00001-0123456789abcdef", "{}", "{}/0000", "{}/x"]
 )
@@ -212,6 +212,14 @@ def test_each_training_file_has_its_own_order_of_the_same_names(root):
 def test_training_files_agree_in_their_classes(root, labels, names, words):
     write(root / "train-00001-of-00002.parquet", labels, names=names)
     with pytest.raises(InputError, match=words):
+        opened(root)
+
+
+@pytest.mark.parametrize("labels", [[1, 0], ["dog", "cat"]])
+def test_files_of_a_test_set_agree_in_what_their_labels_are(root, labels):
+    (root / "test-00000-of-00001.parquet").rename(root / "test-0.parquet")
+    write(root / "test-1.parquet", labels)
+    with pytest.raises(InputError, match=r"labels of different kinds\n.*test-1.*\n.*\n.*as in .*test-0"):
         opened(root)
 
 

@@ -21,7 +21,17 @@ from ffds.data.sources.class_names import check_distinct, normalised, places
 from ffds.data.sources.splits import listed
 from ffds.errors import InputError
 
-__all__ = ["LABEL_TYPE", "Classes", "FileLabels", "feature", "integers", "is_text", "reading", "schema_of"]
+__all__ = [
+    "LABEL_TYPE",
+    "Classes",
+    "FileLabels",
+    "feature",
+    "integers",
+    "is_text",
+    "read_labels",
+    "reading",
+    "schema_of",
+]
 
 LABEL_TYPE = "integers 0 .. C - 1, or text"
 
@@ -65,14 +75,10 @@ class Classes:
         """Those of all training files together; text is sorted, and bare numbers have themselves as names.
 
         Raises:
-            InputError: the files have labels of different kinds, or different names, or two names are alike.
+            InputError: the files have different names, or two names are alike.
         """
         first = files[0]
         for one in files:
-            if one.kind != first.kind:
-                what = "training files have labels of different kinds"
-                allowed = f"{first.kind}, as in {first.file}"
-                raise InputError(what, where=one.file, got=one.kind, allowed=allowed)
             differing = set(map(normalised, one.names)) ^ set(map(normalised, first.names))
             if first.kind == "numbers with names" and differing:
                 what = "training files name different classes"
@@ -111,6 +117,19 @@ class Classes:
         if self.by_number(one) and one.kind != self.kind:
             nameless = one.file.name if one.kind == "numbers" else "the training files"
             yield f"{nameless} name no classes: the labels of {one.file.name} are taken by number"
+
+
+def read_labels(files: Sequence[Path], column: str) -> list[FileLabels]:
+    """The labels of the files of a split; InputError where they are of different kinds."""
+    read = [FileLabels.read(file, column) for file in files]
+    for one in read:
+        if one.kind != read[0].kind:
+            what, allowed = (
+                "files of a split have labels of different kinds",
+                f"{read[0].kind}, as in {files[0]}",
+            )
+            raise InputError(what, where=one.file, got=one.kind, allowed=allowed)
+    return read
 
 
 def integers(file: Path, column: str) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ from ffds.data.sources.labels import (
     feature,
     integers,
     is_text,
+    read_labels,
     reading,
     schema_of,
 )
@@ -53,8 +54,7 @@ def open_parquet(data: Data) -> Source:
     for files in (found.train, found.test, found.validation):
         _check_columns(files, images)
     trained, tested, held = (
-        [FileLabels.read(file, column) for file in files]
-        for files in (found.train, found.test, found.validation)
+        read_labels(files, column) for files in (found.train, found.test, found.validation)
     )
     classes = Classes.of(trained)
     train, test, validation = (
