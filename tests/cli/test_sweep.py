@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ffds.cli import main
+from ffds.errors import InputError
 from ffds.recipes.load import load_recipe
 from tests.sweep import made
 
@@ -61,3 +62,18 @@ def test_when_every_trial_fails(tmp_path, monkeypatch, capsys):
     assert "failed: trial 1: loss is not finite in epoch 6" in shown.out
     assert "no trial finished, 2 failed: loss is not finite in epoch 6" in shown.err
     assert "written" not in shown.out
+
+
+def test_when_trials_are_unfinished(tmp_path, monkeypatch, capsys):
+    def stopped(recipe, epoch):
+        if epoch == 6:
+            raise InputError("a file of the run is damaged", where="here")
+
+    made.use(monkeypatch, made.Trainer(diverges=stopped))
+    assert main([*COMMAND, "--trials", "2", "--out", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert "unfinished: trial 1: a file of the run is damaged where: here" in shown.out
+    assert "2 of 2 trials are unfinished" in shown.err
+    assert "the same command tries them again" in shown.err
+    made.use(monkeypatch)
+    assert main([*COMMAND, "--trials", "2", "--out", str(tmp_path)]) == 0

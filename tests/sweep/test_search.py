@@ -111,6 +111,59 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch, 
     assert made.outcome(made.swept(tmp_path)) == made.outcome(found), "a failure is not tried again"
 
 
+def test_a_trial_whose_settings_are_not_the_cause_is_tried_again(whole, tmp_path, monkeypatch, capsys):
+    """Such as one of which a file is damaged: the others go on, and the search does not learn from it."""
+
+    def stopped(recipe, epoch):
+        if recipe.method.num_groups == 10 and epoch == 6:
+            raise InputError("a file of the run is damaged", where="here")
+
+    made.use(monkeypatch, made.Trainer(diverges=stopped))
+    found = made.swept(tmp_path, shown=True)
+    unfinished = found.having("unfinished")
+    assert {one.cause for one in unfinished} == {"a file of the run is damaged where: here"}
+    assert f"unfinished: {unfinished[0].cause}" in capsys.readouterr().err
+    assert len(found.trials) == 9
+    assert {one.settings["num_groups"] for one in found.having("finished")} == {3, 5}
+    assert "finished, " in found.tally
+    assert f"{len(unfinished)} unfinished" in found.tally
+    made.use(monkeypatch)
+    again = made.swept(tmp_path)
+    assert len(again.trials) == 9
+    assert not again.having("unfinished")
+
+
+@pytest.mark.parametrize("content", ["{", '{"epoch": 1}\n{"epoch": 3}\n', "[" * 100_000 + "\n"])
+def test_metrics_of_a_trial_that_are_damaged(content, whole, tmp_path, monkeypatch):
+    made.use(monkeypatch, made.Trainer(interrupt=2.5 * made.EPOCHS))
+    with contextlib.suppress(Interrupted):
+        made.swept(tmp_path)
+    begun = next(path.parent for path in tmp_path.rglob("metrics.jsonl") if not Run(path.parent).done)
+    kept = (begun / "metrics.jsonl").read_text()
+    (begun / "metrics.jsonl").write_text(content)
+    made.use(monkeypatch)
+    (unfinished,) = made.swept(tmp_path).having("unfinished")
+    assert "metrics.jsonl" in unfinished.cause
+    (begun / "metrics.jsonl").write_text(kept)
+    assert not made.swept(tmp_path).having("unfinished")
+
+
+def test_a_database_that_is_damaged_meanwhile(tmp_path, monkeypatch):
+    file = tmp_path / "study.db"
+
+    def overwrite(recipe, epoch):
+        if epoch == 6:
+            file.write_bytes(b"no database" * 10_000)
+        return False
+
+    made.use(monkeypatch, made.Trainer(diverges=overwrite))
+    with pytest.raises(InputError, match="the storage of the study failed") as caught:
+        made.swept(tmp_path, storage=f"sqlite:///{file}")
+    assert "--storage" in str(caught.value)
+    with pytest.raises(InputError, match="the storage cannot be opened"):
+        made.swept(tmp_path, storage=f"sqlite:///{file}")
+
+
 def test_a_signal_between_trials(whole, tmp_path, monkeypatch):
     made.use(monkeypatch)
     with monkeypatch.context() as patch:

@@ -96,3 +96,22 @@ def test_two_at_a_time_a_failure_is_told_and_one_in_the_common_epochs_ends_it(
     failed = two_jobs(tmp_path).having("failed")
     assert {one.cause for one in failed} == {f"loss is not finite in epoch {made.START + 2}"}
     assert {one.settings["num_groups"] for one in failed} == {10}
+
+
+def test_two_at_a_time_a_trial_that_is_killed_each_time_is_tried_by_the_next_command(
+    two_jobs, tmp_path, monkeypatch
+):
+    step, killed = Formula.step, Ended(1, "the process that trained it was ended by SIGKILL")
+
+    def dying(self, stretch):
+        ended = step(self, stretch)
+        return killed if ended is None and stretch.recipe.method.num_groups == 10 and stretch.after else ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Formula, "step", dying)
+        found = two_jobs(tmp_path)
+    unfinished = found.having("unfinished")
+    assert {one.cause for one in unfinished} == {killed.message}
+    assert {one.settings["num_groups"] for one in unfinished} == {10}
+    assert len(found.trials) == 20
+    assert not two_jobs(tmp_path).having("unfinished")

@@ -22,7 +22,7 @@ def sweep(options: argparse.Namespace) -> None:
 
     searched_recipe(options.recipe, options.overrides)
     jobs = requested_jobs(options)
-    from ffds.errors import NonFiniteLossError
+    from ffds.errors import InputError, NonFiniteLossError
     from ffds.sweep.search import sweep as search
 
     result = search(
@@ -38,6 +38,9 @@ def sweep(options: argparse.Namespace) -> None:
     content = result.records() | {"files": list(map(str, written))}
     title = f"{result.recipe.name}, balanced accuracy on validation images, percent"
     print_result(options, content, {title: result.table()}, *_remarks(result), *_places(written))
+    if unfinished := result.having("unfinished"):
+        what = f"{len(unfinished)} of {len(result.trials)} trials are unfinished"
+        raise InputError(what, got=unfinished[-1].cause, fix="the same command tries them again")
     if result.best is None and (failed := result.having("failed")):
         raise NonFiniteLossError(f"no trial finished, {len(failed)} failed: {failed[-1].cause}")
 
@@ -65,7 +68,8 @@ def _written(result: SweepResult) -> list[Path]:
 
 def _remarks(result: SweepResult) -> list[str]:
     """What became of the trials that are not in the table."""
-    failed = [f"failed: trial {one.number}: {one.cause}" for one in result.having("failed")]
+    kinds = "failed", "unfinished"
+    failed = [f"{kind}: trial {one.number}: {one.cause}" for kind in kinds for one in result.having(kind)]
     return [textwrap.fill(f"{len(result.trials)} trials: {result.tally}; the test set was not used"), *failed]
 
 

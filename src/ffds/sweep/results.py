@@ -19,10 +19,13 @@ from ffds.run_directory import Run
 from ffds.sweep.space import Space, with_settings
 from ffds.sweep.study import counted
 
-__all__ = ["MIN_TRIALS_FOR_IMPORTANCE", "SweepResult", "Trial", "sweep_result"]
+__all__ = ["MIN_TRIALS_FOR_IMPORTANCE", "UNFINISHED", "SweepResult", "Trial", "sweep_result"]
 
 MIN_TRIALS_FOR_IMPORTANCE = 10
 """Finished trials from which the importance of a setting is worth a number."""
+
+UNFINISHED = "unfinished"
+"""Result of a trial that ended without a score though its settings were not the cause."""
 
 _RESULTS = {
     TrialState.COMPLETE: "finished",
@@ -37,7 +40,8 @@ _RESULTS = {
 class Trial:
     """One trial; one that was interrupted goes on under a new number.
 
-    `result` is finished, stopped early, failed, running or waiting. `score` is the balanced accuracy on the
+    `result` is finished, stopped early, failed, unfinished, running or waiting; the same command tries an
+    unfinished trial again. `score` is the balanced accuracy on the
     validation images in percent after `epoch`, the last one that has any. `settings` are those of FFDS, empty
     where none were chosen yet; then there is no `run` directory either.
 
@@ -57,14 +61,16 @@ class Trial:
     def of(cls, trial: FrozenTrial, recipe: Recipe, out: Path) -> Trial:
         """The trial of a study, with its run of a recipe below a directory."""
         settings, epoch = Space.settings(trial.params), trial.last_step
+        cause = trial.user_attrs.get("cause", "")
+        unfinished = cause and trial.state is TrialState.RUNNING
         return cls(
             number=trial.number,
-            result=_RESULTS[trial.state],
+            result=UNFINISHED if unfinished else _RESULTS[trial.state],
             score=None if epoch is None else trial.intermediate_values[epoch],
             epoch=epoch,
             settings=settings,
             run=Run.of(with_settings(recipe, settings), out).path if settings else None,
-            cause=trial.user_attrs.get("cause", ""),
+            cause=cause,
         )
 
     def __str__(self) -> str:
@@ -114,7 +120,9 @@ class SweepResult:
     def tally(self) -> str:
         """How many trials there are of each result, e.g. ``3 finished, 1 failed``."""
         counts = Counter(one.result for one in self.trials)
-        return ", ".join(f"{counts[result]} {result}" for result in _RESULTS.values() if counts[result])
+        return ", ".join(
+            f"{counts[result]} {result}" for result in (*_RESULTS.values(), UNFINISHED) if counts[result]
+        )
 
     def table(self, rows: int = 10) -> list[list[str]]:
         """Header and one row for each of the best trials, as text."""

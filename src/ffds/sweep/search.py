@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from ffds.data.content import knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
-from ffds.errors import InputError, Interrupted, NonFiniteLossError, tell
+from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError, tell
 from ffds.files import make_directory, try_lock
 from ffds.jobs.cluster import Cluster, Ended
 from ffds.jobs.engine import train_stretch
@@ -24,9 +24,9 @@ from ffds.jobs.plan import Stretch
 from ffds.recipes.schedule import start_epoch
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.sweep.results import SweepResult, Trial, sweep_result
+from ffds.sweep.results import UNFINISHED, SweepResult, Trial, sweep_result
 from ffds.sweep.space import Space, searched_method, searched_recipe, with_settings, with_validation
-from ffds.sweep.study import checked_name, identity, next_trial, open_study, study_name
+from ffds.sweep.study import checked_name, identity, next_trial, open_study, reachable, study_name
 from ffds.training.phases import phases
 from ffds.training.signals import StopSignals
 from ffds.training.trajectory import Trajectory
@@ -82,7 +82,7 @@ def sweep(
     if lock is None:
         fix = "wait for it or stop it; --jobs N and --scheduler train several trials at a time"
         raise InputError("another command works on this study", where=directory / name, fix=fix)
-    with lock:
+    with lock, reachable():
         opened = open_study(name, storage, directory, same, space.point(method))
         search = _Search(own, held_out, dataset, space, opened, Path(out), trials, shown)
         search.say(search.plan())
@@ -130,8 +130,11 @@ class Objective:
 
     @property
     def in_common(self) -> bool:
-        """Whether the run has not left the epochs that all trials have in common."""
-        return len(self.run.metrics) < self._start
+        """Whether the run has not left the epochs that all trials have in common, as far as can be read."""
+        try:
+            return len(self.run.metrics) < self._start
+        except InputError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -248,33 +251,46 @@ sweep of {self.recipe.name} {self.recipe.method.name}: {left} of {self.trials} t
             objective.report()  # what another process trained meanwhile
         except optuna.TrialPruned:
             self._tell(objective, TrialState.PRUNED)
-        except NonFiniteLossError as error:
+        except Interrupted:
+            raise
+        except FfdsError as error:
             if objective.in_common:
                 raise
-            self._tell(objective, TrialState.FAIL, str(error))
+            self._fail(objective, error)
         else:
             self._tell(objective, TrialState.COMPLETE)
 
     def _goes_on(self, objective: Objective) -> bool:
-        """Report what is new of a trial, and tell that it is stopped early if it is."""
+        """Report what is new of a trial, and tell that it is stopped early, or has failed, if it has."""
         try:
             objective.report()
         except optuna.TrialPruned:
             self._tell(objective, TrialState.PRUNED)
-            return False
-        return True
+        except InputError as error:
+            self._fail(objective, error)
+        else:
+            return True
+        return False
 
     def _end(self, objective: Objective | None, ended: Ended) -> None:
         """Tell how the process of a trial, or else of the epochs in common, ended."""
-        if ended.code == NonFiniteLossError.exit_code and objective is not None:
-            self._tell(objective, TrialState.FAIL, ended.message)
-        elif ended.code not in (0, Interrupted.exit_code):
-            raise ended.error
+        if ended.code not in (0, Interrupted.exit_code):
+            if objective is None:
+                raise ended.error
+            self._fail(objective, ended.error)
         elif ended.code == 0 and objective is not None:
             self._tell(objective, TrialState.COMPLETE)
 
-    def _tell(self, objective: Objective, state: TrialState, cause: str = "") -> None:
-        if cause:
-            objective.trial.set_user_attr("cause", cause.partition("\n")[0])
+    def _fail(self, objective: Objective, error: FfdsError) -> None:
+        """Note why a trial failed; where its settings are not the cause, the next command tries it again."""
+        diverged = isinstance(error, NonFiniteLossError)
+        cause = str(error).partition("\n")[0] if diverged else " ".join(str(error).split())
+        objective.trial.set_user_attr("cause", cause)
+        if diverged:
+            self._tell(objective, TrialState.FAIL)
+        else:
+            self.say(f"trial {objective.trial.number}: {UNFINISHED}: {cause}")
+
+    def _tell(self, objective: Objective, state: TrialState) -> None:
         score = objective.score if state is TrialState.COMPLETE else None
         self.say(Trial.of(self.study.tell(objective.trial, score, state), self.recipe, self.out))

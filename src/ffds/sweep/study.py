@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,9 +21,10 @@ from ffds.errors import InputError
 from ffds.recipes.schema import Recipe, keys_with
 from ffds.seeding import derived_seed
 from ffds.settings import Role, json_digest
+from ffds.sweep.journal import opened_journal
 from ffds.sweep.space import SEARCHED, Space
 
-__all__ = ["checked_name", "counted", "identity", "next_trial", "open_study", "study_name"]
+__all__ = ["checked_name", "counted", "identity", "next_trial", "open_study", "reachable", "study_name"]
 
 _IDENTITY = "identity"
 
@@ -138,11 +139,20 @@ def _refuse_other(name: str, own: Mapping[str, Any], study: Mapping[str, Any]) -
         )
 
 
+@contextmanager
+def reachable() -> Iterator[None]:
+    """In the block, a database that fails is an InputError; what was stored before is kept."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        got = str(error.__cause__ or error).partition("\n")[0]
+        fix = "when it is there again, the same command goes on"
+        raise InputError("the storage of the study failed", where="--storage", got=got, fix=fix) from error
+
+
 def _opened(storage: str | None, journal: Path) -> BaseStorage:
     if storage is None:
-        # Its lock is a link to this path as given: a relative one leads nowhere, and optuna would wait
-        # for ever for the lock of a process that was killed.
-        return JournalStorage(JournalFileBackend(str(journal.resolve())))
+        return opened_journal(journal)
     # No message holds the URL itself, which may hold a password.
     try:
         return RDBStorage(storage)
