@@ -11,9 +11,11 @@ import pytest
 from torch import nn
 
 from ffds.cli import main
+from ffds.errors import Interrupted
+from ffds.evaluation.counts import Evaluation
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
-from ffds.training.signals import StopSignals
+from ffds.training.signals import StopSignals, stop_at_once
 from ffds.training.train import train_recipe
 from tests import killed
 from tests.training import processes, tiny
@@ -42,6 +44,29 @@ def test_the_first_signal_is_a_request(number):
     finally:
         for known, handler in former.items():
             signal.signal(known, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_with_nothing_to_save_the_first_signal_stops_at_once(number):
+    """As Ctrl-C does, past libraries that catch every Exception; a second one would end the process."""
+
+    def stopped_at_once():
+        try:
+            with suppress(Exception):
+                signal.raise_signal(number)
+            pytest.fail("goes on")
+        except KeyboardInterrupt:
+            assert signal.getsignal(number) is signal.SIG_DFL
+            raise
+
+    before = [signal.getsignal(known) for known in SIGNALS]
+    with pytest.raises(Interrupted, match=number.name), stop_at_once():
+        stopped_at_once()
+    with StopSignals():
+        signal.raise_signal(number)
+        with pytest.raises(Interrupted, match=number.name), stop_at_once():
+            pytest.fail("a request from before counts")
+    assert [signal.getsignal(known) for known in SIGNALS] == before
 
 
 def test_in_another_thread_it_asks_for_nothing():
@@ -88,6 +113,48 @@ def test_a_command_that_is_stopped(number, tmp_path, uninterrupted):
     assert "going on after epoch" in log.read_text()
 
 
+@pytest.mark.parametrize(("number", "batch"), [(signal.SIGTERM, 1), (signal.SIGINT, 3)])
+def test_a_signal_in_an_evaluation(number, batch, tmp_path, monkeypatch, d_ffds):
+    """The first or a later one; each has a single batch."""
+    recipe, whole = d_ffds
+    update, seen = Evaluation.update, []
+
+    def signalled(*given):
+        seen.append(update(*given))
+        if len(seen) == batch:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Evaluation, "update", signalled)
+    given = {"out": tmp_path, "dataset": tiny.dataset(), "shown": False}
+    saved = f"{number.name}: state saved after epoch {batch - 1}, step {tiny.STEPS}"
+    with pytest.raises(Interrupted, match=saved):
+        train_recipe(recipe, **given)
+    assert tiny.trace(train_recipe(recipe, **given)) == tiny.trace(whole)
+    assert len(seen) == tiny.EPOCHS + 1, "the evaluation is repeated"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_data_are_opened(number, tmp_path, monkeypatch):
+    def opening(data):
+        signal.raise_signal(number)
+        pytest.fail("goes on")
+
+    monkeypatch.setattr("ffds.training.train.open_dataset", opening)
+    with pytest.raises(Interrupted, match=f"{number.name}: stopped"), StopSignals():
+        train_recipe(tiny.recipe(), out=tmp_path, shown=False)
+
+
+def test_a_signal_during_imports(tmp_path):
+    log = tmp_path / "log"
+    command = ("-X", "importtime", "-m", "ffds", *COMMAND, "--out", str(tmp_path))
+    process = processes.started(sys.executable, *command, log=log)
+    processes.wait_for(lambda: "torch.types" in log.read_text(), process)
+    process.send_signal(signal.SIGINT)
+    assert processes.exit_code(process) == 75
+    assert "error: SIGINT: stopped" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
 class Hanging(nn.CrossEntropyLoss):
     """A step that never ends; one file tells that it began, another that a signal was received."""
 
@@ -96,6 +163,8 @@ class Hanging(nn.CrossEntropyLoss):
         self._directory, self._signals = directory, signals
 
     def forward(self, logits, target):
+        if len(target) < 32:  # the trial before training
+            return super().forward(logits, target)
         (self._directory / "step").touch()
         while True:
             time.sleep(0.01)

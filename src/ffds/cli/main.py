@@ -17,6 +17,7 @@ from ffds.cli import data, paper, recipes, sweep, training
 from ffds.cli.options import HELP
 from ffds.environment import is_first_rank
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError, memory_may_run_out, tell
+from ffds.training.signals import stop_at_once
 
 __all__ = ["main", "parsed", "parser"]
 
@@ -60,7 +61,8 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     options = parsed(arguments)
     first = is_first_rank()
     try:
-        with memory_may_run_out(), nullcontext() if first else redirect_stdout(StringIO()):
+        quiet = nullcontext() if first else redirect_stdout(StringIO())
+        with memory_may_run_out(), quiet, stop_at_once():
             options.verb(options)
     except FfdsError as error:
         if first:

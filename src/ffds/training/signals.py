@@ -1,14 +1,18 @@
-"""SIGTERM and SIGINT: finish the step, save, leave; a second signal leaves at once."""
+"""SIGTERM and SIGINT: finish the step, save, leave; before training, and the second time, leave at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ClassVar, Self
 
-__all__ = ["StopSignals"]
+from ffds.errors import Interrupted
+
+__all__ = ["StopSignals", "stop_at_once"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -22,6 +26,11 @@ class StopSignals:
     """
 
     _entered: ClassVar[list[StopSignals]] = []
+
+    @classmethod
+    def any_requested(cls) -> signal.Signals | None:
+        """The signal that came while one of those entered now was in charge, if any."""
+        return next((one.requested for one in cls._entered if one.requested is not None), None)
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
@@ -45,3 +54,34 @@ class StopSignals:
             os.kill(os.getpid(), number)
         for one in self._entered:
             one.requested = signal.Signals(number)
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """While entered, SIGTERM and SIGINT end the work wherever the main thread is, also in a wait.
+
+    It is for work that has nothing to save, such as imports and the opening of data. A second signal ends the
+    process. In another thread this changes nothing.
+
+    Raises:
+        Interrupted: a signal came, or had been requested before from an entered `StopSignals`.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        # As Ctrl-C does: libraries that catch every Exception while they are imported do not catch it.
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    former: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            former = {number: signal.signal(number, stop) for number in _SIGNALS}
+        if earlier := StopSignals.any_requested():
+            raise KeyboardInterrupt(earlier.name)
+        yield
+    except KeyboardInterrupt as interrupt:
+        name = str(interrupt) or "SIGINT"
+        raise Interrupted(f"{name}: stopped; the same command goes on from what was saved before") from None
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -27,7 +27,7 @@ from ffds.training.devices import launch_fabric, precision_flags
 from ffds.training.loop import TrainingLoop
 from ffds.training.own_loss import check_is_loss, try_loss
 from ffds.training.phases import phases
-from ffds.training.signals import StopSignals
+from ffds.training.signals import StopSignals, stop_at_once
 from ffds.training.state import Reached, any_rank
 from ffds.training.trajectory import Trajectory, loss_identity
 
@@ -125,20 +125,21 @@ def train_recipe(
         # `fork_rng` would initialise all GPUs if it were not told which one.
         gpu = [fabric.device] if fabric.device.type == "cuda" else []
         with _locked(run, fabric) as held, torch.random.fork_rng(gpu):
-            with fabric.rank_zero_first(local=True):  # one process downloads
-                dataset = dataset or open_dataset(recipe.data)
-            if loss is not None:
-                try_loss(loss, dataset.num_classes, fabric.device)
-            plan = phases(recipe, dataset.class_counts, loss)
-            if fabric.is_global_zero:
-                accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
-                Checkpoints(run.checkpoints).recover()
-                for change in held.start(recipe, environment(accelerator)):
-                    tell(f"note: {run.path} goes on elsewhere than it began, {change}")
-            trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
-            loop = TrainingLoop(
-                fabric, recipe, dataset, plan, held, trajectory, signals, after_epoch, shown=shown
-            )
+            with stop_at_once():
+                with fabric.rank_zero_first(local=True):  # one process downloads
+                    dataset = dataset or open_dataset(recipe.data)
+                if loss is not None:
+                    try_loss(loss, dataset.num_classes, fabric.device)
+                plan = phases(recipe, dataset.class_counts, loss)
+                if fabric.is_global_zero:
+                    accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
+                    Checkpoints(run.checkpoints).recover()
+                    for change in held.start(recipe, environment(accelerator)):
+                        tell(f"note: {run.path} goes on elsewhere than it began, {change}")
+                trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
+                loop = TrainingLoop(
+                    fabric, recipe, dataset, plan, held, trajectory, signals, after_epoch, shown=shown
+                )
             evaluated = loop.train(until)
             if evaluated is not None and fabric.is_global_zero:
                 held.keep_epochs(recipe.schedule.epochs)
