@@ -1,5 +1,8 @@
 import json
 import os
+import re
+import subprocess
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -467,3 +470,60 @@ def test_ranks_must_number_each_class(tmp_path, ranks):
     write(tmp_path / "test-0.parquet", [0, 1])
     with pytest.raises(InputError, match="lt_rank does not number the images of class"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.list_(pa.uint8()), pa.null(), pa.bool_()])
+def test_bytes_of_images_are_bytes(kind, tmp_path):
+    images = pa.array(
+        [{"bytes": None, "path": "a.png"}] * 2, pa.struct([("bytes", kind), ("path", pa.string())])
+    )
+    pq.write_table(pa.table({"image": images, "label": [0, 1]}), tmp_path / "train.parquet")
+    with pytest.raises(
+        InputError, match=r"no column can be the image\n.*train.parquet\n.*columns image \(struct"
+    ):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("bad", ["stop", "skip"])
+def test_the_path_of_an_image_is_never_followed(bad, root, monkeypatch):
+    """Neither out of the directory of the data nor within it: an image is its bytes."""
+    (root.parent / "secret.png").write_bytes(png(200))
+    (root / "within.png").write_bytes(png(201))
+    paths = [
+        "/etc/passwd",
+        "../secret.png",
+        str(root.parent / "secret.png"),
+        "within.png",
+        "file:///etc/passwd",
+    ]
+    contents = [None] * len(paths) + [png(0), png(1)]
+    images = [{"bytes": one, "path": path} for one, path in zip(contents, [*paths, "a", "b"], strict=True)]
+    table = pa.table({"image": pa.array(images, IMAGE), "label": [0, 1, 0, 1, 0, 0, 1]})
+    for file in root.iterdir():
+        file.unlink() if file.suffix == ".parquet" else None
+    pq.write_table(table, root / "train.parquet")
+    pq.write_table(table, root / "test.parquet")
+    if bad == "stop":
+        with pytest.raises(InputError, match=r"cannot be read\n.*row 0 \(/etc/passwd\)\n.*no bytes"):
+            opened(root)
+    else:
+        dataset = opened(root, on_bad_image=bad)
+        assert sorted(values(dataset.train)) == [0, 1]
+        assert len(dataset.skipped) == 10
+
+
+def test_a_path_that_is_not_utf_8_is_reported(tmp_path):
+    """A single flipped bit makes one."""
+    paths = pa.array([b"0.png", b"\xb1.png"] * 2).view(pa.string())
+    images = pa.StructArray.from_arrays([pa.array([png(0)] * 4), paths], ["bytes", "path"])
+    pq.write_table(pa.table({"image": images, "label": [0, 0, 1, 1]}), tmp_path / "train.parquet")
+    with pytest.raises(InputError, match=r"Parquet file cannot be read\n.*train.parquet\n.*'utf-8' codec"):
+        opened(tmp_path)
+
+
+def test_damaged_files_are_read_or_refused_by_name():
+    """In a process of its own, which a crash or a hang of the reader would end."""
+    command = [sys.executable, "-m", "tests.data.sources.damaged_parquet", "150"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(r"\{'refused': 1\d\d, 'read': \d\d\}\n", done.stdout)

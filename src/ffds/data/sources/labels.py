@@ -171,7 +171,7 @@ def reading(file: Path) -> Iterator[pq.ParquetFile]:
             raise OSError("not a regular file")
         with pq.ParquetFile(file) as parquet:
             yield parquet
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError("a Parquet file cannot be read", where=file, got=error) from error
 
 

@@ -36,6 +36,7 @@ __all__ = ["ParquetImages", "image_column", "image_mode", "open_labelled", "open
 OURS = ("index", "lt_rank")
 """Integer columns of a pack that are no labels."""
 IMAGE_TYPE = "struct<bytes, path>"
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 
 
 def open_parquet(data: Data) -> Source:
@@ -97,9 +98,13 @@ def open_labelled(data: Data) -> Source:
 
 def image_column(schema: pa.Schema, asked: str | None, where: object) -> str:
     """The image column: `asked`, or else the only one of type struct<bytes, path>."""
-    structs = [field for field in schema if pa.types.is_struct(field.type)]
-    possible = [field.name for field in structs if field.type.get_field_index("bytes") >= 0]
+    possible = [field.name for field in schema if _holds_images(field.type)]
     return _column(schema, "image", asked, possible, where)
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    place = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+    return place >= 0 and any(is_bytes(kind.field(place).type) for is_bytes in _BYTES)
 
 
 def image_mode(schema: pa.Schema, column: str) -> Literal["RGB", "L"]:
