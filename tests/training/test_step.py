@@ -16,6 +16,7 @@ from ffds.methods.registry import METHODS
 from ffds.models.build import Classifier
 from ffds.run_directory import Run
 from ffds.training.step import NanGuard, diagnosis
+from tests.full_disk import room_for
 from tests.host_sync import NoHostSync
 from tests.training import tiny
 from tests.training.test_resume import with_loss_scaler
@@ -152,6 +153,16 @@ def test_a_run_stops_before_the_step(how, precision, tmp_path):
     assert math.isfinite(float(found["loss"])) == (how == "gradient")
     assert found["gradients_not_finite"]
     assert not found["parameters_not_finite"]
+
+
+def test_on_a_full_disk_the_message_has_the_diagnosis(tmp_path):
+    loop = tiny.loop(tmp_path, tiny.own(), loss=Broken("nan", 2))
+    with room_for(100), pytest.raises(NonFiniteLossError, match="epoch 1, step 2 ") as caught:
+        loop.train()
+    line = next(line for line in str(caught.value).splitlines() if "diagnosis:" in line)
+    assert "cannot save diagnosis.json" in line
+    assert json.loads(line[line.index("; {") + 2 :])["samples"]
+    assert not list(loop.run.path.glob("*diagnosis*"))
 
 
 class InfiniteSlope(tiny.Scaled):

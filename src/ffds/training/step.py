@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ffds.data.loader import Batch
-from ffds.errors import NonFiniteLossError
+from ffds.errors import InputError, NonFiniteLossError
 from ffds.files import write_json
 from ffds.losses.base import WeightedMean
 from ffds.seeding import derived_seed
@@ -116,7 +117,8 @@ class TrainStep:
         """Repeat a step that was not finite, and so updated no weight; write a diagnosis and raise.
 
         Raises:
-            NonFiniteLossError: always; it names the file of the diagnosis, in `directory`.
+            NonFiniteLossError: always; it names the file of the diagnosis, in `directory`, or contains the
+            diagnosis where that cannot be written.
         """
         self._seed_step(step)
         logits, loss, _ = self._gradients(phase, batch)
@@ -124,10 +126,14 @@ class TrainStep:
         place = {"epoch": epoch, "step": step + 1, "phase": name, "lr": lr}
         rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"
         file = directory / f"diagnosis{rank}.json"
-        write_json(file, place | diagnosis(batch, logits, loss, self.state.parameters))
+        found, written = diagnosis(batch, logits, loss, self.state.parameters), str(file)
+        try:
+            write_json(file, place | found)
+        except InputError as error:  # the loss decides the exit code
+            written = f"{error}; {json.dumps(place | found)}"
         what = f"loss or gradient is not finite in epoch {epoch}, step {step + 1} ({name}, lr {lr:g})"
         fix = 'a lower optimizer.lr, or trainer.precision="32"'
-        end = f"stopped before the optimizer step\n  diagnosis: {file}\n  fix:       {fix}"
+        end = f"stopped before the optimizer step\n  diagnosis: {written}\n  fix:       {fix}"
         raise NonFiniteLossError(f"{what}: {end}", file)
 
     @property
