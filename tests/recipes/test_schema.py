@@ -8,6 +8,7 @@ from ffds.methods.ldam import LDAM
 from ffds.methods.reweighting import CrossEntropy
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Model, Recipe, Trainer, keys_with
+from ffds.run_directory import Run
 from ffds.settings import Role, by_dotted_key, json_digest
 
 
@@ -36,6 +37,7 @@ def test_runs_made_earlier_keep_their_hash():
     for file in files:
         seed, _, digest = file.parent.name.partition("-")
         recipe = load_recipe(str(file)).recipe
+        assert Run.of(recipe, file.parents[3]).path == file.parent
         assert (f"seed{recipe.trainer.seed}", recipe.earlier_hash[:8]) == (seed, digest), file
         assert recipe.data.root is not None or recipe.earlier_hash == recipe.config_hash
         nowhere = load_recipe(str(file), ["data.root=null"]).recipe

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import shutil
 
 import pytest
 
@@ -11,8 +12,10 @@ from ffds.errors import InputError
 from ffds.jobs.options import Jobs
 from ffds.losses import FocalLoss
 from ffds.reports.comparison import COLUMNS, SHORT, Comparison, compare, compare_recipes
+from tests.data.pictures import write_folder, write_picture
 from tests.finished_runs import recipe, write_run
 from tests.training import tiny
+from tests.training.test_own_images import SMALL
 
 OVERRIDES = {"schedule.epochs": 2, "trainer.batch_size": 32, "model.name": "resnet20"}
 TEXTS = tuple(f"{key}={value}" for key, value in OVERRIDES.items())
@@ -160,3 +163,22 @@ def test_bad_input_is_refused_before_anything_is_trained(overrides, methods, see
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write there"):
         compare_recipes("digits", TEXTS, ["ce"], [0], out=tmp_path / "file")
+
+
+def test_your_own_images_are_compared_by_their_content(tmp_path, capsys):
+    root = write_folder(tmp_path / "photos", {"a": 8, "b": 4}, {"a": 3, "b": 3})
+    copy = shutil.copytree(root, tmp_path / "copy")
+
+    def compared(place):
+        found = compare("own-folder", methods=["ce"], overrides=SMALL | {"data.root": place}, out=tmp_path)
+        return found, capsys.readouterr().err.splitlines()[0]
+
+    (first, _), (again, plan) = compared(root), compared(copy)
+    assert plan == "plan: 1 runs, 2 epochs: 2 done, 0 shared, 0 to train"
+    assert again.runs == first.runs
+    write_picture(root / "test/a/000.jpg", 99)
+    other, plan = compared(root)
+    assert plan == "plan: 1 runs, 2 epochs: 0 done, 0 shared, 2 to train"
+    assert not other.failures
+    assert other.runs["ce"][0].done
+    assert other.runs != first.runs

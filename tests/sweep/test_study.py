@@ -53,6 +53,12 @@ def test_places_speed_and_searched_settings_are_no_part_of_the_identity(change):
     assert of(change) == of()
 
 
+def test_a_key_younger_than_finished_studies_leaves_their_names_while_it_is_null():
+    known = f"sha256:{'0' * 16}"
+    assert "data.images" not in of()
+    assert of(f"data.images={known}") == of() | {"data.images": known}
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
