@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
@@ -53,6 +53,9 @@ class InputError(FfdsError, ValueError):
         fields = {"where": where, "got": got, "allowed": allowed, "fix": fix}
         lines = [f"  {name + ':':<9}{_one_line(value)}" for name, value in fields.items() if str(value)]
         super().__init__("\n".join([_one_line(what), *lines]))
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[list[str]]]:
+        return type(self).joined, ([str(self)],)
 
     @classmethod
     def joined(cls, errors: Iterable[object]) -> Self:

@@ -120,7 +120,7 @@ def test_a_bad_image_stops_at_its_batch_and_is_named(workers, tmp_path):
 
 def test_what_cannot_be_opened_has_no_digest(tmp_path):
     write_folder(tmp_path, {"a": 6, "b": 6}, {"a": 2, "b": 2})
-    for name in special_files(tmp_path / "train" / "b"):
+    for name in special_files(tmp_path / "train" / "b", outside=False):
         (place := tmp_path / "train" / "a" / name).symlink_to(tmp_path / "train" / "b" / name)
         split = open_dataset(data(tmp_path, in_memory=False)).train
         with pytest.raises(InputError, match=rf"cannot be read\n.*{place}\n.*no regular file"):
@@ -132,7 +132,7 @@ def test_what_cannot_be_opened_has_no_digest(tmp_path):
 def test_all_that_cannot_be_read_is_left_out_wherever_images_are_kept(in_memory, tmp_path):
     write_folder(tmp_path, {"a": 6, "b": 6}, {"a": 2, "b": 2})
     ants, sound = tmp_path / "train" / "a", (tmp_path / "train" / "a" / "000.jpg").read_bytes()
-    faults = special_files(ants) | {
+    faults = special_files(ants, outside=False) | {
         "empty.png": "no bytes",
         "cut.jpg": "truncated",
         "flipped.jpg": "known format",
@@ -233,7 +233,7 @@ def test_a_killed_worker_is_named_with_its_image(paths, monkeypatch, tmp_path):
     message = rf"a decoding worker \(pid {killed}\) was killed by SIGKILL\n  where:   {paths[2]}\n"
     with pytest.raises(FfdsError, match=message) as caught:
         list(pieces)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 2
     assert pids() == []
 
 

@@ -193,6 +193,11 @@ class FileImages:
     paths: tuple[Path, ...]
     stored: Stored
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """One for each image."""
+        return self.paths
+
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order."""
         paths = [self.paths[row] for row in rows.tolist()]

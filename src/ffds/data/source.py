@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
 __all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "Origin", "Source"]
-__all__ += ["check_labels", "existing_root", "root_path"]
+__all__ += ["check_labels", "check_links", "existing_root", "root_path"]
 
 OnBad = Literal["stop", "skip"]
 
@@ -37,6 +38,10 @@ class Origin(NamedTuple):
 class Images(Protocol):
     """Images of one split, not necessarily in memory."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files they are read from; none where they are in memory."""
+
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order."""
 
@@ -52,6 +57,7 @@ class ArrayImages:
     """Images already in memory: uint8 (N, H, W, C)."""
 
     array: NDArray[np.uint8]
+    files: ClassVar[tuple[Path, ...]] = ()
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`; none of them can be bad."""
@@ -137,6 +143,26 @@ def check_labels(labels: NDArray[np.int64], num_classes: int, place: Callable[[i
         hidden = "-1 stands for a hidden label: name a split that has labels, data.test_split=NAME"
         fix = hidden if labels[first] == -1 else ""
         raise InputError(what, where=place(first), got=labels[first], allowed=allowed, fix=fix)
+
+
+def check_links(root: Path, source: Source) -> None:
+    """Refuse files that a link, of their own or of a directory, takes from outside of the data.
+
+    The directory of the data may itself be a link, and in the hub's cache the blobs belong to a snapshot.
+    """
+    real = Path(os.path.realpath(root))
+    within = [real, *(one.parent / "blobs" for one in real.parents if one.name == "snapshots")]
+    inside: dict[Path, bool] = {}
+    splits = (source.train, source.test, source.validation)
+    for file in (file for split in splits if split is not None for file in split.images.files):
+        for place in (file.parent, file):
+            if place not in inside and (place != file or file.is_symlink()):
+                target = Path(os.path.realpath(place))
+                inside[place] = any(map(target.is_relative_to, within))
+                if not inside[place]:
+                    what = "a link leads out of the directory of the data"
+                    fix = "copy what it leads to (cp -rL); only data.root itself may be a link to elsewhere"
+                    raise InputError(what, where=file, got=os.path.realpath(file), fix=fix)
 
 
 def root_path(root: str) -> Path:

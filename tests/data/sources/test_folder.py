@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from ffds.data import open_dataset
+from ffds.data.open import open_labelled
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -238,11 +239,10 @@ def test_a_directory_that_cannot_be_read_is_named(split, below, root, monkeypatc
 
 
 @pytest.mark.parametrize("target", ["..", ".", "../deeper"])
-def test_links_are_followed_but_make_no_image_count_twice(target, root, tmp_path_factory):
+def test_links_are_followed_but_make_no_image_count_twice(target, root):
     """A link to a directory above would otherwise be followed until the system refuses."""
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    fill(elsewhere, 3)
-    (root / "train" / "owl" / "more").symlink_to(elsewhere)
+    fill(root / ".hidden", 3)
+    (root / "train" / "owl" / "more").symlink_to(root / ".hidden")
     assert opened(root).class_counts == [14, 6]
     for name in ("deeper", "a", "b"):
         (root / "train" / "ant" / name).mkdir()
@@ -250,6 +250,27 @@ def test_links_are_followed_but_make_no_image_count_twice(target, root, tmp_path
         (root / "train" / "ant" / name / "link").symlink_to(target)
     with pytest.raises(InputError, match=r"count twice(.*\n)+.*where:.*link"):
         opened(root)
+
+
+@pytest.mark.parametrize("link", ["test", "test/owl", "train/owl/more", "test/owl/100.png"])
+def test_no_link_leads_out_of_the_directory_of_the_data(link, root, tmp_path_factory):
+    """The directory itself may be a link to elsewhere."""
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret"
+    if (place := root / link).exists():
+        place.rename(secret)
+    else:
+        fill(secret, 2)
+    place.symlink_to(os.path.relpath(secret, place.parent))
+    words = rf"a link leads out of the directory of the data\n  where:   {root}/{link}.*\n  got:     {secret}"
+    with pytest.raises(InputError, match=words):
+        opened(root)
+    if link != "train/owl/more":
+        with pytest.raises(InputError, match=words):
+            open_labelled(Data(name="folder", root=str(root)), ["ant", "owl"])
+    place.unlink()
+    secret.rename(place)
+    (whole := secret.parent / "link").symlink_to(root)
+    assert opened(whole).num_classes == 2
 
 
 @pytest.mark.parametrize(

@@ -527,3 +527,18 @@ def test_damaged_files_are_read_or_refused_by_name():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.fullmatch(r"\{'refused': 1\d\d, 'read': \d\d\}\n", done.stdout)
+
+
+def test_links_lead_to_the_blobs_of_the_hubs_cache_and_nowhere_else(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("hub")
+    snapshot = elsewhere / "snapshots" / "abc" / "data"
+    snapshot.mkdir(parents=True)
+    (elsewhere / "blobs").mkdir()
+    for number, file in enumerate(sorted(root.iterdir())):
+        file.rename(elsewhere / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(f"../../../blobs/{number}")
+    assert len(opened(snapshot.parent).train) == 7
+    (elsewhere / "blobs").rename(elsewhere / "others")
+    (elsewhere / "blobs").symlink_to("others")
+    with pytest.raises(InputError, match=r"a link leads out of the directory of the data\n.*/snapshots/abc"):
+        opened(snapshot.parent)

@@ -45,22 +45,25 @@ class SourceFacts:
 
     def open(self, data: Data) -> Source:
         """Read the source; files that are missing or are not what they should be are an InputError."""
-        return _call(self.opener, data)
+        return self._call(self.opener, data)
 
     def open_labelled(self, data: Data) -> Source:
         """Read images to score a trained network on, of a source of the user's own images."""
-        return _call(self.labelled or self.opener, data)
+        return self._call(self.labelled or self.opener, data)
 
     @property
     def own_images(self) -> bool:
         """Whether the images are the user's own, so that nothing but their content says which they are."""
         return self.labelled is not None
 
+    def _call(self, opener: str, data: Data) -> Source:
+        module, function = opener.split(":")
+        source: Source = getattr(import_module(f"ffds.data.sources.{module}"), function)(data)
+        if self.own_images and data.root is not None:
+            from ffds.data.source import check_links, root_path
 
-def _call(opener: str, data: Data) -> Source:
-    module, function = opener.split(":")
-    source: Source = getattr(import_module(f"ffds.data.sources.{module}"), function)(data)
-    return source
+            check_links(root_path(data.root), source)
+        return source
 
 
 SOURCES: dict[str, SourceFacts] = {
