@@ -222,7 +222,7 @@ def _open_through_cache(directory: Path) -> None:
     other.start()
     _check_cached(images)
     other.join()
-    if other.exitcode:
+    if other.exitcode and other.exitcode > 0:  # it may be the one that is killed
         raise RuntimeError(f"the other process ended with {other.exitcode}")
 
 

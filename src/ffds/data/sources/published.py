@@ -9,7 +9,6 @@ import tarfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -144,7 +143,9 @@ def _unpack(published: Published, archive: Path, folder: Path) -> None:
                     content.extraction_filter = getattr(tarfile, "data_filter", None)
                     content.extractall(unfinished)
             Path(unfinished, folder.name).replace(folder)
-    except (OSError, HTTPException, RuntimeError, tarfile.TarError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # the readers of archives raise nearly anything on broken bytes
         where = folder.parent if what == "unpacked" else published.url
         fix = f"run it again, put the file at {archive}, or unpack it elsewhere and set data.root"
         raise InputError(f"{archive.name} could not be {what}", where=where, got=error, fix=fix) from error
