@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -355,27 +354,31 @@ def test_a_fifo_is_not_waited_for(tmp_path):
         file.write_bytes(content)
 
 
-def save_again(directory: Path, call: int) -> None:
-    die_at(call)
-    Checkpoints(directory, IDENTITY).save(checkpoint(2), 1, 5)
+def save_again_killed_at_each_call(directory: Path) -> int:
+    """In a process of its own each time, in the directory that has the number of the call; 0 if all died."""
+    call, code = 0, -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        call += 1
+        stored(directory / str(call), (1, 5))
+        if not (child := os.fork()):
+            die_at(call)
+            Checkpoints(directory / str(call), IDENTITY).save(checkpoint(2), 1, 5)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code
 
 
 def test_killed_anywhere_inside_a_save_of_the_same_name(tmp_path):
     """Before each of its calls in turn; the only checkpoint there is, or the new one, is always found."""
+    process = processes.forked(save_again_killed_at_each_call, tmp_path / "calls", log=tmp_path / "log")
+    assert processes.exit_code(process) == 0
     outcomes = []
-    for call in count(1):
-        directory = tmp_path / str(call)
-        stored(directory, (1, 5))
-        process = processes.forked(save_again, directory, call, log=tmp_path / "log")
-        code = processes.exit_code(process)
-        reader, training = Checkpoints(directory), Checkpoints(directory, IDENTITY)
-        outcomes.append(number_of(reader.latest()))
+    for directory in sorted((tmp_path / "calls").iterdir(), key=lambda path: int(path.name)):
+        outcomes.append(number_of(Checkpoints(directory).latest()))
+        training = Checkpoints(directory, IDENTITY)
         training.recover()
         assert number_of(training.latest()) == outcomes[-1]
         assert names(directory) == ["epoch-0001-step-00005"], "nothing else lies there"
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
     assert outcomes == sorted(outcomes)
     assert len(outcomes) > 15
     assert set(outcomes) == {1, 2}

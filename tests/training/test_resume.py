@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from ffds.errors import InputError, Interrupted
 from ffds.methods.registry import METHODS
 from ffds.run_directory import Run
+from ffds.training.checkpoint import Checkpoints
 from ffds.training.phases import phases
 from tests import full_disk
 from tests.training import tiny
@@ -133,7 +135,7 @@ def test_on_a_gpu(precision, tmp_path):
     check_parts(tiny.recipe(*settings), tmp_path, 2)
 
 
-FULL = {"at the first file": 4, "amid a checkpoint": 600, "amid the second": 4396, "at the results": 20_000}
+FULL = {"amid a checkpoint": 600, "amid the second": 4396, "at the results": 20_000}
 
 
 @pytest.mark.parametrize("when", FULL)
@@ -171,7 +173,7 @@ def test_a_clock_that_jumps_back_between_sessions(tmp_path, d_ffds, monkeypatch)
     assert sum(line["seconds"] for line in first) < run.summary["seconds"] < 1e5
 
 
-@pytest.mark.parametrize("how", ["the lock", "the run directory", "the metrics", "a line of the metrics"])
+@pytest.mark.parametrize("how", ["the lock", "the metrics"])
 def test_what_is_removed_under_a_living_run_ends_it(how, tmp_path, d_ffds):
     """It writes nothing more; with its files in place again the same command goes on."""
     recipe, whole = d_ffds
@@ -180,15 +182,21 @@ def test_what_is_removed_under_a_living_run_ends_it(how, tmp_path, d_ffds):
     def after_epoch(entry):
         if entry["epoch"] == 2 and not kept.exists():
             shutil.copytree(run.path, kept)
-            if how == "the run directory":
-                shutil.rmtree(run.path)
-            elif how == "a line of the metrics":
-                run.take_epochs(run.metrics[:1])
-            else:
-                (run.path / {"the lock": "lock", "the metrics": "metrics.jsonl"}[how]).unlink()
+            (run.path / {"the lock": "lock", "the metrics": "metrics.jsonl"}[how]).unlink()
 
     with pytest.raises(InputError, match="damaged" if "metrics" in how else "lock of this run was removed"):
         tiny.train(recipe, tmp_path / "runs", after_epoch=after_epoch)
     assert not run.done
     shutil.copytree(kept, run.path, dirs_exist_ok=True)
     assert tiny.trace(tiny.train(recipe, tmp_path / "runs")) == tiny.trace(whole)
+
+
+@pytest.mark.parametrize("state", [{}, {"reached": 7}, {"reached": {"epoch": {}}}, {"reached": {"epocs": 1}}])
+def test_a_checkpoint_that_verifies_but_lacks_what_a_run_needs(state, tmp_path, d_ffds):
+    recipe, _ = d_ffds
+    run = tiny.train(recipe, tmp_path, until=1)
+    checkpoints = Checkpoints(run.checkpoints)
+    found = checkpoints.latest()
+    replace(checkpoints, identity=found.identity).save(replace(found, state=state), 1)
+    with pytest.raises(InputError, match="a checkpoint lacks what a run needs"):
+        tiny.train(recipe, tmp_path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import index
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -104,12 +106,14 @@ class TrainingLoop:
     def _resume(self) -> None:
         """Go on from the newest checkpoint: this run's own, or one of a run with the same history."""
         checkpoint = self.checkpoints.latest()
-        own = checkpoint.state["reached"]["epoch"] if checkpoint else 0
+        with self._complete():
+            own = index(checkpoint.state["reached"]["epoch"]) if checkpoint else 0
         shared = self.trajectory.latest_shared(after=own)
         if shared is not None:
             self._branch_off(*shared)
         elif checkpoint is not None:
-            self.state.restore(checkpoint)
+            with self._complete():
+                self.state.restore(checkpoint)
             step = f", step {self.reached.step}" if self.reached.step else ""
             self.progress.say(f"{self.title}: going on after epoch {self.reached.epoch}{step}")
         self.progress.start_at(self.reached.images)
@@ -119,13 +123,23 @@ class TrainingLoop:
 
     def _branch_off(self, epoch: int, checkpoint: Checkpoint) -> None:
         """Go on from the checkpoint of another run with the same history."""
-        self.state.restore(checkpoint, [p for p, phase in enumerate(self.phases) if phase.start < epoch])
+        with self._complete():
+            self.state.restore(checkpoint, [p for p, phase in enumerate(self.phases) if phase.start < epoch])
         self._start_next_loss()
         self.state.observed.clear()
         if self.fabric.is_global_zero:
             self.run.take_epochs(checkpoint.state["metrics"])
         self._save()
         self.progress.say(f"{self.title}: sharing the history of another run after epoch {epoch}")
+
+    @contextmanager
+    def _complete(self) -> Iterator[None]:
+        """InputError where a checkpoint that verifies lacks what a run needs, or has it of another type."""
+        try:
+            yield
+        except (KeyError, TypeError, AttributeError) as error:
+            what, fix = "a checkpoint lacks what a run needs", "delete it, or use another --out DIR"
+            raise InputError(what, where=self.checkpoints.directory, got=repr(error), fix=fix) from error
 
     def _epoch(self) -> Evaluated | None:
         """Train one epoch, then evaluate it and save a checkpoint where the recipe says so."""
