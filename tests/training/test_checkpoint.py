@@ -229,6 +229,7 @@ def test_broken_manifest_is_named_and_skipped(content, tmp_path, capsys):
         (tmp_path / "epoch-0002" / "manifest.json").write_bytes(content.encode("latin-1"))
     assert number_of(checkpoints.latest()) == 1
     assert checkpoints.skipped.keys() == {tmp_path / "epoch-0002"}
+    assert isinstance(Checkpoints(tmp_path).newest_identity(), dict), "a reader fails as little"
     assert "epoch-0002 is broken" in capsys.readouterr().err
 
 
