@@ -122,7 +122,7 @@ def test_only_your_own_images_are_summed_and_those_that_are_not_there_later(fold
 
 def test_a_file_is_read_again_only_where_it_may_have_changed(folder, monkeypatch):
     file, opened = folder / "train/a/000.jpg", []
-    monkeypatch.setattr(decoding, "_opened", lambda path: opened.append(path) or path.open("rb"))
+    monkeypatch.setattr(decoding, "opened", lambda path: opened.append(path) or path.open("rb"))
     first = content_digests([file])
     assert content_digests([file]) == first
     assert len(opened) == 2, "so young a file may change within one tick of its times"
