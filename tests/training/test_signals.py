@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from torch import nn
@@ -13,11 +13,13 @@ from torch import nn
 from ffds.cli import main
 from ffds.errors import Interrupted
 from ffds.evaluation.counts import Evaluation
+from ffds.files import try_lock
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
 from ffds.training.signals import StopSignals, stop_at_once
 from ffds.training.train import train_recipe
 from tests import killed
+from tests.data.pictures import write_folder
 from tests.training import processes, tiny
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -142,6 +144,31 @@ def test_a_signal_while_data_are_opened(number, tmp_path, monkeypatch):
     monkeypatch.setattr("ffds.training.train.open_dataset", opening)
     with pytest.raises(Interrupted, match=f"{number.name}: stopped"), StopSignals():
         train_recipe(tiny.recipe(), out=tmp_path, shown=False)
+
+
+def test_a_signal_while_another_process_decodes_the_same_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFDS_CACHE", str(tmp_path / "cache"))
+    log, root = tmp_path / "log", write_folder(tmp_path / "images", {"a": 2, "b": 2}, {"a": 1, "b": 1})
+    opened = [
+        "own-folder",
+        f"data.root={root}",
+        "data.image_size=8",
+        "data.eval_resize=8",
+        "data.in_memory=true",
+    ]
+    assert main(["data", "info", *opened]) == 0
+    for entry in tmp_path.rglob("*.npz"):
+        entry.unlink()
+    with ExitStack() as decoding:
+        for lock in tmp_path.rglob("cache/**/*.lock"):
+            decoding.enter_context(try_lock(lock))
+        command = ("train", *opened, "model.pretrained=false", "method=ce", "--out", str(tmp_path))
+        process = processes.started(sys.executable, "-m", "ffds", *command, log=log)
+        processes.wait_for(lambda: "waiting for it" in log.read_text(), process)
+        process.send_signal(signal.SIGTERM)
+        assert processes.exit_code(process) == 75
+    assert "error: SIGTERM: stopped" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_signal_during_imports(tmp_path):
