@@ -1,5 +1,6 @@
 """All of a run's state goes into a checkpoint and comes back; several processes do what one would do."""
 
+import atexit
 import errno
 import json
 import math
@@ -47,7 +48,10 @@ def end(group):
 
 
 def agree(rank, out):
-    fabric = launch_fabric(tiny.recipe(ON_CPU).trainer)
+    at_exit = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atexit, "register", at_exit.append)
+        fabric = launch_fabric(tiny.recipe(ON_CPU).trainer)
     mean, total = torch.tensor([1.0, 2.0]) * (rank + 1), torch.tensor([3 + rank])
     sum_over_ranks(fabric, mean, total)
     norm = nn.BatchNorm1d(1)
@@ -59,7 +63,9 @@ def agree(rank, out):
     buffers = [norm.running_mean.item(), norm.num_batches_tracked.item()]
     gathered = {name: tensor.tolist() for name, tensor in tensors.items()}
     agreed = [flags, mean.tolist(), total.tolist(), buffers, gathered]
-    (out / f"{rank}.json").write_text(json.dumps(agreed))
+    for leave in at_exit:
+        leave()
+    (out / f"{rank}.json").write_text(json.dumps([*agreed, dist.is_initialized()]))
 
 
 def test_collectives(tmp_path):
@@ -69,10 +75,10 @@ def test_collectives(tmp_path):
     assert end(processes.ranks(agree, tmp_path, log=tmp_path / "log")) == [0, 0]
     gathered = {"rank0.a": 0.0, "rank1.a": 1.0, "rank0.b.c": [[0, 7]], "rank1.b.c": [[1, 7]]}
     for rank in range(2):
-        assert agreed(rank) == [[False, True, True, True], [3.0, 6.0], [7], [0.5, 5 + rank], gathered]
+        assert agreed(rank) == [[False, True, True, True], [3.0, 6.0], [7], [0.5, 5 + rank], gathered, False]
     agree(0, tmp_path)
     gathered = {"rank0.a": 0.0, "rank0.b.c": [[0, 7]]}
-    assert agreed(0) == [[False, True, False, True], [1.0, 2.0], [3], [0, 5], gathered], "alone"
+    assert agreed(0) == [[False, True, False, True], [1.0, 2.0], [3], [0, 5], gathered, False], "alone"
 
 
 def without_batch_norm(model, *, num_classes, **_):
@@ -233,15 +239,47 @@ def test_a_disk_full_on_the_first_rank_ends_all(tmp_path):
     assert "the first rank could not save" in (tmp_path / "log-rank1").read_text()
 
 
+class FailsLater(nn.CrossEntropyLoss):
+    """In step 2 of epoch 2, on one rank: killed, or with an error of its own."""
+
+    def __init__(self, rank, how):
+        super().__init__()
+        self._rank, self._how = rank, how
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, logits, target):
+        self.calls += 1
+        if self.calls > tiny.STEPS + 1 and dist.get_rank() == self._rank:
+            if self._how == "killed":
+                processes.kill_self()
+            raise ZeroDivisionError("of the loss")
+        return super().forward(logits, target)
+
+
+def train_until_one_fails(rank, out, failing, how):
+    return train_stopping_one(rank, out, NEVER, tiny.own(ON_CPU), loss=FailsLater(failing, how))
+
+
+@pytest.mark.parametrize(("failing", "how"), [(1, "killed"), (0, "killed"), (1, "error")])
+def test_a_rank_that_fails_ends_the_others_and_is_named(failing, how, tmp_path):
+    codes = end(processes.ranks(train_until_one_fails, tmp_path, failing, how, log=tmp_path / "log"))
+    assert codes[failing] == (-signal.SIGKILL if how == "killed" else 1)
+    assert codes[1 - failing] == FfdsError.exit_code
+    told = (tmp_path / f"log-rank{1 - failing}").read_text()
+    why = "ended without a word" if how == "killed" else "failed with ZeroDivisionError: of the loss"
+    assert f"rank {failing} {why}; the same command goes on" in told
+    assert "Traceback" not in told
+    assert ("error: " in told) == (failing == 0), "else the first rank speaks"
+
+
 def train_until_one_dies(rank, out):
     place = ("ffds.training.step", "TrainStep.__call__", tiny.STEPS + 2 if rank == 1 else NEVER, "before")
     killed.until(lambda directory: train_stopping_one(rank, directory, NEVER), out, *place)
 
 
-def test_a_rank_that_dies_ends_the_others_and_all_go_on(tmp_path, two_ranks):
-    first, second = end(processes.ranks(train_until_one_dies, tmp_path, log=tmp_path / "log"))
-    assert second == -signal.SIGKILL
-    assert first not in (0, None)
+def test_after_a_rank_died_all_go_on(tmp_path, two_ranks):
+    codes = end(processes.ranks(train_until_one_dies, tmp_path, log=tmp_path / "log"))
+    assert codes[1] == -signal.SIGKILL
     assert end(processes.ranks(train_stopping_one, tmp_path, NEVER, log=tmp_path / "log")) == [0, 0]
     assert tiny.trace(Run.of(tiny.recipe(ON_CPU), tmp_path)) == tiny.trace(two_ranks)
 

@@ -1,7 +1,8 @@
-"""What a training asks of devices: Fabric, the precision of kernels, kept memory, a compiled network."""
+"""What a training asks of devices: Fabric and its ranks, precision, kept memory, a compiled network."""
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import mmap
@@ -9,18 +10,23 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import nn
 
-from ffds.errors import InputError, tell
+from ffds.errors import FfdsError, InputError, tell
 from ffds.recipes.schema import Trainer
 
-__all__ = ["compile_model", "keep_freed_memory", "launch_fabric", "precision_flags"]
+__all__ = ["compile_model", "keep_freed_memory", "launch_fabric", "naming_failed_ranks", "precision_flags"]
+
+ANSWER = timedelta(seconds=2)
+"""How long a rank waits for the reason of another one's end."""
 
 _PRECISIONS: Final[dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]] = {
     "32": "32-true",
@@ -55,9 +61,62 @@ def launch_fabric(trainer: Trainer) -> Fabric:
         fabric.launch()
     finally:
         logger.setLevel(level)
+    if fabric.world_size > 1:
+        atexit.register(_leave_group)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     return fabric
+
+
+def _leave_group() -> None:
+    # Threads of a group that is still there when the process ends abort it now and then.
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def naming_failed_ranks(fabric: Fabric, work: str) -> Iterator[None]:
+    """Among several ranks, end those that lose another one with the name of that rank and why it failed.
+
+    A rank that fails leaves its error in the store of the process group, under the name of the work, which
+    is the same on all ranks; one that is killed leaves nothing.
+
+    Raises:
+        FfdsError: a collective operation failed because another rank has ended.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    rank, store = fabric.global_rank, dist.distributed_c10d._get_default_store()
+    keys = [f"ffds/{work}/{one}" for one in range(fabric.world_size)]
+    try:
+        yield
+    except Exception as error:
+        lost = isinstance(error, dist.DistError) or "gloo" in str(error)
+        with suppress(RuntimeError):  # the store ends with the rank that holds it
+            store.set(keys[rank], "" if lost else f"{type(error).__name__}: {error}")
+        if not lost:
+            raise
+        answers = {one: _answer(store, key) for one, key in enumerate(keys) if one != rank}
+        failed = {one: f"failed with {answer}" for one, answer in answers.items() if answer}
+        silent = dict.fromkeys(
+            [one for one, answer in answers.items() if answer is None], "ended without a word"
+        )
+        named = "; ".join(f"rank {one} {how}" for one, how in (failed or silent).items())
+        ended = FfdsError(f"{named or 'the connection between the ranks broke'}; the same command goes on")
+        if 0 in silent and rank == min({*answers, rank} - {*silent}):
+            tell(f"error: {ended}")  # in place of the first rank, which speaks for all
+        raise ended from None
+
+
+def _answer(store: Any, key: str) -> str | None:
+    """What another rank has left, None if nothing comes within seconds."""
+    try:
+        store.wait([key], ANSWER)
+        answer: str = store.get(key).decode()
+        return answer
+    except RuntimeError:
+        return None
 
 
 @contextmanager

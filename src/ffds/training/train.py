@@ -23,7 +23,7 @@ from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
-from ffds.training.devices import launch_fabric, precision_flags
+from ffds.training.devices import launch_fabric, naming_failed_ranks, precision_flags
 from ffds.training.loop import TrainingLoop
 from ffds.training.own_loss import check_is_loss, try_loss
 from ffds.training.phases import phases
@@ -124,7 +124,8 @@ def train_recipe(
             raise InputError("the ranks would train different recipes or losses", fix=fix)
         # `fork_rng` would initialise all GPUs if it were not told which one.
         gpu = [fabric.device] if fabric.device.type == "cuda" else []
-        with _locked(run, fabric) as held, torch.random.fork_rng(gpu):
+        named = naming_failed_ranks(fabric, run.name)
+        with named, _locked(run, fabric) as held, torch.random.fork_rng(gpu):
             with stop_at_once():
                 with fabric.rank_zero_first(local=True):  # one process downloads
                     dataset = dataset or open_dataset(recipe.data)
