@@ -9,6 +9,7 @@ the work begins anew in an empty directory, until there were enough kills.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
 import multiprocessing
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ from typing import Any
 __all__ = ["KINDS", "Soaked", "Work", "die_at", "main", "soak", "trace"]
 
 WAYS = ("instant", "call", "write")
-"""How a session is killed, as often each."""
+"""How a session of one process is killed, as often each."""
+FAMILY = ("instant", "call", "child", "all", "asked")
+"""The same for a command that has others train: it, one of its processes, all of them, or SIGTERM to it."""
 TIMED = ("seconds", "train_seconds", "images_per_second")
 """Keys whose values are times; the sums of files in a manifest depend on them."""
 CALLS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
@@ -48,10 +52,12 @@ class Work:
     Attributes:
         act: does it in a directory, from wherever it stands to its end; a function of a module.
         trace: all that it left there, by the names of the files; equal traces mean equal results.
+        ways: how its sessions are killed.
     """
 
     act: Callable[[Path], object]
     trace: Callable[[Path], Mapping[str, object]]
+    ways: Sequence[str] = WAYS
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def trace(directory: Path) -> dict[str, object]:
     return {str(path.relative_to(directory)): _content(path) for path in kept}
 
 
-def soak(kind: str, kills: int, directory: Path, *, seed: int = 0, ways: Sequence[str] = WAYS) -> Soaked:
+def soak(kind: str, kills: int, directory: Path, *, seed: int = 0, ways: Sequence[str] = ()) -> Soaked:
     """Kill work of a kind so often, and compare it whenever it ends; the first difference ends it all.
 
     Args:
@@ -78,10 +84,11 @@ def soak(kind: str, kills: int, directory: Path, *, seed: int = 0, ways: Sequenc
         kills: sessions to be killed.
         directory: made for it; ``whole`` in it is never killed, ``parts`` is.
         seed: of the places.
-        ways: some of `WAYS`.
+        ways: some of those of the kind; none: all.
 
     Raises:
-        RuntimeError: a session failed instead of being killed; its output is in the message.
+        RuntimeError: a session failed instead of being killed, with its output in the message; or a process
+            that it started outlived it.
     """
     work, draw = KINDS[kind], random.Random(seed)
     whole, parts = directory / "whole", directory / "parts"
@@ -93,19 +100,25 @@ def soak(kind: str, kills: int, directory: Path, *, seed: int = 0, ways: Sequenc
     _session(kind, whole, _Death())
     seconds, calls = time.monotonic() - began, int((directory / "calls").read_text(encoding="utf-8"))
     expected, counts, finished = work.trace(whole), Counter[str](), 0
+    family: set[int] = set()
     while counts.total() < kills:
-        way = draw.choice(ways)
+        way = draw.choice(ways or work.ways)
         death = _Death(
-            after=draw.uniform(0, seconds) if way == "instant" else None,
+            after=None if way in ("call", "write") else draw.uniform(0, seconds),
             call=draw.randint(1, calls) if way == "call" else None,
             file_bytes=draw.randrange(_FILE_BYTES) if way == "write" else None,
+            victim=way,
         )
-        if _session(kind, parts, death):
+        killed, ended = _session(kind, parts, death, family)
+        if killed:
             counts[way] += 1
-            if counts.total() < kills:
-                continue
+        if not ended and counts.total() < kills:
+            continue
+        if not ended:
             _session(kind, parts, _Death())
         finished += 1
+        if left := _left(family):
+            raise RuntimeError(f"processes of {kind} are left: {left}")
         if differing := _differing(expected, work.trace(parts)):
             return Soaked(counts, finished, differing)
         shutil.rmtree(parts)
@@ -114,28 +127,71 @@ def soak(kind: str, kills: int, directory: Path, *, seed: int = 0, ways: Sequenc
 
 @dataclass(frozen=True)
 class _Death:
-    """When a session dies: after so many seconds, at a call with this number, or in a file of this size."""
+    """When a session dies: after so many seconds, at a call with this number, or in a file of this size.
+
+    After so many seconds the victim can also be a process that it started, and then it does not die.
+    """
 
     after: float | None = None
     call: int | None = None
     file_bytes: int | None = None
+    victim: str = "instant"
 
 
-def _session(kind: str, directory: Path, death: _Death) -> bool:
-    """Work until it is killed, or to its end; whether it was killed."""
+def _session(kind: str, directory: Path, death: _Death, family: set[int] | None = None) -> tuple[bool, bool]:
+    """Work until it is killed, or to its end: whether anything was killed, and whether it came to its end.
+
+    The processes that it started are added to the family.
+    """
     log = directory.with_name("log")
     process = _context.Process(target=_child, args=(kind, directory, death, log))
     process.start()
     process.join(_DEADLINE if death.after is None else death.after)
-    if process.is_alive():
+    killed, asked = process.is_alive(), death.victim == "asked"
+    if killed and death.after is None:
         process.kill()
-        process.join()
-        if death.after is None:
-            raise RuntimeError(f"a session of {kind} does not end: {log}")
-    if process.exitcode not in (0, -signal.SIGKILL, -signal.SIGXFSZ):
+        raise RuntimeError(f"a session of {kind} does not end: {log}")
+    if killed:
+        children = _children(process.pid or 0)
+        (family if family is not None else set()).update(children)
+        victims = {"child": children[:1], "all": [process.pid, *children]}.get(death.victim, [process.pid])
+        for victim in victims:
+            with suppress(ProcessLookupError):
+                os.kill(victim or 0, signal.SIGTERM if asked else signal.SIGKILL)
+        killed = bool(victims)
+        process.join(_DEADLINE)
+    expected = (0, *((75,) if asked else (-signal.SIGKILL, -signal.SIGXFSZ)))
+    if process.exitcode not in expected:
         output = log.read_text(encoding="utf-8", errors="replace")
         raise RuntimeError(f"a session of {kind} ended with {process.exitcode} instead of {death}:\n{output}")
-    return process.exitcode != 0
+    return killed or process.exitcode != 0, process.exitcode == 0
+
+
+def _children(parent: int) -> list[int]:
+    """The processes that a process has started, the newest first."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            after_name = file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if int(after_name[1]) == parent:
+                found.append(int(file.parent.name))
+    return sorted(found, reverse=True)
+
+
+def _left(family: set[int]) -> list[int]:
+    """Those of a family that still run a while after their command has ended."""
+    end, left = time.monotonic() + 60, sorted(family)
+    while left and time.monotonic() < end:
+        left = [pid for pid in left if b"ffds.jobs.stretch" in _command(pid)]
+        time.sleep(0.1)
+    return left
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _child(kind: str, directory: Path, death: _Death, log: Path) -> None:
@@ -148,7 +204,9 @@ def _child(kind: str, directory: Path, death: _Death, log: Path) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (death.file_bytes, death.file_bytes))
-    KINDS[kind].act(directory)
+    code = KINDS[kind].act(directory)
+    if code:
+        sys.exit(str(code) if not isinstance(code, int) else code)
     directory.with_name("calls").write_text(str(calls()), encoding="utf-8")
 
 
@@ -182,6 +240,9 @@ def die_at(call: int | None) -> Callable[[], int]:
 def _content(path: Path) -> object:
     if path.suffix == ".json":
         return _without_times(json.loads(path.read_bytes()))
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_without_times(row) for row in csv.DictReader(file)]
     if path.suffix == ".jsonl":
         return [_without_times(json.loads(line)) for line in path.read_bytes().splitlines()]
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -251,7 +312,47 @@ def _cached(directory: Path) -> dict[str, object]:
     return found
 
 
-KINDS: dict[str, Work] = {"run": Work(_train, trace), "cache": Work(_open_through_cache, _cached)}
+def _compare(directory: Path) -> int:
+    """Two methods that share epochs, two runs at a time, each in a process of its own."""
+    from ffds.cli import main
+
+    command = ["compare", "digits", "--methods", "ce,d-ffds", "--jobs", "2", "--out", str(directory)]
+    return main([*command, *_SMALL])
+
+
+def _sweep(directory: Path) -> int:
+    """Three trials, two at a time; so few are drawn before the search learns from any."""
+    from ffds.cli import main
+
+    command = ["sweep", "digits", "--trials", "3", "--jobs", "2", "--out", str(directory)]
+    return main([*command, *_SMALL])
+
+
+_SMALL = ("schedule.epochs=4", "data.imbalance_factor=100", "trainer.accelerator=cpu", "model.name=resnet20")
+
+
+def _runs(directory: Path) -> dict[str, object]:
+    """As `trace`, but of a study only its trials by their settings: their numbers depend on interruptions."""
+    import optuna
+
+    found = {name: content for name, content in trace(directory).items() if "/sweep/" not in name}
+    for journal in directory.glob("*/sweep/*.log"):
+        from ffds.sweep.journal import opened_journal
+        from ffds.sweep.study import counted
+
+        storage = opened_journal(journal)
+        study = optuna.load_study(study_name=journal.stem, storage=storage)
+        for trial in counted(study):
+            found[f"trial {trial.params}"] = (trial.state.name, trial.value, trial.intermediate_values)
+    return found
+
+
+KINDS: dict[str, Work] = {
+    "run": Work(_train, trace),
+    "cache": Work(_open_through_cache, _cached),
+    "compare": Work(_compare, trace, FAMILY),
+    "sweep": Work(_sweep, _runs, FAMILY),
+}
 """A row for each kind of work, with a function of a module that does it."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import glob
 import io
 import json
 import os
@@ -35,7 +36,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """As `write_bytes`, for files of one directory: on a full disk all of them stay as they were."""
+    """As `write_bytes`, for files of one directory: on a full disk all of them stay as they were.
+
+    What a killed process has left half written under these names is deleted.
+    """
     aside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     directory, names = next(iter(contents)).parent, ", ".join(path.name for path in contents)
     with saving(names, directory, sum(map(len, contents.values()))):
@@ -50,14 +54,19 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         finally:
             for temporary in aside.values():
                 temporary.unlink(missing_ok=True)
+        for path in contents:
+            remove_leftovers(directory, glob.escape(path.name))
         flush_directory(directory)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Delete the files that `write_bytes` was still writing in a directory when its process was killed."""
-    for path in directory.glob(".*.tmp"):
-        name = _TEMPORARY.fullmatch(path.name)
-        if name and not _is_running(int(name[1])):
+def remove_leftovers(directory: Path, name: str = "*") -> None:
+    """Delete the files that `write_bytes` was still writing in a directory when its process was killed.
+
+    Only those of one file if it is named.
+    """
+    for path in directory.glob(f".{name}.*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and not _is_running(int(found[1])):
             path.unlink(missing_ok=True)
 
 

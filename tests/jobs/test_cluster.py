@@ -1,11 +1,12 @@
 """What passes between the command, Dask and the processes; shell scripts stand for the training."""
 
+import asyncio
 import json
 import signal
+import socket
 import sys
 from pathlib import Path
 
-import dask
 import pytest
 
 from ffds.errors import Crashed, InputError, Interrupted, NonFiniteLossError
@@ -14,7 +15,7 @@ from ffds.jobs.options import Jobs
 from ffds.jobs.plan import Stretch
 from ffds.run_directory import Run
 from ffds.training.signals import StopSignals
-from tests.training import tiny
+from tests.training import processes, tiny
 
 WAITING = "trap 'echo asked >> asked; exit 75' TERM; echo begun >&2; while :; do sleep 0.05; done"
 RECIPE = tiny.recipe(method="ce")
@@ -118,6 +119,14 @@ def test_a_signal_asks_each_process_once_and_begins_no_other(script, tmp_path):
     assert (tmp_path / "asked").read_text() == "asked\n" * 2
 
 
+def test_a_signal_reaches_a_process_that_is_stopped(script, tmp_path):
+    script(WAITING.replace("while :;", "kill -STOP $$; while :;"))
+    interrupt = lambda *_: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+    with pytest.raises(Interrupted, match="SIGTERM: state saved"):
+        carried_out(stretch(), meanwhile=interrupt)
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
 def test_one_stretch_is_stopped_and_the_others_go_on(script):
     script(f"case $order in *'\"until\": 1'*) {WAITING};; esac; echo begun >&2")
     first, second = stretch(1), stretch(2)
@@ -142,8 +151,30 @@ def test_nothing_listens_beyond_this_machine():
     assert {address.partition(":")[0] for address in own} == {"0100007F"}
 
 
-def test_a_scheduler_that_is_not_there_is_refused():
-    soon = dask.config.set({"distributed.comm.timeouts.connect": "100ms"})
-    with soon, pytest.raises(InputError, match="no Dask scheduler") as caught:
-        carried_out(jobs=Jobs(scheduler="tcp://127.0.0.1:9"))
-    assert "--scheduler" in str(caught.value)
+@pytest.fixture
+def silent():
+    """The address of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:9", "silent", "http://127.0.0.1:9", "tcp://", "tls://127.0.0.1:9", "a\0b"]
+)
+def test_a_scheduler_that_is_not_there_is_refused(address, silent, monkeypatch):
+    monkeypatch.setattr("ffds.jobs.cluster.CONNECT_SECONDS", 0.4)
+    with pytest.raises(InputError, match=r"no Dask scheduler(.|\n)*--scheduler"):
+        carried_out(jobs=Jobs(scheduler=silent if address == "silent" else address))
+
+
+def test_a_signal_ends_the_waiting_for_a_scheduler_that_says_nothing(silent, monkeypatch):
+    monkeypatch.setattr("ffds.jobs.cluster.CONNECT_SECONDS", processes.LIMIT)
+    wait = asyncio.wait
+
+    def interrupted(*given, **how):
+        signal.raise_signal(signal.SIGTERM)
+        return wait(*given, **how)
+
+    monkeypatch.setattr(asyncio, "wait", interrupted)
+    with pytest.raises(Interrupted, match="SIGTERM: no scheduler had answered"):
+        carried_out(jobs=Jobs(scheduler=silent))

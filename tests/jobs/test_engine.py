@@ -114,16 +114,22 @@ def test_two_jobs_give_the_same_bits_and_train_each_epoch_once(tmp_path, alone, 
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_signal_to_the_command_saves_everything_and_the_same_call_goes_on(tmp_path, alone):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_the_command_its_processes_save_and_the_same_call_goes_on(number, tmp_path, alone):
     ce, log = Run.of(CE, tmp_path), tmp_path / "log"
     command = processes.forked(work, tmp_path, log=log)
     process = holder(ce, command)
-    os.kill(command.pid, signal.SIGTERM)
-    assert processes.exit_code(command) == 75, log.read_text()
-    assert f"{ce.name}: SIGTERM: state saved after epoch" in log.read_text()
-    assert not Path(f"/proc/{process}").exists()
+    os.kill(command.pid, number)
+    asked = number is signal.SIGTERM
+    assert processes.exit_code(command) == (75 if asked else -number), log.read_text()
+    if asked:
+        assert f"{ce.name}: SIGTERM: state saved after epoch" in log.read_text()
+        assert not Path(f"/proc/{process}").exists()
+    kept = ce.metrics
     assert train_all([CE, DEFERRED], out=tmp_path, shown=False) == {}
     assert traces(tmp_path) == alone
+    assert ce.metrics[: len(kept)] == kept, "no epoch twice"
+    assert not Path(f"/proc/{process}").exists()
 
 
 def test_failures_are_listed_and_the_others_finish(tmp_path, alone, capfd):

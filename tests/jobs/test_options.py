@@ -56,7 +56,7 @@ def test_devices_are_given_out_in_turn_and_numbered_as_this_process_sees_them(mo
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((0,), ["--jobs", "1 or more"]),
+        *(((count,), ["--jobs", "1 to 1000"]) for count in (0, -1, 1001, 10**9)),
         ((1, (0, 1)), ["more devices than processes", "--jobs 2"]),
         ((2, (), ADDRESS), ["--scheduler", "leave out --jobs and --devices"]),
     ],

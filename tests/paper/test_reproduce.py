@@ -60,6 +60,13 @@ def test_a_runs_csv_gives_the_same_table(trained, tmp_path):
     assert trained == []
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**23])
+def test_a_seed_out_of_range(seed, trained, tmp_path):
+    with pytest.raises(InputError, match=f"out of range(.|\n)*--seeds(.|\n)*{seed}(.|\n)*0 to 4294967295"):
+        reproduced(plan("ce"), seeds=[seed], out=tmp_path)
+    assert trained == []
+
+
 def test_find_run_takes_the_run_itself_before_one_that_differs_in_the_machine_only(tmp_path):
     broken = finished(tmp_path, "trainer.seed=9")
     (broken.path / "recipe.yaml").write_text("data: {name: nothing}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ RETRIES = 2
 
 GOES_ON = "the same command goes on from what is saved"
 _POLL_SECONDS = 0.2
+CONNECT_SECONDS = 10
+_PROTOCOLS = ("tcp", "tls")
 
 
 class Ended(NamedTuple):
@@ -74,7 +77,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
-            self._client = opening.enter_context(_client(self._jobs, opening))
+            self._client = opening.enter_context(_client(self._jobs, self._signals, opening))
             self._client.subscribe_topic(self._topic, lambda event: self._news.put(event[1]))
             self._wait_for_worker()
             has_gpus = any("GPU" in worker["resources"] for worker in self._workers)
@@ -189,17 +192,42 @@ class Cluster:
             time.sleep(_POLL_SECONDS)
 
 
-def _client(jobs: Jobs, opening: ExitStack) -> Any:
+async def _answers(address: str, signals: StopSignals) -> None:
+    """Return once a scheduler has answered at an address; TimeoutError if none does.
+
+    A client would wait for ever for a server that accepts the connection and says nothing.
+    """
+    from distributed import rpc
+    from distributed.security import Security
+
+    async with rpc(address, connection_args=Security().get_connection_args("client")) as scheduler:
+        asked = asyncio.ensure_future(scheduler.identity())
+        for _ in range(round(CONNECT_SECONDS / _POLL_SECONDS)):
+            if signals.requested:
+                break
+            if (await asyncio.wait([asked], timeout=_POLL_SECONDS))[0]:
+                await asked
+                return
+        asked.cancel()
+    if signals.requested:
+        raise Interrupted(f"{signals.requested.name}: no scheduler had answered yet")
+    raise TimeoutError
+
+
+def _client(jobs: Jobs, signals: StopSignals, opening: ExitStack) -> Any:
     """A client of the cluster at the address, or of one in this process, which is entered."""
     from distributed import Client, LocalCluster
 
     if jobs.scheduler:
+        what, allowed = "there is no Dask scheduler at this address", "tcp://HOST:PORT of `dask scheduler`"
+        refused = InputError(what, where="--scheduler", got=jobs.scheduler, allowed=allowed)
+        if jobs.scheduler.partition("://")[0] not in _PROTOCOLS:
+            raise refused
         try:
+            asyncio.run(_answers(jobs.scheduler, signals))
             return Client(jobs.scheduler, set_as_default=False)
-        except (OSError, ValueError) as error:
-            what = "there is no Dask scheduler at this address"
-            allowed = "tcp://HOST:PORT of `dask scheduler`"
-            raise InputError(what, where="--scheduler", got=jobs.scheduler, allowed=allowed) from error
+        except (OSError, ValueError, TypeError, MemoryError) as error:  # another server may say anything
+            raise refused from error
     cluster = LocalCluster(
         n_workers=jobs.count,
         threads_per_worker=1,
@@ -268,8 +296,9 @@ def supervise(
 
 
 def _terminate_when(stop: Any, process: subprocess.Popen[str]) -> None:
-    """Ask a process to save and end once a Dask event is set, or its scheduler is gone."""
+    """Ask a process, also a stopped one, to save and end once an event is set or the scheduler is gone."""
     with suppress(OSError):
         while process.poll() is None and not stop.is_set():
             time.sleep(_POLL_SECONDS)
     process.terminate()
+    process.send_signal(signal.SIGCONT)

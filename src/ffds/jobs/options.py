@@ -13,6 +13,9 @@ from ffds.recipes.schema import Recipe
 
 __all__ = ["ALONE", "Jobs"]
 
+MOST = 1000
+"""Runs at a time on one machine; each takes a process."""
+
 
 @dataclass(frozen=True)
 class Jobs:
@@ -23,7 +26,7 @@ class Jobs:
     on what is left to train, so that the same command goes on with the same bits.
 
     Attributes:
-        count: runs at a time on this machine, at least 1.
+        count: runs at a time on this machine, 1 to `MOST`.
         devices: GPU numbers, given out to the jobs in turn; empty: each sees what this process sees.
         scheduler: address of a Dask scheduler whose workers train the runs; empty: this machine trains them.
 
@@ -36,8 +39,9 @@ class Jobs:
     scheduler: str = ""
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError("runs need a process", where="--jobs", got=self.count, allowed="1 or more")
+        if not 1 <= self.count <= MOST:
+            what, allowed = "so many runs at a time cannot be", f"1 to {MOST}"
+            raise InputError(what, where="--jobs", got=self.count, allowed=allowed)
         if self.scheduler and (self.count > 1 or self.devices):
             what = "the workers of a Dask cluster decide how many runs train at once, and on which GPUs"
             fix = "leave out --jobs and --devices, or --scheduler"

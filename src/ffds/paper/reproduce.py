@@ -74,7 +74,7 @@ def find_run(recipe: Recipe, out: str | Path = "runs") -> Run:
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """The recipe with another seed; a negative one is an InputError."""
-    if seed < 0:
-        raise InputError("a seed must not be negative", where="--seeds", got=seed, allowed="0, 1, 2, …")
+    """The recipe with another seed; InputError where it is out of range."""
+    if not 0 <= seed < 2**32:
+        raise InputError("a seed is out of range", where="--seeds", got=seed, allowed=f"0 to {2**32 - 1}")
     return recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"seed": seed})})
