@@ -20,7 +20,7 @@ from ffds.recipes.load import dump_recipe, load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.run_contents import Environment, Epoch, Summary, checked
 
-__all__ = ["Run", "open_run"]
+__all__ = ["Run", "RunInUse", "open_run"]
 
 _DECIDING = ("hardware", "versions", "commit")
 """Environment fields that may change results."""
@@ -204,14 +204,15 @@ class Run:
     def locked(self) -> Iterator[Run]:
         """Create the directory and lock it, until left or the process exits; InputError if that fails.
 
-        Files that killed processes have left half written are deleted.
+        It is a RunInUse where another process has locked it. Files that killed processes have left half
+        written are deleted.
         """
         file = make_directory(self.path, "the run directory") / "lock"
         lock = try_lock(file)
         if lock is None:
             got = f"lock of {_holder(file)}"
             fix = "wait for it or stop it; for a second run use trainer.seed=N or --out DIR"
-            raise InputError("another process is training this run", where=self.path, got=got, fix=fix)
+            raise RunInUse("another process is training this run", where=self.path, got=got, fix=fix)
         with lock:
             holder = f"pid {os.getpid()} on {socket.gethostname()}\n"
             with saving("the lock", self.path, len(holder)):
@@ -220,6 +221,10 @@ class Run:
                 lock.flush()
             remove_leftovers(self.path)
             yield replace(self, lock=lock)
+
+
+class RunInUse(InputError):  # noqa: N818  (nothing is wrong: it can be waited for)
+    """Another process has locked the run."""
 
 
 def open_run(path: str | Path) -> Run:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ffds.errors import InputError, Interrupted, NonFiniteLossError
+from ffds.files import is_locked
 from ffds.jobs.engine import train_all, train_stretch
 from ffds.jobs.options import Jobs
 from ffds.recipes.schedule import start_epoch
@@ -75,8 +76,13 @@ def test_a_stretch_ends_with_its_state_saved(tmp_path, alone):
     assert tiny.trace(run) == alone[0]
 
 
-def test_a_run_that_another_process_trains_is_waited_for(tmp_path, alone):
-    ended = []
+@pytest.mark.parametrize("faster", [False, True])
+def test_a_run_that_another_process_trains_is_waited_for(faster, tmp_path, alone, monkeypatch):
+    """Also where the other one locked the run just after it was found free."""
+    ended, answers = [], [False] * 2 * faster
+    monkeypatch.setattr(
+        "ffds.jobs.engine.is_locked", lambda lock: answers.pop() if answers else is_locked(lock)
+    )
     thread = threading.Thread(target=lambda: ended.append(train_all([CE], out=tmp_path)))
     run = Run.of(CE, tmp_path)
     with captured_stderr() as stderr, run.locked():
@@ -130,6 +136,14 @@ def test_whatever_ends_the_command_its_processes_save_and_the_same_call_goes_on(
     assert traces(tmp_path) == alone
     assert ce.metrics[: len(kept)] == kept, "no epoch twice"
     assert not Path(f"/proc/{process}").exists()
+
+
+def test_two_commands_at_the_same_time_train_each_epoch_once(tmp_path, alone):
+    commands = [processes.forked(work, tmp_path, Jobs(1), log=tmp_path / f"log{k}") for k in range(2)]
+    for k, command in enumerate(commands):
+        assert processes.exit_code(command) == 0, (tmp_path / f"log{k}").read_text()
+    assert traces(tmp_path) == alone
+    assert epochs_trained(tmp_path) == EPOCHS + EPOCHS - START
 
 
 def test_failures_are_listed_and_the_others_finish(tmp_path, alone, capfd):

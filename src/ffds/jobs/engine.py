@@ -16,7 +16,7 @@ from ffds.jobs.cluster import GOES_ON, Cluster, Ended
 from ffds.jobs.options import ALONE, Jobs
 from ffds.jobs.plan import Plan, Planned, dataset_opener, plan
 from ffds.recipes.schema import Recipe
-from ffds.run_directory import Run
+from ffds.run_directory import Run, RunInUse
 from ffds.training.signals import StopSignals
 from ffds.training.train import train_recipe
 
@@ -62,11 +62,18 @@ def train_stretch(
     with the metrics of each epoch and may raise to stop.
     """
     # Ranks that train one run together have to do the same at the same time: none waits by itself.
-    if not is_rank() and recipe.trainer.devices * recipe.trainer.num_nodes == 1:
-        _wait_until_free(Run.of(recipe, out), shown=shown)
-    train_recipe(
-        recipe, out=out, shown=shown, dataset=dataset, branches=branches, until=until, after_epoch=after_epoch
-    )
+    alone = not is_rank() and recipe.trainer.devices * recipe.trainer.num_nodes == 1
+    given: Any = {"dataset": dataset, "branches": branches, "until": until, "after_epoch": after_epoch}
+    while True:
+        if alone:
+            _wait_until_free(Run.of(recipe, out), shown=shown)
+        try:
+            train_recipe(recipe, out=out, shown=shown, **given)
+        except RunInUse:  # a third process was faster
+            if not alone:
+                raise
+        else:
+            return
 
 
 def _wait_until_free(run: Run, *, shown: bool) -> None:
