@@ -98,7 +98,8 @@ def memory_may_run_out() -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
         if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
             raise
-        got = str(error).strip().partition("\n")[0]
+        lines = str(error).strip().split("\n")
+        got = next(filter(NO_MEMORY.search, lines), lines[0])
     # Raised here, where nothing refers any more to the arrays that filled the memory.
     fix = "free some memory, or take a smaller trainer.batch_size or data.image_size, or data.in_memory=false"
     raise InputError("memory ran out", got=got, fix=f"{fix}; the same command goes on from what is saved")

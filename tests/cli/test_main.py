@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from ffds.cli import main
+from ffds.cli.options import print_result
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
 from tests.finished_runs import recipe, write_run
 
@@ -210,3 +213,124 @@ def test_a_terminal_that_is_not_utf_8_shows_what_it_can(arguments: list[str]) ->
     done = ffds(arguments, subprocess.PIPE, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"?" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["ffds.cli", "pydantic", "numpy", "torch"])
+def test_ctrl_c_during_imports_is_one_line(module: str, tmp_path: Path) -> None:
+    code = f"""
+import os, signal, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+from ffds.__main__ import run
+sys.argv = ["ffds", "train", "digits", "--out", {str(tmp_path / "runs")!r}]
+sys.exit(run())
+"""
+    done = python(code)
+    assert (done.returncode, done.stdout) == (75, "")
+    assert re.fullmatch(r"error: .*; the same command goes on from what .* saved.*\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_runs_out_is_one_message(tmp_path: Path) -> None:
+    """A limit on the address space, a little above what torch takes; the batch would take half a GiB."""
+    arguments = ["train", "digits", *QUICK, "method=ce", "data.augment=[pad-crop]", "data.padding=1024"]
+    code = f"""
+import resource, sys, ffds.training.train
+from pathlib import Path
+from ffds.cli import main
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+sys.exit(main({[*arguments, "--out", str(tmp_path)]!r}))
+"""
+    done = python(code)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"error: memory ran out\n  got: .*memory.*\n  fix: .*trainer.batch_size", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "out", "err"),
+    [
+        ("2>&-", 2, "", ""),
+        (">&- 2>&-", 2, "", ""),
+        ("> /dev/full", 2, "", "unknown recipe"),
+        ("2> /dev/full", 2, "", ""),
+        ("<&- >&-", 2, "", "unknown recipe"),
+    ],
+)
+def test_errors_survive_streams_that_take_nothing(redirection: str, code: int, out: str, err: str) -> None:
+    command = f"{sys.executable} -m ffds show nothing {redirection}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, out)
+    assert err in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_under_standard_output_is_an_error() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = ffds(["show", "digits"], full.fileno())
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"error: the disk is full\n  where:   standard output\n",
+    )
+
+
+def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """What is printed would be written into it."""
+    code = "import os; from ffds.cli import main; main(['recipes']); print(os.open(os.devnull, os.O_RDONLY))"
+    command = f'{sys.executable} -c "{code}" 2>&- <&-'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) > 2
+
+
+LONG = ["a" * 256, "/".join(["a" * 200] * 25), "/".join(["a" * 200] * 19)]
+
+
+@pytest.mark.parametrize("place", LONG, ids=["name", "path", "path of the run"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("train digits --out", "compare digits --methods ce --out", "sweep digits --out"),
+        *("table runs --out", "table 1a --runs", "figure 2a --save", "data pack digits"),
+        *("eval", "eval run --predictions"),
+    ],
+)
+def test_a_path_that_is_too_long_is_refused(
+    command: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), place])
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert "no usable path: File name too long: aaa" in message
+    assert len(message) < 3000
+
+
+HOSTILE = "\x1b[2J\x07\r\n[/red][bold]\u202e\udcff"
+
+
+def test_names_never_reach_the_terminal_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    options = Namespace(json=False)
+    print_result(options, None, {HOSTILE: [[HOSTILE, "b"], ["c", HOSTILE]]}, HOSTILE)
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    for part in (r"\x1b[2J\x07\r", "[/red][bold]", r"\u202e\udcff"):
+        assert shown.count(part) == 4
+    options.json = True
+    print_result(options, {HOSTILE: HOSTILE}, {})
+    assert json.loads(capsys.readouterr().out) == {HOSTILE: HOSTILE}
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_hostile_file_name_in_an_error(locale: str, tmp_path: Path) -> None:
+    name = b"a\x1b]0;title\x07\xff\xe2\x80\xae.yaml"
+    (tmp_path / os.fsdecode(name)).write_text("data: {name: nothing}")
+    settings = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable.encode(), b"-m", b"ffds", b"show", os.fsencode(tmp_path) + b"/" + name]
+    done = subprocess.run(command, capture_output=True, env=os.environ | settings, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert rb"/a\x1b]0;title\x07\udcff" in done.stderr
+    assert done.stderr.replace(b"\n", b"").decode("ascii").isprintable()

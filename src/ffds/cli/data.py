@@ -10,6 +10,7 @@ from ffds.cli.options import (
     add_overrides,
     add_recipe,
     add_verb,
+    path,
     plain,
     print_lines,
     print_result,
@@ -97,15 +98,17 @@ def add_verbs(verbs: Any) -> None:
     add_recipe(add_verb(own, "info", info))
     parser = add_verb(own, "pack", pack, json_output=False)
     parser.add_argument("recipe", metavar="RECIPE", help="a shipped name or a file")
-    parser.add_argument("directory", metavar="DIR", help="where to write the pack")
+    parser.add_argument("directory", type=path, metavar="DIR", help="where to write the pack")
     add_overrides(parser)
     parser = add_verb(own, "cache", cache)
     parser.add_argument("--clear", action="store_true", help="remove them; they are made again when needed")
     parser = add_verb(own, "ictext", ictext, json_output=False)
+    paths = ("JSON", "IMAGES")
     for split in ("train", "test"):
         about = f"annotations of ICText's {split} images, and the directory of these images"
-        parser.add_argument(f"--{split}", nargs=2, required=True, metavar=("JSON", "IMAGES"), help=about)
-    parser.add_argument("directory", metavar="DIR", help="where to write ictext-lt-18/ and ictext-lt-100/")
+        parser.add_argument(f"--{split}", type=path, nargs=2, required=True, metavar=paths, help=about)
+    about = "where to write ictext-lt-18/ and ictext-lt-100/"
+    parser.add_argument("directory", type=path, metavar="DIR", help=about)
     parser.add_argument("--seed", type=_seed, default=0, help="of the characters chosen (default: 0)")
     parser.add_argument("--keep-ignored", action="store_true", help="also take characters marked ignore")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ffds.errors import printable
 
 __all__ = ["HELP", "add_jobs", "add_out", "add_overrides", "add_recipe", "add_verb"]
-__all__ += ["cell", "names", "numbers", "plain", "print_lines", "print_result", "requested_jobs"]
+__all__ += ["cell", "names", "numbers", "path", "plain", "print_lines", "print_result", "requested_jobs"]
 __all__ += ["resolved_recipe"]
 
 _EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
@@ -44,7 +45,8 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def add_out(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """--out DIR; returns the parser."""
-    parser.add_argument("--out", metavar="DIR", default="runs", help="directory of all runs (default: runs)")
+    about = "directory of all runs (default: runs)"
+    parser.add_argument("--out", type=path, metavar="DIR", default="runs", help=about)
     return parser
 
 
@@ -70,6 +72,18 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"not whole numbers with commas between: {text!r}") from None
+
+
+def path(text: str) -> str:
+    """A path that the file system can look up, also with the names of a run directory below it."""
+    try:
+        os.lstat(os.path.join(os.path.abspath(text), *["x" * 100] * 3))  # noqa: PTH100, PTH118
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # what there has to be, the verb knows
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"no usable path: {reason}: {text}") from None
+    return text
 
 
 def requested_jobs(options: argparse.Namespace) -> Any:

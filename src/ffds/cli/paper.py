@@ -15,6 +15,7 @@ from ffds.cli.options import (
     add_verb,
     names,
     numbers,
+    path,
     print_lines,
     print_result,
     requested_jobs,
@@ -78,8 +79,8 @@ def add_verbs(verbs: Any) -> None:
     add("--methods", type=names, default=(), metavar="A,B,…", help="rows of 1a and of runs (default: all)")
     seeds = "seeds (default: 0 where it trains, else all that were measured)"
     add("--seeds", type=numbers, metavar="0,1,…", help=seeds)
-    add("--runs", metavar="FILE", help="read this runs.csv, train nothing")
-    add("--save", metavar="DIR", help="also write Markdown, LaTeX and CSV there")
+    add("--runs", type=path, metavar="FILE", help="read this runs.csv, train nothing")
+    add("--save", type=path, metavar="DIR", help="also write Markdown, LaTeX and CSV there")
     _add_training(parser)
 
     parser = add_out(add_verb(verbs, "figure", figure, json_output=False))
@@ -88,7 +89,7 @@ def add_verbs(verbs: Any) -> None:
     add("--recipe", metavar="RECIPE", help="dataset (default: cifar100-lt-100, for figure 4 ictext-lt-18)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the runs (default: 0)")
     place = "where SVG, PDF, PNG and CSV go (default: figures)"
-    add("--save", metavar="DIR", default="figures", help=place)
+    add("--save", type=path, metavar="DIR", default="figures", help=place)
     _add_training(parser)
 
 

@@ -15,6 +15,7 @@ from ffds.cli.options import (
     cell,
     names,
     numbers,
+    path,
     print_result,
     requested_jobs,
     resolved_recipe,
@@ -103,8 +104,9 @@ def add_verbs(verbs: Any) -> None:
     add_recipe(parser)
 
     parser = add_verb(verbs, "eval", evaluate)
-    parser.add_argument("run", metavar="RUN", help="a run directory")
-    parser.add_argument("--predictions", metavar="FILE", help="also write one row per image: .parquet, .csv")
+    parser.add_argument("run", type=path, metavar="RUN", help="a run directory")
+    about = "also write one row per image: .parquet, .csv"
+    parser.add_argument("--predictions", type=path, metavar="FILE", help=about)
     add_overrides(parser)
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from io import BytesIO
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -519,6 +520,23 @@ def test_a_path_that_is_not_utf_8_is_reported(tmp_path):
     pq.write_table(pa.table({"image": images, "label": [0, 0, 1, 1]}), tmp_path / "train.parquet")
     with pytest.raises(InputError, match=r"Parquet file cannot be read\n.*train.parquet\n.*'utf-8' codec"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("short", ["image", "label"])
+def test_a_column_that_ends_early_is_damaged(short, root, monkeypatch):
+    """A flipped bit in its metadata may let pyarrow find no values without a word."""
+    read, iterated = pq.ParquetFile.read, pq.ParquetFile.iter_batches
+
+    def shorter(self, columns):
+        return read(self, columns=columns)[: -1 if columns == [short] else None]
+
+    def later(self, size, columns):
+        return islice(iterated(self, size, columns=columns), int(columns == [short]), None)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", shorter)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", later)
+    with pytest.raises(InputError, match=rf"is damaged\n.*parquet, column {short}\n.*\d values in \d rows"):
+        opened(root, cache=False)
 
 
 def test_damaged_files_are_read_or_refused_by_name():

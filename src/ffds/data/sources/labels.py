@@ -25,6 +25,7 @@ __all__ = [
     "LABEL_TYPE",
     "Classes",
     "FileLabels",
+    "check_rows",
     "feature",
     "integers",
     "is_text",
@@ -175,6 +176,13 @@ def reading(file: Path) -> Iterator[pq.ParquetFile]:
         raise InputError("a Parquet file cannot be read", where=file, got=error) from error
 
 
+def check_rows(file: Path, column: str, parquet: pq.ParquetFile, count: int) -> None:
+    """Refuse a column with fewer values than the file has rows, which a damaged one may have in silence."""
+    if count != (rows := parquet.metadata.num_rows):
+        what, got = "a column of a Parquet file is damaged", f"{count} values in {rows} rows"
+        raise InputError(what, where=f"{file}, column {column}", got=got)
+
+
 def _values(file: Path, column: str) -> pa.ChunkedArray:
     """A column of whole numbers as int64, or one of text in its normal form; none may be missing."""
     with reading(file) as parquet:
@@ -182,6 +190,7 @@ def _values(file: Path, column: str) -> pa.ChunkedArray:
             got = ", ".join(parquet.schema_arrow.names)
             raise InputError(f"no column {column}", where=file, got=got)
         values = parquet.read(columns=[column]).column(0)
+        check_rows(file, column, parquet, len(values))
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
         if values.null_count:

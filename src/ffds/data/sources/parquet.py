@@ -19,6 +19,7 @@ from ffds.data.sources.labels import (
     LABEL_TYPE,
     Classes,
     FileLabels,
+    check_rows,
     feature,
     integers,
     is_text,
@@ -168,6 +169,7 @@ class ParquetImages:
             for batch in parquet.iter_batches(BATCH, columns=[self.column]):
                 images = batch.column(0).to_pylist()
                 digests += [hashlib.sha256((image or {}).get("bytes") or b"").digest() for image in images]
+            check_rows(file, self.column, parquet, len(digests))
         return b"".join(digests)
 
     def _encoded(self, rows: NDArray[np.int64]) -> Iterator[list[Encoded]]:
@@ -184,6 +186,7 @@ class ParquetImages:
                     places = [f"{file} row {row}" for row in chosen - offset]
                     yield list(map(_encoded, positions[low:high].tolist(), places, images))
                     start += len(batch)
+                check_rows(file, self.column, parquet, start - offset)
 
 
 def _encoded(position: int, place: str, image: dict[str, Any] | None) -> Encoded:
