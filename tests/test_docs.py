@@ -36,10 +36,8 @@ SCALES = [
         flags=re.DOTALL,
     )
 ]
-WRITTEN = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "benchmarks/README.md")),
-    *PAGES,
-]
+WRITTEN = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "results/README.md")]
+WRITTEN += [ROOT / "benchmarks" / "README.md", *PAGES]
 COMMAND = re.compile(r"^(ffds .*)$|`(ffds (?:table|figure) [^`]+)`", flags=re.MULTILINE)
 MEASURED = [name for name in shipped_recipes() if "\n# Measured" in recipe_text(name)]
 assert all((TABLES, SCALES, MEASURED)), "nothing to test"
@@ -110,6 +108,14 @@ def test_links_resolve_and_commands_parse(page):
         assert (page.parent / target).exists(), target
     for command in map("".join, COMMAND.findall(text.replace("\\\n", " "))):
         parsed(shlex.split(command, comments=True)[1:])
+
+
+def test_the_tests_that_reliability_rests_on_exist():
+    pages = read("docs/reliability.md") + read("SECURITY.md")
+    found = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", pages)
+    assert len(found) > 50
+    for file, name in found:
+        assert f"def {name}" in read(file), (file, name)
 
 
 def test_the_page_on_scaling_shows_what_was_measured():
