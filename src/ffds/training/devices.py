@@ -97,7 +97,8 @@ def naming_failed_ranks(fabric: Fabric, work: str) -> Iterator[None]:
             store.set(keys[rank], "" if lost else f"{type(error).__name__}: {error}")
         if not lost:
             raise
-        answers = {one: _answer(store, key) for one, key in enumerate(keys) if one != rank}
+        others = {one: key for one, key in enumerate(keys) if one != rank}
+        answers = {one: _answer(store, key, alone=len(others) == 1) for one, key in others.items()}
         failed = {one: f"failed with {answer}" for one, answer in answers.items() if answer}
         silent = dict.fromkeys(
             [one for one, answer in answers.items() if answer is None], "ended without a word"
@@ -109,11 +110,15 @@ def naming_failed_ranks(fabric: Fabric, work: str) -> Iterator[None]:
         raise ended from None
 
 
-def _answer(store: Any, key: str) -> str | None:
-    """What another rank has left, None if nothing comes within seconds."""
+def _answer(store: Any, key: str, *, alone: bool) -> str | None:
+    """What another rank has left, None if nothing comes within seconds; a survivor answers with nothing.
+
+    One that is alone is the failed one itself, and leaves its error before it ends.
+    """
     try:
-        store.wait([key], ANSWER)
-        answer: str = store.get(key).decode()
+        if not alone:
+            store.wait([key], ANSWER)
+        answer: str | None = store.get(key).decode() if store.check([key]) else None
         return answer
     except RuntimeError:
         return None
