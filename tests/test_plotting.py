@@ -5,12 +5,17 @@ import os
 import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from ffds.paper import panels
+from ffds.paper.figure_data import Norm
 from ffds.paper.figures import Request, draw_figure
-from ffds.plotting import save_figure
+from ffds.plotting import save_figure, style
 from tests.finished_runs import recipe, write_run
 
 SHORT = "schedule.epochs=3"
@@ -94,3 +99,15 @@ def test_the_files_are_what_they_are_called(runs, tmp_path):
         header, *lines = csv.reader(opened)
     assert header == ["method", "rank", "label", "norm"]
     assert [float(line[3]) for line in lines] == [row.norm for row in drawing.rows]
+
+
+def test_class_names_are_text_and_no_formulas(tmp_path):
+    image = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    for name in ("$x^2$", r"$\frac{$", "</text><script>", "a & b", "$"):
+        with style():
+            figure = Figure(figsize=(2, 2))
+            panels.image_pair(*image, name, figure.subplots())
+        svg, *_ = save_figure(figure, [Norm("ce", 0, 0, 1.0)], tmp_path, "one", f"made of {name}\x1b\n")
+        root = ElementTree.parse(svg).getroot()
+        assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
+        assert figure.axes[0].title.get_text() == name

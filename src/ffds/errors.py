@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 __all__ = ["MOST_ERRORS", "Crashed", "FfdsError", "InputError", "Interrupted", "NonFiniteLossError"]
-__all__ += ["memory_may_run_out", "nearest", "printable", "tell"]
+__all__ += ["memory_may_run_out", "nearest", "one_line", "printable", "tell"]
 
 MOST_SHOWN = 1000
 """Characters of one part of a message."""
@@ -51,8 +51,8 @@ class InputError(FfdsError, ValueError):
         self, what: str, *, where: object = "", got: object = "", allowed: object = "", fix: str = ""
     ) -> None:
         fields = {"where": where, "got": got, "allowed": allowed, "fix": fix}
-        lines = [f"  {name + ':':<9}{_one_line(value)}" for name, value in fields.items() if str(value)]
-        super().__init__("\n".join([_one_line(what), *lines]))
+        lines = [f"  {name + ':':<9}{_part(value)}" for name, value in fields.items() if str(value)]
+        super().__init__("\n".join([_part(what), *lines]))
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[list[str]]]:
         return type(self).joined, ([str(self)],)
@@ -133,7 +133,12 @@ def tell(message: str) -> None:
         print(printable(message), file=sys.stderr, flush=True)
 
 
-def _one_line(value: object) -> str:
+def one_line(text: str) -> str:
+    """The text as `printable` gives it, in one line."""
+    return printable(text).replace("\n", r"\n")
+
+
+def _part(value: object) -> str:
     """The beginning and the end of a long text: a path is told from others by its end."""
-    text, half = printable(str(value)).replace("\n", r"\n"), MOST_SHOWN // 2
+    text, half = one_line(str(value)), MOST_SHOWN // 2
     return text if len(text) <= MOST_SHOWN else f"{text[:half]} … {text[-half:]}"

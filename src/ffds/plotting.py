@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from ffds.errors import one_line
 from ffds.files import csv_text, make_directory, write_files
 
 __all__ = ["ABOVE", "COLUMN", "PAGE", "save_figure", "style"]
@@ -50,6 +51,8 @@ _SETTINGS: Any = {
     "savefig.dpi": 300,
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
+    # A class may be called $x^2.
+    "text.parse_math": False,
     # Otherwise the parts of an SVG have random names.
     "svg.hashsalt": "ffds",
 }
@@ -85,7 +88,7 @@ def save_figure(
     with style():
         for ending, (changing, describing) in _METADATA.items():
             content = io.BytesIO()
-            metadata = {changing: None, "Title": name, describing: description}
+            metadata = {changing: None, "Title": name, describing: one_line(description)}
             figure.savefig(content, format=ending, metadata=metadata)
             contents[directory / f"{name}.{ending}"] = content.getvalue()
     contents[directory / f"{name}.csv"] = csv_text(rows[0]._fields, rows).encode()

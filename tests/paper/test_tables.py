@@ -3,11 +3,12 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ffds.errors import NonFiniteLossError
+from ffds.errors import FfdsError, NonFiniteLossError
 from ffds.paper import tables
 from ffds.paper.table_plan import Failure, planned_table
 from ffds.paper.tables import caption, cell_records, filled_table, latex, markdown, rows, table_csv
@@ -151,6 +152,16 @@ def test_csv_has_the_records(table):
         "failed": "False",
     }
     assert (lines[0]["accuracy_mean"], lines[0]["difference"], lines[1]["failed"]) == ("", "", "True")
+
+
+def test_names_are_text_in_every_form(table):
+    hostile = Failure(Path("runs/<script>\n\\input{x}"), table.failures[0].identity, FfdsError("100%\n&"))
+    table = replace(table, failures=[hostile], overrides=("data.label_column=a\n<b>|",))
+    for text in (markdown(table), "\n".join(tables.footnotes(table))):
+        assert r"\n\input{x}: 100%" in text
+    assert "<" not in markdown(table)
+    assert all(re.match(r"%|\\[a-z]|[\w-]+ ?.*& ", line) for line in latex(table).splitlines())
+    assert tables._latex_words("\\a_b^~{$%&#") == r"\textbackslash{}a\_b\^{}\~{}\{\$\%\&\#"
 
 
 def test_all_forms_are_written(table, tmp_path):

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ffds.errors import one_line
 from ffds.files import csv_text, make_directory, write_files
 from ffds.paper.table_plan import Failure, Table
-from ffds.reports.formatting import MISSING, markdown_table, provenance
+from ffds.reports.formatting import MISSING, markdown_line, markdown_table, provenance
 from ffds.reports.run_records import Identity, RunRecord, deciding_settings, identity
 
 __all__ = ["caption", "cell_records", "filled_table", "footnotes", "latex", "markdown", "rows"]
@@ -59,7 +60,7 @@ def caption(table: Table) -> str:
     kept = deciding_settings(text for text in table.overrides if not text.startswith("data.root="))
     settings = ", ".join(text for text in table.overrides if text in kept)
     changed = f" Settings on top of the recipes: {settings}." if settings else ""
-    return (
+    return one_line(
         f"Table {table.name}, {what.title}. Protocol {table.protocol}: {length}.{changed} {what.note} "
         "Test accuracy in percent, mean ± sample standard deviation over n seeds. The last epoch is the "
         "result, and the difference is that result less the paper's number. Best on test is the highest of "
@@ -69,16 +70,18 @@ def caption(table: Table) -> str:
 
 def footnotes(table: Table) -> list[str]:
     """What failed and why, then where the numbers were measured, each place with its commands."""
-    failures = [f"Failed: {path}: {str(error).splitlines()[0]}" for path, _, error in table.failures]
+    failures = [
+        one_line(f"Failed: {path}: {str(error).splitlines()[0]}") for path, _, error in table.failures
+    ]
     return [*failures, *provenance(run.source for run in table.sources)]
 
 
 def markdown(table: Table) -> str:
     """The whole table with its caption, failures and provenance."""
-    parts = [f"# Table {table.name}: {table.definition.title}", caption(table)]
+    parts = [f"# Table {table.name}: {table.definition.title}", markdown_line(caption(table))]
     for column in table.columns:
         parts += [f"## {column}", markdown_table(rows(table, column))]
-    return "\n\n".join([*parts, *footnotes(table)]) + "\n"
+    return "\n\n".join([*parts, *map(markdown_line, footnotes(table))]) + "\n"
 
 
 def latex(table: Table) -> str:
@@ -161,7 +164,8 @@ def _latex_line(title: str, columns: Iterable[str]) -> str:
 
 def _latex_words(text: str) -> str:
     """A title with every character escaped that LaTeX takes for a command."""
-    return re.sub(r"[&%$#_{}]", r"\\\g<0>", text)
+    words = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+    return re.sub(r"[\\^~&%$#_{}]", lambda found: words.get(found[0], rf"\{found[0]}"), one_line(text))
 
 
 def _latex_math(text: str) -> str:

@@ -15,7 +15,7 @@ from ffds.files import check_directory, csv_text, make_directory, write_files
 from ffds.jobs.engine import train_all
 from ffds.jobs.options import ALONE, Jobs
 from ffds.recipes.load import override_texts, planned_recipe
-from ffds.reports.formatting import Spread, markdown_table, provenance
+from ffds.reports.formatting import Spread, markdown_line, markdown_table, provenance
 from ffds.run_directory import Run
 
 __all__ = ["COLUMNS", "SHORT", "Comparison", "compare", "compare_recipes"]
@@ -68,12 +68,15 @@ class Comparison:
         """The table in Markdown, with what was measured, which runs failed, and where they ran."""
         seeds = ", ".join(map(str, self.seeds))
         parts = [
-            f"# {self.title}",
+            markdown_line(f"# {self.title}"),
             markdown_table(self.table()),
             f"Test set, percent; mean ± sample standard deviation over n seeds of {seeds}. The last epoch is "
             "the result; best on test is the highest of all epochs, chosen on the test set.",
-            *(f"Failed: {path}: {str(error).splitlines()[0]}" for path, error in self.failures.items()),
-            "\n".join(provenance(map(_source, self.finished))),
+            *(
+                markdown_line(f"Failed: {path}: {str(error).splitlines()[0]}")
+                for path, error in self.failures.items()
+            ),
+            "\n".join(map(markdown_line, provenance(map(_source, self.finished)))),
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["MISSING", "Spread", "markdown_table", "provenance"]
+from ffds.errors import one_line
+
+__all__ = ["MISSING", "Spread", "markdown_line", "markdown_table", "provenance"]
 
 MISSING = "—"
 
@@ -36,6 +38,11 @@ class Spread:
         return " ± ".join(numbers) or MISSING
 
 
+def markdown_line(text: str) -> str:
+    """Text as one line of Markdown, in which no name begins a tag."""
+    return one_line(text).replace("<", "&lt;")
+
+
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """Header and rows, all of one length, as a table; the first column is aligned left, all others right.
 
@@ -45,7 +52,7 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     | ce | 2.07 |
     | d-ffds | 23.67 |
     """
-    header, *rows = lines
+    header, *rows = ([markdown_line(cell).replace("|", r"\|") for cell in line] for line in lines)
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
 
@@ -62,5 +69,6 @@ def provenance(runs: Iterable[tuple[str, str, str | None, str]]) -> list[str]:
     places: dict[str, dict[str, None]] = {}
     for hardware, versions, commit, command in runs:
         place = f"{hardware}; {versions}; commit {commit or 'unknown'}"
-        places.setdefault(place, {})[f"`{command}`"] = None
-    return [f"Measured on {place}; {', '.join(commands)}." for place, commands in places.items()]
+        code = command.replace("`", "'")
+        places.setdefault(place, {})[f"`{code}`"] = None
+    return [one_line(f"Measured on {place}; {', '.join(commands)}.") for place, commands in places.items()]
