@@ -222,7 +222,7 @@ KILLS = {
     "between the files of a checkpoint": ("os", "fsync", 25, "after"),
     "before the rename": ("pathlib", "Path.rename", 3, "before"),
     "after the rename, before the pruning": ("pathlib", "Path.rename", 3, "after"),
-    "after the pruning": ("shutil", "rmtree", 4, "after"),
+    "after the pruning": ("shutil", "rmtree", 1, "after"),
     "before the predictions": ("ffds.training.evaluate", "Predictions.write", 1, "before"),
     "before the summary": ("ffds.run_directory", "Run.finish", 1, "before"),
     "before the summary is in its place": ("os", "replace", 5, "before"),
