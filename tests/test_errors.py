@@ -30,6 +30,11 @@ def test_what_is_printable_stays_as_it_is(text):
     assert (shown == text) == text.replace("\n", "").isprintable()
 
 
+def test_notes_never_reach_the_terminal_as_they_are(capsys):
+    tell("note: \x1b[2J\udcff of\nclass")
+    assert capsys.readouterr().err == "note: \\x1b[2J\\udcff of\nclass\n"
+
+
 def test_nobody_needs_to_listen(monkeypatch):
     class Closed:
         def write(self, text):
