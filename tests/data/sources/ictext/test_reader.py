@@ -123,6 +123,8 @@ def test_a_root_cut_before_is_kept_whole_and_a_flatter_tail_is_refused(tmp_path)
         ("7.png AB", r"does not name a file and a character\n.*train\.txt:76\n.*7\.png AB"),
         ("7.png ?", r"a character of char_2_idx\.json"),
         (" A", r"train\.txt:76"),
+        ("../../secret.png A", r"a file name below imgs/"),
+        ("/etc/passwd A", r"train\.txt:76\n.*/etc/passwd A\n.*below imgs/"),
         ("7.png A", r"7\.png is listed twice\n.*train\.txt:76\n.*line 8 too"),
     ],
 )

@@ -89,9 +89,10 @@ def _split(root: Path, split: str, label_of: dict[str, int], stored: Stored) -> 
             continue
         name, _, character = line.strip().rpartition(" ")
         name, where = name.rstrip(" ,"), f"{file}:{number}"
-        if not name or character not in label_of:
+        leads_out = Path(name).is_absolute() or ".." in Path(name).parts
+        if not name or leads_out or character not in label_of:
             what = "a line does not name a file and a character"
-            allowed = f"a file name, a blank, and a character of {INDEX}"
+            allowed = f"a file name below imgs/, a blank, and a character of {INDEX}"
             raise InputError(what, where=where, got=line, allowed=allowed)
         if name in line_of:
             raise InputError(f"{name} is listed twice", where=where, got=f"it is in line {line_of[name]} too")
