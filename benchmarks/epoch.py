@@ -143,7 +143,7 @@ def our_epochs(laps: Laps, setting: Setting, epochs: int, precision: str = "32")
         recipe, dataset = setting.recipe(epochs, precision), setting.dataset()
         run = LapRun(
             Path(directory) / "run",
-            lambda entry: laps.done(len(dataset.train) / entry["images_per_second"]),
+            after_epoch=lambda entry: laps.done(len(dataset.train) / entry["images_per_second"]),
         )
         with run.locked():
             run.start(recipe, environment())
@@ -190,7 +190,7 @@ def conventional_epochs(laps: Laps, setting: Setting, epochs: int) -> None:
         laps.done()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LapRun(Run):
     """A run directory that tells of each epoch; the checkpoint of an epoch falls into the next lap."""
 
