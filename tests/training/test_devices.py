@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from ffds.errors import InputError
 from ffds.recipes.schema import Trainer
 from ffds.training.devices import keep_freed_memory, launch_fabric, precision_flags
 
@@ -58,6 +59,12 @@ def test_flags_hold_during_training_and_are_restored_even_if_it_fails(precision,
     assert flags() == before
 
 
+def test_a_cpu_starts_no_more_processes_than_it_has_cores(monkeypatch):
+    monkeypatch.setattr(Fabric, "launch", lambda fabric: pytest.fail("processes are started"))
+    with pytest.raises(InputError, match=r"trainer\.devices=1000\s+allowed: 1 to "):
+        launch_fabric(Trainer(accelerator="cpu", devices=1000))
+
+
 # Memory
 
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
@@ -65,6 +72,7 @@ on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another
 # Pieces of 40 MiB: above 32 MiB glibc maps every one anew, whatever came before.
 STEPS = """
 import resource, torch
+from ffds.errors import InputError
 from ffds.recipes.schema import Trainer
 from ffds.training.devices import launch_fabric
 {call}

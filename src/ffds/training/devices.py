@@ -18,8 +18,10 @@ from typing import Any, Final, Literal
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.accelerators.cpu import CPUAccelerator
 from torch import nn
 
+from ffds.environment import usable_cores
 from ffds.errors import FfdsError, InputError, tell
 from ffds.recipes.schema import Trainer
 
@@ -41,7 +43,11 @@ _MAPPED_ABOVE = 2**30
 
 
 def launch_fabric(trainer: Trainer) -> Fabric:
-    """Fabric, launched; under torchrun, on the devices that torchrun gives."""
+    """Fabric, launched; under torchrun, on the devices that torchrun gives.
+
+    Raises:
+        InputError: the CPU is asked for more processes than it has cores.
+    """
     devices, num_nodes = trainer.devices, trainer.num_nodes
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -58,6 +64,8 @@ def launch_fabric(trainer: Trainer) -> Fabric:
             strategy="ddp" if devices * num_nodes > 1 else "auto",
             precision=_PRECISIONS[trainer.precision],
         )
+        if isinstance(fabric.strategy.accelerator, CPUAccelerator):
+            _check_processes(trainer.devices)
         fabric.launch()
     finally:
         logger.setLevel(level)
@@ -66,6 +74,13 @@ def launch_fabric(trainer: Trainer) -> Fabric:
     if fabric.device.type == "cpu":
         keep_freed_memory()
     return fabric
+
+
+def _check_processes(devices: int) -> None:
+    # On a CPU a device is a process: a thousand of them would take all memory before they did anything.
+    if devices > (most := max(2, usable_cores())):
+        what, fix = "the CPU has fewer cores than processes are asked for", "lower trainer.devices"
+        raise InputError(what, got=f"trainer.devices={devices}", allowed=f"1 to {most}", fix=fix)
 
 
 def _leave_group() -> None:
