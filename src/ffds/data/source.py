@@ -108,11 +108,10 @@ class Source:
     """A dataset before its tail is cut; `description` says where it came from.
 
     Where there are no test images (`cut_test`), a part of `train` is to become them. `validation` is a
-    validation set that the data bring, `test_split` the name of the test set among splits that they have by
-    name. `ranks` int64 (N,) of a
-    pre-cut pack are the places of its training images in the shuffle of their class, `carried` the images of
-    each class in it, readable or not. `skipped` has a line about each image that cannot be read, `notes`
-    about whatever else lies there and is not used.
+    validation set that the data bring. `test_split` is the name of the test set, where splits have names.
+    `ranks` int64 (N,) of a pre-cut pack are the places of its training images in the shuffle of their class,
+    `carried` the images of each class in it, readable or not. `skipped` has a line about each image that
+    cannot be read, `notes` about whatever else lies there and is not used.
     """
 
     description: str

@@ -41,9 +41,9 @@ class Trial:
     """One trial; one that was interrupted goes on under a new number.
 
     `result` is finished, stopped early, failed, unfinished, running or waiting; the same command tries an
-    unfinished trial again. `score` is the balanced accuracy on the
-    validation images in percent after `epoch`, the last one that has any. `settings` are those of FFDS, empty
-    where none were chosen yet; then there is no `run` directory either.
+    unfinished trial again. `score` is the balanced accuracy on the validation images in percent after
+    `epoch`, the last one that has any. `settings` are those of FFDS, empty where none were chosen yet; then
+    there is no `run` directory either.
 
     >>> print(Trial(3, "stopped early", 40.0, 140, {"k": 0.5, "num_groups": 5}, None))
     trial 3: k=0.5 num_groups=5: 40.00 after epoch 140, stopped early
