@@ -65,11 +65,7 @@ def open_folder(data: Data) -> Source:
         validation=images.get(splits.validation),
         cut_test=splits.test is None,
         test_split=splits.test,
-        notes=(
-            *_of_no_class(loose),
-            *_not_read([path for split in files.values() for path, _ in split]),
-            *unused_splits(unused, root),
-        ),
+        notes=_notes(loose, [path for split in files.values() for path, _ in split], unused, root),
     )
 
 
@@ -94,11 +90,7 @@ def open_labelled(data: Data) -> Source:
         names,
         train=images.take(np.arange(0)),
         test=images,
-        notes=(
-            *_of_no_class(_loose_images(place)),
-            *_not_read([path for path, _ in files]),
-            *unused_splits(unused, root),
-        ),
+        notes=_notes(_loose_images(place), [path for path, _ in files], unused, root),
     )
 
 
@@ -170,6 +162,13 @@ def _loose_images(split: Path) -> list[Path]:
     return sorted(
         path for path in split.iterdir() if is_image(path) and path.name[0] != "." and path.is_file()
     )
+
+
+def _notes(
+    loose: Sequence[Path], files: Sequence[Path], unused: Sequence[str], root: Path
+) -> tuple[str, ...]:
+    """What is not read: images of no class, files that are no images, directories that are no split."""
+    return (*_of_no_class(loose), *_not_read(files), *unused_splits(unused, root))
 
 
 def _of_no_class(images: Sequence[Path]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,18 +35,17 @@ __all__ = [
 ]
 
 LABEL_TYPE = "integers 0 .. C - 1, or text"
+Kind = Literal["text", "numbers with names", "numbers"]
+"""What the labels of a file are."""
 
 
 @dataclass(frozen=True)
 class FileLabels:
-    """The labels of one file: places among `names`, int64 (N,); without names they are bare numbers.
-
-    `kind` is ``text``, ``numbers with names`` or ``numbers``.
-    """
+    """The labels of one file: places among `names`, int64 (N,); without names they are bare numbers."""
 
     file: Path
     column: str
-    kind: str
+    kind: Kind
     values: NDArray[np.int64]
     names: tuple[str, ...] = ()
 
@@ -69,7 +68,7 @@ class Classes:
     """The classes of the training files: their names in label order, and what they were read from."""
 
     names: tuple[str, ...]
-    kind: str
+    kind: Kind
 
     @classmethod
     def of(cls, files: Sequence[FileLabels]) -> Classes:
@@ -125,11 +124,8 @@ def read_labels(files: Sequence[Path], column: str) -> list[FileLabels]:
     read = [FileLabels.read(file, column) for file in files]
     for one in read:
         if one.kind != read[0].kind:
-            what, allowed = (
-                "files of a split have labels of different kinds",
-                f"{read[0].kind}, as in {files[0]}",
-            )
-            raise InputError(what, where=one.file, got=one.kind, allowed=allowed)
+            what = "files of a split have labels of different kinds"
+            raise InputError(what, where=one.file, got=one.kind, allowed=f"{read[0].kind}, as in {files[0]}")
     return read
 
 

@@ -49,10 +49,7 @@ def open_parquet(data: Data) -> Source:
     """
     root = existing_root(data, LAYOUT)
     found = find_splits(root, data.test_split)
-    schema = schema_of(found.train[0])
-    images = image_column(schema, data.image_column, found.train[0])
-    column = _label_column(schema, data.label_column, found.train[0])
-    stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
+    images, column, stored = _columns(data, found.train[0])
     for files in (found.train, found.test, found.validation):
         _check_columns(files, images)
     trained, tested, held = (
@@ -63,7 +60,7 @@ def open_parquet(data: Data) -> Source:
         _labelled(files, classes, ParquetImages(tuple(one.file for one in files), images, stored), column)
         for files in (trained, tested, held)
     )
-    ranked = "lt_rank" in schema.names and bool(found.test)
+    ranked = "lt_rank" in schema_of(found.train[0]).names and bool(found.test)
     return Source(
         description=f"Parquet files in {root}",
         class_names=classes.names,
@@ -84,17 +81,22 @@ def open_labelled(data: Data) -> Source:
     """
     root = existing_root(data, LAYOUT)
     files, notes = scored_files(root, data.test_split)
-    schema = schema_of(files[0])
-    images = image_column(schema, data.image_column, files[0])
-    column = _label_column(schema, data.label_column, files[0])
-    stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
+    images, column, stored = _columns(data, files[0])
     _check_columns(files, images)
-    labelled = [FileLabels.read(file, column) for file in files]
+    labelled = read_labels(files, column)
     classes = Classes.of(labelled)
     split = _labelled(labelled, classes, ParquetImages(files, images, stored), column)
     names = classes.names if classes.kind != "numbers" else tuple(map(str, range(max(split.labels) + 1)))
     description = f"{listed([file.name for file in files])} in {files[0].parent}"
     return Source(description, names, train=split.take(np.arange(0)), test=split, notes=notes)
+
+
+def _columns(data: Data, file: Path) -> tuple[str, str, Stored]:
+    """The columns of the images and of their labels, and how the images are held in memory."""
+    schema = schema_of(file)
+    images = image_column(schema, data.image_column, file)
+    stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
+    return images, _label_column(schema, data.label_column, file), stored
 
 
 def image_column(schema: pa.Schema, asked: str | None, where: object) -> str:
