@@ -215,6 +215,7 @@ def test_signals_are_for_the_training_process(paths):
 
 
 def test_a_killed_worker_is_named_with_its_image(paths, monkeypatch, tmp_path):
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # another DataLoader of this process may have set one
     begun, decode = tmp_path / "begun", decoding.decode
 
     def slowly(content, stored):
