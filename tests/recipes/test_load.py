@@ -7,8 +7,8 @@ import pytest
 
 from ffds.errors import InputError
 from ffds.methods.registry import METHODS
+from ffds.recipes.documents import MAX_BYTES
 from ffds.recipes.load import (
-    MAX_BYTES,
     dump_recipe,
     load_recipe,
     override_texts,
@@ -140,6 +140,77 @@ def test_files_of_windows_are_read_others_and_large_ones_refused(tmp_path):
     path.write_bytes(b"#" * (MAX_BYTES + 1))
     with pytest.raises(InputError, match="too large"):
         load_recipe(str(path))
+
+
+# A recipe that starts from another
+
+
+def written(directory, **texts):
+    """Recipe files by name; returns the path of the last one."""
+    directory.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        path = directory / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_chain_of_recipes_with_the_origin_of_each_value(tmp_path):
+    written(tmp_path / "below", middle="extends: ../base.yaml\nname: other\ndata: {cut: [2, 6, 2]}\n")
+    written(tmp_path, base=f"extends: own-folder\n{FILE}")
+    mine = written(tmp_path, mine="extends: below/middle.yaml\noptimizer:\n  lr: 0.5\n")
+    resolved = load_recipe(mine, ["optimizer.momentum=0.1"])
+    recipe, origin = resolved.recipe, resolved.origin
+    assert (recipe.name, recipe.data.name, recipe.data.cut, recipe.data.image_size) == (
+        *("mine", "digits", (2, 6, 2), 224),
+    )
+    assert (recipe.optimizer.lr, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (0.5, 0.1, 2e-4)
+    assert (recipe.method.name, recipe.method.k, recipe.method.num_groups) == ("ffds", 0.3, 3)
+    ends = {"name": "mine.yaml", "optimizer.lr": "mine.yaml:3", "data.cut": "middle.yaml:3"}
+    ends |= {"method.k": "base.yaml:9", "optimizer.momentum": "command line"}
+    assert all(origin[key].endswith(end) for key, end in ends.items()), origin
+    assert origin["model.name"].startswith("own-folder.yaml:")
+    written(tmp_path / "elsewhere", recipe=dump_recipe(recipe))
+    assert load_recipe(str(tmp_path / "elsewhere" / "recipe.yaml")).recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("over", "method", "expected"),
+    [
+        ("method: {k: 0.9}", None, {"name": "ffds", "k": 0.9, "beta": 0.99}),
+        ("method: ffds", None, {"name": "ffds", "k": 0.3}),
+        # Another method begins with its own entry, and the one left behind keeps its settings.
+        ("method: d-ffds", None, {"name": "d-ffds", "k": 0.2, "start": 0.5}),
+        ("method: d-ffds", "ffds", {"name": "ffds", "k": 0.3, "beta": 0.99}),
+        ("methods: {d-ffds: {start: 0.25}}", "d-ffds", {"k": 0.2, "start": 0.25}),
+    ],
+)
+def test_the_method_of_a_recipe_that_starts_from_another(over, method, expected, tmp_path):
+    path = written(tmp_path, base=FILE, mine=f"extends: base.yaml\n{over}\n")
+    settings = load_recipe(path, method=method).recipe.method.model_dump()
+    assert settings | expected == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("extends: own-foldr", r"(?s)unknown recipe 'own-foldr'\n  where: +.*mine\.yaml:1:1\n.*own-folder\?"),
+        ("extends: no.yaml", r"no such recipe file\n  where: +.*no\.yaml, named at .*mine\.yaml:1:1"),
+        ("extends: [digits]", r"extends has the wrong type\n  where: +.*mine\.yaml:1:1"),
+        ("extends: ../d/mine.yaml", r"(?s)itself\n.*mine\.yaml extends .*mine\.yaml"),
+        ("extends: around.yaml", r"itself\n  where: +.*around\.yaml:1:1"),
+        (
+            "extends: wrong.yaml",
+            r"(?s)twice.*wrong\.yaml:4.*schedule\.epocs\n  where: +.*wrong\.yaml:2:",
+        ),
+        ("extends: broken.yaml", r"not valid YAML.*\n  where: +.*broken\.yaml:2"),
+        ("data: {extends: digits}", "unknown key data.extends"),
+    ],
+)
+def test_a_recipe_that_cannot_start_from_another(text, words, tmp_path):
+    around, wrong = "extends: mine.yaml", "schedule:\n  epocs: 3\n  warmup: 1\n  warmup: 2"
+    path = written(tmp_path / "d", around=around, wrong=wrong, broken="{", mine=f"{text}\n")
+    with pytest.raises(InputError, match=words):
+        load_recipe(path)
 
 
 # Overrides

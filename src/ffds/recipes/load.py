@@ -6,15 +6,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
-from ffds.errors import InputError, nearest
+from ffds.errors import InputError
 from ffds.methods.registry import METHODS, SETTINGS
+from ffds.recipes.documents import method_section, read_document, recipe_name, recipe_text, shipped_recipes
 from ffds.recipes.messages import explain, no_section, unknown_method
 from ffds.recipes.schema import Recipe
 from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, MAX_DEPTH, Node, dump_yaml, merge, parse_yaml
@@ -22,8 +21,6 @@ from ffds.settings import Section, by_dotted_key
 
 __all__ = ["Resolved", "dump_recipe", "load_recipe", "override_texts", "parse_overrides", "planned_recipe"]
 __all__ += ["recipe_text", "shipped_recipes"]
-
-MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -35,25 +32,10 @@ class Resolved:
     """Where each setting came from, by dotted key: ``my.yaml:7``, ``command line`` or ``default``."""
 
 
-def shipped_recipes() -> dict[str, str]:
-    """Name and title of every shipped recipe; the title is the first line of its header comment.
-
-    >>> shipped_recipes()["cifar100-lt-100"]
-    'CIFAR-100-LT, imbalance factor 100: 100 classes with 500 down to 5 training images'
-    """
-    return {name: recipe_text(name).partition("\n")[0].lstrip("# ") for name in _names()}
-
-
-def recipe_text(name: str) -> str:
-    """The YAML text of a shipped recipe; an unknown name is an `InputError` that names the nearest."""
-    if name not in (names := _names()):
-        allowed = f"{', '.join(names)}, or the path of a .yaml file"
-        raise InputError(f"unknown recipe {name!r}", allowed=allowed, fix=nearest(name, names))
-    return files(__package__).joinpath(f"{name}.yaml").read_text("utf-8")
-
-
 def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str | None = None) -> Resolved:
     """Resolve a recipe: defaults < `methods` of the file < `method` of the file < command line.
+
+    The file is what `ffds.recipes.documents.read_document` gives: laid over the recipe that it extends.
 
     Args:
         name_or_path: a shipped recipe's name, or a path: anything with a directory, or ending in ``.yaml``.
@@ -67,19 +49,14 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str
     >>> resolved.recipe.method.start, resolved.origin["method.start"], resolved.origin["trainer.seed"]
     (0.8, 'default', 'command line')
     """
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"} or os.sep in name_or_path:
-        source, name = name_or_path, path.stem
-        text = _file_text(path, source)
-    else:
-        source, name, text = f"{name_or_path}.yaml", name_or_path, recipe_text(name_or_path)
-    file, problems = parse_yaml(text, source)
+    file, problems = read_document(name_or_path)
     command, misread = parse_overrides(overrides if method is None else [f"method={method}", *overrides])
     problems += misread
     if file is None:
         raise InputError.joined(problems)
     section, faults = _method(file, command)
-    sections = {"name": Node(name, "name", source), **merge(file, command).entries, "method": section}
+    name = Node(recipe_name(name_or_path), "name", file.place)
+    sections = {"name": name, **merge(file, command).entries, "method": section}
     tree = replace(file, value={key: node for key, node in sections.items() if key != "methods"})
     problems += [*faults, *_faults(Recipe, tree)]
     if problems:
@@ -161,28 +138,6 @@ def dump_recipe(recipe: Recipe) -> str:
     return dump_yaml(recipe.model_dump(mode="json"))
 
 
-def _names() -> list[str]:
-    paths = (Path(entry.name) for entry in files(__package__).iterdir())
-    return sorted(path.stem for path in paths if path.suffix == ".yaml")
-
-
-def _file_text(path: Path, where: str) -> str:
-    try:
-        if not path.is_file():
-            raise InputError("no such recipe file", where=where, fix=nearest(path.stem, _names()))
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError("the recipe cannot be read", where=where, got=error.strerror) from error
-    if len(content) > MAX_BYTES:
-        raise InputError("the file is too large for a recipe", where=where, allowed=f"{MAX_BYTES} bytes")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError("not UTF-8 text", where=f"{where}:{line}", fix="save the file as UTF-8") from error
-
-
 def _nested(key: str, value: Node) -> Node:
     names = key.split(".")
     if names == ["method"] and not value.entries:
@@ -192,19 +147,13 @@ def _nested(key: str, value: Node) -> Node:
     return value
 
 
-def _method_section(root: Node) -> Node:
-    """The section `method`, where a name alone may stand for the section."""
-    node = root.entries.get("method", Node({}, "method"))
-    return node if isinstance(node.value, Mapping) else replace(node, value={"name": node})
-
-
 def _method(file: Node, command: Node) -> tuple[Node, list[InputError]]:
     """The section `method` of the recipe, from `method` and `methods` of the file and the command line.
 
     Settings beside the file's `method.name` belong to that method alone: another one named on the command
     line starts from its own entry of `methods`, or from its defaults. All methods are checked, chosen or not.
     """
-    written, commanded = _method_section(file), _method_section(command)
+    written, commanded = method_section(file), method_section(command)
     own, asked = written.entries.get("name"), commanded.entries.get("name")
     unknown = [name for name in (own, asked) if name and name.plain() not in [*SETTINGS]]
     problems = [unknown_method(name, name.plain()) for name in unknown]
