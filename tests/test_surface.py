@@ -14,7 +14,7 @@ VERBS = {"train", "compare", "eval", "sweep", "table", "figure", "recipes", "sho
 VERBS |= {"data info", "data pack", "data cache", "data ictext"}
 
 PUBLIC = {
-    "ffds": "Run compare train",
+    "ffds": "Run compare load train",
     "ffds.losses": "FFDSLoss FocalLoss InfluenceBalancedLoss LDAMLoss class_balanced_weights "
     "inverse_frequency_weights",
     "ffds.data": "Dataset long_tail_counts long_tail_indices open_dataset",

@@ -3,6 +3,7 @@
 >>> import ffds
 >>> run = ffds.train("digits", method="d-ffds", seed=0)       # doctest: +SKIP
 >>> run.summary["accuracy"]["last"]                           # doctest: +SKIP
+>>> ffds.load(run.path).predict("photo.jpg").label            # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ffds.inference.predictor import load as load
     from ffds.reports.comparison import compare as compare
     from ffds.run_directory import Run as Run
     from ffds.training.train import train as train
 
-__all__ = ["Run", "compare", "train"]
+__all__ = ["Run", "compare", "load", "train"]
 
 # Imported on first use: `import ffds` and `ffds --help` stay free of torch.
-_HOMES = {"Run": "ffds.run_directory", "compare": "ffds.reports.comparison", "train": "ffds.training.train"}
+_HOMES = {
+    "Run": "ffds.run_directory",
+    "compare": "ffds.reports.comparison",
+    "load": "ffds.inference.predictor",
+    "train": "ffds.training.train",
+}
 
 
 def __getattr__(name: str) -> Any:

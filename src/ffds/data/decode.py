@@ -40,6 +40,7 @@ __all__ = [
     "image_threads",
     "opened",
     "pixels_digest",
+    "pixels_of",
     "refusing_bombs",
     "remembered",
     "unreadable",
@@ -108,14 +109,19 @@ def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
     if not content:
         raise ValueError("no bytes")
     with Image.open(BytesIO(content), formats=FORMATS) as image:
-        if image.mode in DEEPER_THAN_A_BYTE:
-            raise ValueError(f"more than 8 bits a channel (mode {image.mode}): convert it to 8 bits")
         if stored.size is not None and stored.fit == "crop":
             # A JPEG so large is decoded at 1/2, 1/4 or 1/8 of its size, and still is twice what is needed.
             image.draft(None, (2 * stored.size, 2 * stored.size))
-        _turn_upright(image)
-        whole = image if image.mode == stored.mode else image.convert(stored.mode)
-        whole.load()
+        return pixels_of(image, stored)
+
+
+def pixels_of(image: Image.Image, stored: Stored) -> NDArray[np.uint8]:
+    """As `decode`, of an image that Pillow has opened or made; the image itself is turned upright."""
+    if image.mode in DEEPER_THAN_A_BYTE:
+        raise ValueError(f"more than 8 bits a channel (mode {image.mode}): convert it to 8 bits")
+    _turn_upright(image)
+    whole = image if image.mode == stored.mode else image.convert(stored.mode)
+    whole.load()
     if stored.size is not None:
         whole = (_cropped if stored.fit == "crop" else _padded)(whole, stored.size)
     pixels = np.asarray(whole)

@@ -16,11 +16,11 @@ from ffds.data.open import open_dataset, open_labelled
 from ffds.data.sources.class_names import labels_among
 from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
-from ffds.models.build import build_model
+from ffds.inference.network import class_names, kept_checkpoint, trained_network
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe
 from ffds.run_directory import Run
-from ffds.training.checkpoint import Checkpoint, Checkpoints
+from ffds.training.checkpoint import Checkpoint
 from ffds.training.devices import launch_fabric, precision_flags
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 
@@ -58,7 +58,7 @@ def evaluate_run(run: Run, overrides: Sequence[str] = ()) -> Evaluated:
     others = "data.name" in keys or ("data.root" in keys and own_images)
     if others and not _were_trained_on(recipe.data, run, checkpoint):
         if own_images:
-            return _evaluated(recipe, checkpoint, open_labelled(recipe.data, _class_names(checkpoint)))
+            return _evaluated(recipe, checkpoint, open_labelled(recipe.data, class_names(checkpoint)))
     elif redrawn := [text for key, text in keys.items() if key in _REDRAWS]:
         what = "another split of the same images would test on images that were trained on"
         fix = "leave it out, or name other images: data.root=DIR"
@@ -109,10 +109,7 @@ def _loaded(run: Run, overrides: Sequence[str]) -> tuple[Recipe, Checkpoint]:
         recipe = recipe.with_root(run.located_recipe.data.root)
     if "data.images" not in keys:
         recipe = recipe.with_images(None)
-    checkpoint = Checkpoints(run.checkpoints).latest()
-    if checkpoint is None:
-        raise InputError("the run has no checkpoint yet", where=run.checkpoints)
-    return recipe, checkpoint
+    return recipe, kept_checkpoint(run)
 
 
 def _were_trained_on(data: Data, run: Run, checkpoint: Checkpoint) -> bool:
@@ -136,27 +133,18 @@ def _refuse_changed(run: Run, recipe: Recipe, checkpoint: Checkpoint, dataset: D
         raise InputError(what, where=recipe.data.root or recipe.data.name, got=got, fix=fix)
 
 
-def _class_names(checkpoint: Checkpoint) -> list[str]:
-    """The classes in label order; those of a checkpoint without names have numbers."""
-    numbers = [str(label) for label in range(len(checkpoint.identity["class_counts"]))]
-    return list(checkpoint.identity.get("class_names", numbers))
-
-
 def _in_classes(checkpoint: Checkpoint, dataset: Dataset, split: Split) -> Split:
     """A split with its labels in the classes of the run, compared by name."""
-    labels = labels_among(_class_names(checkpoint), dataset.class_names, split.labels, dataset.source)
+    labels = labels_among(class_names(checkpoint), dataset.class_names, split.labels, dataset.source)
     return replace(split, labels=labels)
 
 
 def _evaluated(recipe: Recipe, checkpoint: Checkpoint, split: Split) -> Evaluated:
-    counts, channels = checkpoint.identity["class_counts"], split.images.shape[-1]
-    fabric, classes = launch_fabric(recipe.trainer), len(counts)
-    untrained = recipe.model.model_copy(update={"pretrained": False})
-    model = build_model(untrained, head=recipe.head, num_classes=classes, in_channels=channels, seed=0)
-    try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise InputError("the checkpoint does not fit the network of its recipe", got=error) from error
+    counts, fabric = checkpoint.identity["class_counts"], launch_fabric(recipe.trainer)
+    model, channels = trained_network(recipe, checkpoint)
+    if split.images.shape[-1] != channels:
+        got, allowed = f"{split.images.shape[-1]} channels", f"{channels}, as the network was trained with"
+        raise InputError("the images have other channels than the network", got=got, allowed=allowed)
     if recipe.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
     network = fabric.setup_module(model)

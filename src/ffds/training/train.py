@@ -135,7 +135,8 @@ def train_recipe(
                 if fabric.is_global_zero:
                     accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
                     Checkpoints(run.checkpoints).recover()
-                    for change in held.start(recipe, environment(accelerator)):
+                    known = environment(accelerator) | {"image_shape": dataset.train.images.shape[1:]}
+                    for change in held.start(recipe, known):
                         tell(f"note: {run.path} goes on elsewhere than it began, {change}")
                 trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
                 loop = TrainingLoop(

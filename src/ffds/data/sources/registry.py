@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ffds.data.sources.ictext.layout import PAPER, RENDERED
 
@@ -27,6 +27,8 @@ class SourceFacts:
             are all of the source's test set, labelled by the source's class names; None: they are published
             with a test set.
         largest_class: training images of the largest class of its published long tail; None: there is none.
+        side: of its published square images in pixels; None: that depends on the recipe and on the files.
+        fit: how an image of the user's own becomes a square as `decode.Stored` says.
         file_per_image: each image has its own file, so images can stay on disk (`data.in_memory=false`).
         disclaimer: what everything made from it must say.
     """
@@ -35,6 +37,8 @@ class SourceFacts:
     labelled: str | None = None
     balanced: bool = False
     largest_class: int | None = None
+    side: int | None = None
+    fit: Literal["crop", "pad"] = "crop"
     file_per_image: bool = False
     disclaimer: str | None = None
 
@@ -67,15 +71,21 @@ class SourceFacts:
 
 
 SOURCES: dict[str, SourceFacts] = {
-    "digits": SourceFacts("digits:open_digits", balanced=True),
-    "cifar10": SourceFacts("cifar:open_cifar", balanced=True, largest_class=5000),
-    "cifar100": SourceFacts("cifar:open_cifar", balanced=True, largest_class=500),
+    "digits": SourceFacts("digits:open_digits", balanced=True, side=8),
+    "cifar10": SourceFacts("cifar:open_cifar", balanced=True, largest_class=5000, side=32),
+    "cifar100": SourceFacts("cifar:open_cifar", balanced=True, largest_class=500, side=32),
     "tiny-imagenet": SourceFacts(
-        "tiny_imagenet:open_tiny_imagenet", balanced=True, largest_class=500, file_per_image=True
+        "tiny_imagenet:open_tiny_imagenet", balanced=True, largest_class=500, side=64, file_per_image=True
     ),
-    "ictext": SourceFacts("ictext.reader:open_ictext", largest_class=PAPER.head, file_per_image=True),
+    "ictext": SourceFacts(
+        "ictext.reader:open_ictext", largest_class=PAPER.head, fit="pad", file_per_image=True
+    ),
     "ictext-sample": SourceFacts(
-        "ictext.reader:open_sample", largest_class=PAPER.head, file_per_image=True, disclaimer=RENDERED
+        "ictext.reader:open_sample",
+        largest_class=PAPER.head,
+        fit="pad",
+        file_per_image=True,
+        disclaimer=RENDERED,
     ),
     "folder": SourceFacts("folder:open_folder", "folder:open_labelled", file_per_image=True),
     "parquet": SourceFacts("parquet:open_parquet", "parquet:open_labelled"),
