@@ -29,7 +29,7 @@ KEYS = {
     "optimizer": "lr momentum weight_decay nesterov",
     "schedule": "epochs warmup milestones",
     "trainer": "batch_size precision compile cuda_graphs channels_last devices num_nodes accelerator seed "
-    "eval_every checkpoint_every deterministic",
+    "eval_every checkpoint_every deterministic track",
 }
 
 SUMMARY = (

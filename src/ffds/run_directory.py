@@ -152,8 +152,10 @@ class Run:
             root = Path(recipe.data.root).expanduser()
             data_root = os.path.relpath(os.path.realpath(root), os.path.realpath(self.path))
             environment = environment | {"data_root": data_root}
-        self._write("recipe.yaml", dump_recipe(recipe))
-        self._write("environment.json", json_text(environment | ({"earlier": earlier} if earlier else {})))
+        self.write_text("recipe.yaml", dump_recipe(recipe))
+        self.write_text(
+            "environment.json", json_text(environment | ({"earlier": earlier} if earlier else {}))
+        )
         return [f"{key}: {_text(before.get(key))} → {_text(environment.get(key))}" for key in changed]
 
     def keep_epochs(self, epochs: int) -> None:
@@ -166,7 +168,7 @@ class Run:
 
     def take_epochs(self, metrics: Iterable[Mapping[str, Any]]) -> None:
         """Replace all metrics."""
-        self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
+        self.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics))
 
     def add_epoch(self, entry: dict[str, Any]) -> None:
         """Append the metrics of one epoch; InputError if those of the epoch before are not there."""
@@ -182,7 +184,7 @@ class Run:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary: from now on the run is done."""
-        self._write("summary.json", json_text(summary))
+        self.write_text("summary.json", json_text(summary))
 
     def check_lock(self) -> None:
         """InputError if the lock that this process holds was removed: another one may train by now."""
@@ -191,7 +193,8 @@ class Run:
             fix = "when none does, start the same training again: it goes on"
             raise InputError(what, where=self.path / "lock", fix=fix)
 
-    def _write(self, name: str, text: str) -> None:
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run, unless the lock that this process holds was removed."""
         self.check_lock()
         write_text(self.path / name, text)
 

@@ -46,7 +46,7 @@ def test_runs_made_earlier_keep_their_hash():
 
 def test_roles_say_what_is_left_out_of_the_hash():
     neutral = {"data.in_memory", "data.workers", "data.cache"}
-    neutral |= {"trainer.cuda_graphs", "trainer.checkpoint_every"}
+    neutral |= {"trainer.cuda_graphs", "trainer.checkpoint_every", "trainer.track"}
     assert keys_with(Role.NEUTRAL) == neutral
     assert neutral < keys_with(Role.LOADING, Role.RUNNING) < set(load_recipe("digits").recipe.by_key)
     recipe = load_recipe("digits").recipe

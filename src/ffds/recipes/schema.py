@@ -27,6 +27,10 @@ Text = Annotated[
 _TextOfInteger = BeforeValidator(lambda given: str(given) if type(given) is int else given)
 Precision = Annotated[Literal["32", "tf32", "bf16", "16"], _TextOfInteger]
 """`precision: 16` means "16", so that it needs no quotes."""
+Tracker = Literal["tensorboard", "mlflow", "csv"]
+_WordAsList = BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+Trackers = Annotated[tuple[Tracker, ...], Field(strict=False), _WordAsList]
+"""`track: csv` means `track: [csv]`."""
 AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip"]
 
 
@@ -154,6 +158,8 @@ class Trainer(Section):
     checkpoint_every: Annotated[Count, Role.RUNNING, Role.NEUTRAL] = 1
     """Epochs between checkpoints, the most that a killed process loses; an interrupted one saves first."""
     deterministic: Annotated[bool, Role.RUNNING] = False
+    track: Annotated[Trackers, Role.RUNNING, Role.ADDED, Role.NEUTRAL] = ()
+    """Where each epoch is written besides metrics.jsonl: tensorboard, mlflow, csv, or several of them."""
 
 
 class Recipe(Section):
@@ -195,7 +201,7 @@ class Recipe(Section):
         for key in keys_with(Role.ADDED):
             section, _, name = key.partition(".")
             if getattr(self, section).has_default(name):
-                del settings[section][name]
+                settings[section].pop(name, None)
         for key in keys_with(Role.PLACE):
             section, _, name = key.partition(".")
             settings[section][name] = None

@@ -36,7 +36,7 @@ class TrainingLoop:
     """One training, from its newest checkpoint to its last epoch.
 
     `stop_signals` are asked after each step. `after_epoch` is called with the metrics of each epoch, once
-    they are saved, and may raise to stop.
+    they are saved, and may raise to stop, on all ranks together; the state is saved then.
     """
 
     def __init__(
@@ -176,7 +176,12 @@ class TrainingLoop:
         if self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch):
             self._save()
         self.progress.report(epoch_line(entry, self.recipe.schedule.epochs))
-        self.after_epoch(entry)
+        try:
+            self.after_epoch(entry)
+        except Exception:
+            if not self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch):
+                self._save()
+            raise
         return test
 
     def _train_steps(self) -> None:

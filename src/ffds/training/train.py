@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
+from ffds.training.callbacks import Callbacks, check_callbacks
 from ffds.training.checkpoint import Checkpoints
 from ffds.training.devices import launch_fabric, naming_failed_ranks, precision_flags
 from ffds.training.loop import TrainingLoop
@@ -29,6 +30,7 @@ from ffds.training.own_loss import check_is_loss, try_loss
 from ffds.training.phases import phases
 from ffds.training.signals import StopSignals, stop_at_once
 from ffds.training.state import Reached, any_rank
+from ffds.training.trackers import check_trackers, tracked
 from ffds.training.trajectory import Trajectory, loss_identity
 
 __all__ = ["refuse_other_images", "train", "train_recipe"]
@@ -53,6 +55,7 @@ def train(
     out: str | Path = "runs",
     overrides: Mapping[str, Any] | None = None,
     loss: nn.Module | None = None,
+    callbacks: Sequence[object] = (),
     shown: bool = True,
 ) -> Run:
     """Train one method on one recipe; the same call resumes a stopped run and returns a finished one.
@@ -68,6 +71,8 @@ def train(
             `end_epoch` has `end_epoch` called after each epoch; one whose mean does not divide by the batch
             size has a method `divisor`, as `ffds.losses.LDAMLoss` does. Its repr, its parameters and buffers
             and its plain public attributes are its identity.
+        callbacks: objects that are told of the beginning, of each epoch and of the end, see
+            `ffds.training.callbacks.Callback`; one may raise to stop. A finished run calls none.
         shown: whether to report progress on standard error.
 
     Returns:
@@ -87,7 +92,7 @@ def train(
     if loss is not None:
         resolved = resolved.model_copy(update={"method": Custom(loss=loss_identity(loss))})
     # A copy: training would change the buffers, and with them the identity of the next call.
-    return train_recipe(resolved, out=out, loss=copy.deepcopy(loss), shown=shown)
+    return train_recipe(resolved, out=out, loss=copy.deepcopy(loss), callbacks=callbacks, shown=shown)
 
 
 def train_recipe(
@@ -100,14 +105,16 @@ def train_recipe(
     branches: Collection[int] = (),
     until: int | None = None,
     after_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+    callbacks: Sequence[object] = (),
     stop_signals: StopSignals | None = None,
 ) -> Run:
     """As `train`, for a recipe that is already resolved, and for data that may be open already.
 
     After the epochs in `branches`, other runs will go on from this one's state. After `until` epochs the
     state is saved and training stops, with the run unfinished. `after_epoch` is called with the metrics of
-    each epoch, once they are saved, and may raise to stop. `stop_signals` are asked after each step whether
-    to stop; by default SIGTERM and SIGINT ask for it. The loss itself is trained, not a copy.
+    each epoch, once they are saved, and may raise to stop, as the `callbacks` may, which are called on the
+    first rank only. `stop_signals` are asked after each step whether to stop; by default SIGTERM and SIGINT
+    ask for it. The loss itself is trained, not a copy.
     """
     recipe = knowing_images(recipe)
     run = Run.of(recipe, out)
@@ -117,6 +124,8 @@ def train_recipe(
         if dataset is not None:
             refuse_other_images(run, dataset)
         return run
+    check_callbacks(callbacks)
+    check_trackers(recipe.trainer.track)
     with stop_signals or StopSignals() as signals, precision_flags(recipe.trainer):
         fabric = launch_fabric(recipe.trainer)
         if any_rank(fabric, fabric.broadcast(recipe.config_hash) != recipe.config_hash):
@@ -125,7 +134,14 @@ def train_recipe(
         # `fork_rng` would initialise all GPUs if it were not told which one.
         gpu = [fabric.device] if fabric.device.type == "cuda" else []
         named = naming_failed_ranks(fabric, run.name)
-        with named, _locked(run, fabric) as held, torch.random.fork_rng(gpu):
+        track = recipe.trainer.track if fabric.is_global_zero else ()
+        with (
+            named,
+            _locked(run, fabric) as held,
+            torch.random.fork_rng(gpu),
+            tracked(track, held) as trackers,
+        ):
+            told = Callbacks(fabric, held, [*trackers, *callbacks])
             with stop_at_once():
                 with fabric.rank_zero_first(local=True):  # one process downloads
                     dataset = dataset or open_dataset(recipe.data)
@@ -138,15 +154,23 @@ def train_recipe(
                     known = environment(accelerator) | {"image_shape": dataset.train.images.shape[1:]}
                     for change in held.start(recipe, known):
                         tell(f"note: {run.path} goes on elsewhere than it began, {change}")
+                told.train_start(recipe)
                 trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
+
+                def after(entry: Mapping[str, Any]) -> None:
+                    told.epoch_end(entry)
+                    after_epoch(entry)
+
                 loop = TrainingLoop(
-                    fabric, recipe, dataset, plan, held, trajectory, signals, after_epoch, shown=shown
+                    fabric, recipe, dataset, plan, held, trajectory, signals, after, shown=shown
                 )
             evaluated = loop.train(until)
             if evaluated is not None and fabric.is_global_zero:
                 held.keep_epochs(recipe.schedule.epochs)
                 evaluated.predictions.write(run.predictions)
                 held.finish(_summary(recipe, run, evaluated.scores, loop.reached))
+            if evaluated is not None:
+                told.train_end()
             fabric.barrier()
     return run
 
