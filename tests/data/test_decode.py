@@ -17,7 +17,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from ffds.data import decode as decoding
-from ffds.data.decode import BATCH, Encoded, FileImages, Stored, decode, decode_all, pixels_digest
+from ffds.data.decode import BATCH, FileImages, Stored, decode, decode_all, pixels_digest
+from ffds.data.source import Encoded
 from ffds.errors import InputError
 from tests.data.pictures import bomb
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from ffds.data.source import Decoded, OnBad, Origin
+from ffds.data.source import Decoded, Encoded, OnBad, Origin
 from ffds.environment import usable_cores
 from ffds.errors import InputError
 
@@ -29,7 +29,6 @@ __all__ = [
     "CACHE_FORMAT",
     "FORMATS",
     "SUFFIXES",
-    "Encoded",
     "FileImages",
     "Stored",
     "attempt",
@@ -87,14 +86,6 @@ class Stored:
     size: int | None = None
     mode: Literal["RGB", "L"] = "RGB"
     fit: Literal["crop", "pad"] = "crop"
-
-
-class Encoded(NamedTuple):
-    """One image as it lies on disk: its place in the array, its name for a message, its bytes or file."""
-
-    position: int
-    name: str
-    content: bytes | Path | None
 
 
 def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
@@ -206,10 +197,13 @@ class FileImages:
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order."""
+        return decode_all(self.encoded(rows), len(rows), self.stored, on_bad)
+
+    def encoded(self, rows: NDArray[np.int64]) -> Iterator[list[Encoded]]:
+        """The files of `rows`, in that order."""
         paths = [self.paths[row] for row in rows.tolist()]
         items = [Encoded(position, str(path), path) for position, path in enumerate(paths)]
-        batches = (items[start : start + BATCH] for start in range(0, len(items), BATCH))
-        return decode_all(batches, len(items), self.stored, on_bad)
+        return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
     def origin(self, rows: NDArray[np.int64]) -> Origin | None:
         """The files of `rows` and the digest of their content; None if one cannot be read."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ffds.data.content import check_images
 from ffds.data.dataset import Dataset, Split
 from ffds.data.long_tail import held_out, tail_rows
-from ffds.data.source import Source, check_labels
+from ffds.data.source import Labelled, Source, check_labels
 from ffds.data.sources.class_names import labels_among
 from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import keep_images, without_unreadable
@@ -20,7 +20,8 @@ from ffds.errors import InputError, tell
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
-__all__ = ["open_dataset", "open_labelled", "open_source"]
+__all__ = ["checked_source", "completed", "open_dataset", "open_labelled", "open_source", "readable_part"]
+__all__ += ["splits_of"]
 
 MOST_NAMED = 10
 
@@ -45,18 +46,8 @@ def open_dataset(data: Data) -> Dataset:
     [124, 96, 74, 57, 44, 34, 26, 20, 16, 12]
     """
     source = open_source(data)
-    splits = [source.train.take(tail_rows(source, data)), source.test]
-    if source.validation is not None:
-        splits.append(source.validation)
-    elif data.validation:
-        kept = splits[0]
-        held = held_out(kept.labels, data.validation, derived_seed(data.seed, "validation"))
-        if not held.any():
-            got = f"data.validation = {data.validation} of {len(kept)} images"
-            fix = "raise data.validation, or set it to 0"
-            raise InputError("the validation set would be empty", got=got, fix=fix)
-        splits = [kept.take(~held), source.test, kept.take(held)]
-    train, test, *rest = keep_images(data, splits, source.description)
+    splits = splits_of(source, data)
+    train, test, *rest = keep_images(data, [*splits.values()], source.description)
     validation = rest[0] if rest else None
     names = source.class_names
     for note in source.notes if is_first_rank() else ():
@@ -95,6 +86,22 @@ def open_source(data: Data) -> Source:
     With ``data.on_bad_image="skip"`` all images are decoded here, and those that cannot be are left out
     before anything is counted.
     """
+    source = checked_source(data)
+    if data.on_bad_image == "skip":
+        splits = [source.train, source.test, *([] if source.validation is None else [source.validation])]
+        (_, readable, skipped), *_ = checked = without_unreadable(data, splits)
+        skipped += tuple(line for _, _, lines in checked[1:] for line in lines)
+        source = readable_part(source, [kept for kept, _, _ in checked], readable, skipped)
+    return completed(source, data)
+
+
+def checked_source(data: Data) -> Source:
+    """The source with every label in range, as it lies there: no image is decoded or left out.
+
+    Raises:
+        InputError: files are missing or broken, a label is out of range, or these are not the images of
+            `data.images`.
+    """
     source = SOURCES[data.name].open(data)
     if data.test_split is not None and source.test_split is None:
         what, fix = "data.test_split chooses among splits with names, which are not there", "set it to null"
@@ -108,14 +115,28 @@ def open_source(data: Data) -> Source:
     if source.ranks is not None:
         _check_ranks(source.train.labels, source.ranks, source.description)
         source = replace(source, carried=source.counts)
-    if data.on_bad_image == "skip":
-        (train, readable, skipped), *others = without_unreadable(data, splits)
-        skipped += tuple(line for _, _, lines in others for line in lines)
-        ranks = None if source.ranks is None else source.ranks[readable]
-        test, *rest = (split for split, _, _ in others)
-        validation = rest[0] if rest else None
-        source = replace(source, train=train, test=test, validation=validation)
-        source = replace(source, ranks=ranks, skipped=skipped)
+    return source
+
+
+def readable_part(
+    source: Source, splits: Sequence[Labelled], train: NDArray[np.bool_], skipped: tuple[str, ...]
+) -> Source:
+    """The source with what can be read of its splits: training, test and, where there is one, validation.
+
+    `train` marks which training images are left, and `skipped` has a line about each image that is not.
+    """
+    kept, test, *rest = splits
+    ranks = None if source.ranks is None else source.ranks[train]
+    validation = rest[0] if rest else None
+    return replace(source, train=kept, test=test, validation=validation, ranks=ranks, skipped=skipped)
+
+
+def completed(source: Source, data: Data) -> Source:
+    """The source with its test set cut where it has none.
+
+    Raises:
+        InputError: a class has no training image, there is one class only, or a split has no image.
+    """
     if source.cut_test:
         held = held_out(source.train.labels, data.test_fraction, derived_seed(data.seed, "test"), least=1)
         source = replace(source, train=source.train.take(~held), test=source.train.take(held))
@@ -124,6 +145,22 @@ def open_source(data: Data) -> Source:
         unused = f"data.validation={data.validation:g} is not used: the data bring a validation set"
         source = replace(source, notes=(*source.notes, unused))
     return source
+
+
+def splits_of(source: Source, data: Data) -> dict[str, Labelled]:
+    """Training images with their tail cut, test images and, where there are any, validation images."""
+    splits = {"train": source.train.take(tail_rows(source, data)), "test": source.test}
+    if source.validation is not None:
+        return splits | {"validation": source.validation}
+    if not data.validation:
+        return splits
+    kept = splits["train"]
+    held = held_out(kept.labels, data.validation, derived_seed(data.seed, "validation"))
+    if not held.any():
+        got = f"data.validation = {data.validation} of {len(kept)} images"
+        fix = "raise data.validation, or set it to 0"
+        raise InputError("the validation set would be empty", got=got, fix=fix)
+    return splits | {"train": kept.take(~held), "validation": kept.take(held)}
 
 
 def _check_ranks(labels: NDArray[np.int64], ranks: NDArray[np.int64], where: str) -> None:
@@ -152,7 +189,7 @@ def _check_classes(source: Source) -> None:
         what = f"{len(empty)} of {len(names)} classes have no training image"
         more = f" and {len(empty) - MOST_NAMED} more" if len(empty) > MOST_NAMED else ""
         fix = "add images to these classes, or remove the classes"
-        got = "; ".join((", ".join(empty[:MOST_NAMED]) + more, *source.notes))
+        got = "; ".join((", ".join(empty[:MOST_NAMED]) + more, *source.skipped[:MOST_NAMED], *source.notes))
         raise InputError(what, where=where, got=got, fix=fix)
     if len(source.test) == 0:
         fix = "add test images, or give no test set to have one cut (data.test_fraction)"

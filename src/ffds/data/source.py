@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol, Self
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = ["ArrayImages", "Decoded", "Images", "Labelled", "Origin", "Source"]
+__all__ = ["ArrayImages", "Decoded", "Encoded", "Images", "Labelled", "Origin", "Source"]
 __all__ += ["check_labels", "check_links", "existing_root", "root_path"]
 
 OnBad = Literal["stop", "skip"]
@@ -26,6 +26,14 @@ class Decoded(NamedTuple):
 
     images: NDArray[np.uint8]
     bad: dict[int, str]
+
+
+class Encoded(NamedTuple):
+    """One image as it lies on disk: its place among those asked for, its name, its bytes or file."""
+
+    position: int
+    name: str
+    content: bytes | Path | None
 
 
 class Origin(NamedTuple):
@@ -45,6 +53,9 @@ class Images(Protocol):
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order."""
 
+    def encoded(self, rows: NDArray[np.int64]) -> Iterator[Sequence[Encoded]]:
+        """The images at `rows` as they lie on disk, in batches, in any order; none if they are in memory."""
+
     def origin(self, rows: NDArray[np.int64]) -> Origin | None:
         """What the images at `rows` are made of; None where they are in memory, or a file is not readable."""
 
@@ -62,6 +73,10 @@ class ArrayImages:
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`; none of them can be bad."""
         return Decoded(self.array[rows], {})
+
+    def encoded(self, rows: NDArray[np.int64]) -> Iterator[Sequence[Encoded]]:
+        """None: they are in memory."""
+        return iter(())
 
     def origin(self, rows: NDArray[np.int64]) -> None:
         """They are in memory."""

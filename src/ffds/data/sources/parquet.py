@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ffds.data.decode import BATCH, Encoded, Stored, decode_all, pixels_digest, remembered
-from ffds.data.source import Decoded, Labelled, OnBad, Origin, Source, existing_root
+from ffds.data.decode import BATCH, Stored, decode_all, pixels_digest, remembered
+from ffds.data.source import Decoded, Encoded, Labelled, OnBad, Origin, Source, existing_root
 from ffds.data.sources.labels import (
     LABEL_TYPE,
     Classes,
@@ -149,7 +149,23 @@ class ParquetImages:
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`, in that order."""
-        return decode_all(self._encoded(rows), len(rows), self.stored, on_bad)
+        return decode_all(self.encoded(rows), len(rows), self.stored, on_bad)
+
+    def encoded(self, rows: NDArray[np.int64]) -> Iterator[list[Encoded]]:
+        """The images at `rows`, batch by batch as they come in the files."""
+        positions = np.argsort(rows, kind="stable")
+        ascending, start = rows[positions], 0
+        for file in self.files:
+            with reading(file) as parquet:
+                offset = start
+                for batch in parquet.iter_batches(BATCH, columns=[self.column]):
+                    low, high = np.searchsorted(ascending, [start, start + len(batch)])
+                    chosen = ascending[low:high]
+                    images = batch.column(0).take(pa.array(chosen - start)).to_pylist()
+                    places = [f"{file} row {row}" for row in chosen - offset]
+                    yield list(map(_encoded, positions[low:high].tolist(), places, images))
+                    start += len(batch)
+                check_rows(file, self.column, parquet, start - offset)
 
     def origin(self, rows: NDArray[np.int64]) -> Origin | None:
         """The files, and the sum of their content; None if one is not readable."""
@@ -173,22 +189,6 @@ class ParquetImages:
                 digests += [hashlib.sha256((image or {}).get("bytes") or b"").digest() for image in images]
             check_rows(file, self.column, parquet, len(digests))
         return b"".join(digests)
-
-    def _encoded(self, rows: NDArray[np.int64]) -> Iterator[list[Encoded]]:
-        """The images at `rows`, batch by batch as they come in the files."""
-        positions = np.argsort(rows, kind="stable")
-        ascending, start = rows[positions], 0
-        for file in self.files:
-            with reading(file) as parquet:
-                offset = start
-                for batch in parquet.iter_batches(BATCH, columns=[self.column]):
-                    low, high = np.searchsorted(ascending, [start, start + len(batch)])
-                    chosen = ascending[low:high]
-                    images = batch.column(0).take(pa.array(chosen - start)).to_pylist()
-                    places = [f"{file} row {row}" for row in chosen - offset]
-                    yield list(map(_encoded, positions[low:high].tolist(), places, images))
-                    start += len(batch)
-                check_rows(file, self.column, parquet, start - offset)
 
 
 def _encoded(position: int, place: str, image: dict[str, Any] | None) -> Encoded:
