@@ -20,7 +20,7 @@ from ffds.errors import InputError, tell
 
 __all__ = ["check_directory", "check_file", "flush_directory", "is_in_place", "is_locked", "lock_or_wait"]
 __all__ += ["csv_text", "json_text", "make_directory", "remove_leftovers", "saving", "try_lock"]
-__all__ += ["write_bytes", "write_files", "write_json", "write_text"]
+__all__ += ["write_bytes", "write_files", "write_json", "write_text", "written_aside"]
 
 
 _ANOTHER = "choose another place with {}"
@@ -57,6 +57,25 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for path in contents:
             remove_leftovers(directory, glob.escape(path.name))
         flush_directory(directory)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A file to write in place of `path`, which it replaces when all is done; after an error it is deleted.
+
+    An InputError says what cannot be written, as `write_bytes` does.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with saving(path.name, path.parent, 0):
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        remove_leftovers(path.parent, glob.escape(path.name))
+        flush_directory(path.parent)
 
 
 def remove_leftovers(directory: Path, name: str = "*") -> None:
