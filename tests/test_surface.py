@@ -26,8 +26,8 @@ KEYS = {
     "image_column label_column on_bad_image in_memory workers cache image_size eval_resize augment padding "
     "mean std",
     "model": "name pretrained head",
-    "optimizer": "lr momentum weight_decay nesterov",
-    "schedule": "epochs warmup milestones",
+    "optimizer": "name lr momentum weight_decay nesterov betas layer_decay head_lr",
+    "schedule": "epochs warmup milestones shape",
     "trainer": "batch_size precision compile cuda_graphs channels_last devices num_nodes accelerator seed "
     "eval_every checkpoint_every deterministic track",
 }

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffds.errors import InputError
 from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe
-from ffds.recipes.schedule import epoch_at, lr_factor, milestone_epochs, start_epoch, warmup_epochs
+from ffds.recipes.schedule import (
+    described_schedule,
+    epoch_at,
+    lr_factor,
+    milestone_epochs,
+    start_epoch,
+    warmup_epochs,
+)
 from ffds.recipes.schema import Schedule
 
 DEFERRED = {method for method, settings in METHODS.items() if "start" in settings.model_fields}
@@ -88,6 +96,26 @@ def test_a_methods_own_milestones_go_before_those_of_the_schedule(milestones, me
     resolved = load_recipe("digits", [f"method.milestones={milestones}"], method=method).recipe
     assert milestone_epochs(resolved) == expected
     assert {lr_factor(resolved, epoch) for epoch in range(10, 60)} == {1.0, *(rate for _, rate in expected)}
+
+
+@pytest.mark.parametrize("method", ["ce", "ldam-drw"])
+def test_a_cosine_falls_from_one_to_nearly_nothing_whatever_the_milestones(method):
+    resolved = load_recipe("digits", ["schedule.shape=cosine", "schedule.epochs=20"], method=method).recipe
+    rates = [lr_factor(resolved, epoch) for epoch in range(20)]
+    assert milestone_epochs(resolved) == ()
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    expected = [1.0, 0.9924, 0.9698, 0.9330, 0.8830, 0.8214, 0.75, 0.6710, 0.5868, 0.5]  # ½(1 + cos 10°k)
+    assert rates[2:12] == pytest.approx(expected, abs=1e-4)
+    assert rates[12:] == pytest.approx([1 - rate for rate in rates[10:2:-1]])
+    last = list(described_schedule(resolved).values())[-1]
+    assert last.endswith(" falling along a cosine to 0.00076")
+
+
+def test_milestones_beside_a_cosine_are_refused():
+    milestones = "schedule.milestones=[[0.5, 0.1]]"
+    with pytest.raises(InputError, match=r"shape cosine has no milestones: set milestones to \[\]"):
+        load_recipe("digits", ["schedule.shape=cosine", milestones])
+    load_recipe("digits", ["schedule.shape=cosine", "schedule.milestones=[]"])
 
 
 @settings(deadline=None)

@@ -57,10 +57,15 @@ def traced(monkeypatch):
 LONG = ("schedule.epochs=6", "schedule.warmup=2", "trainer.batch_size=20")
 
 
-@pytest.mark.parametrize("method", ["ce", "ldam-drw", "ib-fl", "d-ffds"])
-def test_a_run_of_captured_steps_is_the_same_run(method, tmp_path, monkeypatch, traced):
+ADAMW = ("optimizer.name=adamw", "optimizer.head_lr=0.2", "schedule.epochs=3")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("ce", ()), ("ldam-drw", ()), ("ib-fl", ()), ("d-ffds", ()), ("ce", ADAMW)]
+)
+def test_a_run_of_captured_steps_is_the_same_run(method, settings, tmp_path, monkeypatch, traced):
     """Over every change between steps: of the rate, of the phase, of the size, of a loss's statistics."""
-    recipe = tiny.recipe(*LONG, method=method)
+    recipe = tiny.recipe(*LONG, *settings, method=method)
     captured = tiny.train(recipe, tmp_path / "captured")
     assert traced.made >= 3
     monkeypatch.undo()

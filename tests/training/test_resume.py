@@ -21,6 +21,8 @@ from ffds.training.phases import phases
 from tests import full_disk
 from tests.training import tiny
 
+ADAMW = ("optimizer.name=adamw", "optimizer.lr=0.01", "optimizer.layer_decay=0.8", "optimizer.head_lr=0.02")
+ADAMW += ("schedule.shape=cosine",)
 CASES = {method: (method, ()) for method in METHODS} | {
     "ffds without a cold start": ("ffds", ("method.cold_start=unsmoothed",)),
     "d-ffds that does not observe": ("d-ffds", ("method.observe=false",)),
@@ -28,6 +30,7 @@ CASES = {method: (method, ()) for method in METHODS} | {
     "d-ffds, contiguous memory": ("d-ffds", ("trainer.channels_last=false",)),
     "ce, deterministic kernels": ("ce", ("trainer.deterministic=true",)),
     "ce, nesterov": ("ce", ("optimizer.nesterov=true",)),
+    "ce, AdamW, each layer at its own rate": ("ce", ADAMW),
     "ce without momentum": ("ce", ("optimizer.momentum=0.0",)),
     "ce, scored every third epoch": ("ce", ("trainer.eval_every=3",)),
     "ce, half precision on a CPU, which runs as bfloat16": ("ce", ("trainer.precision=16",)),

@@ -70,6 +70,7 @@ def test_a_branched_run_is_bit_equal_to_the_same_run_alone(pair, steps, tmp_path
 
 SETTINGS = "data.seed=1 data.imbalance_factor=10 data.augment=[hflip] model.name=resnet32 model.head=cosine "
 SETTINGS += "trainer.seed=1 trainer.batch_size=16 trainer.precision=bf16 "
+SETTINGS += "optimizer.name=adamw optimizer.head_lr=0.2 optimizer.layer_decay=0.9 "
 SETTINGS += "optimizer.lr=0.05 optimizer.momentum=0.8 optimizer.weight_decay=1e-4"
 
 
@@ -137,6 +138,14 @@ def test_a_change_of_the_loss_shares_only_the_epochs_before_it(method, setting):
 def test_another_start_shares_the_epochs_before_the_earlier_one(method):
     runs = [one(method, "schedule.epochs=20", f"method.start={start}") for start in (0.4, 0.6)]
     assert shared(*runs) == 8
+
+
+def test_another_shape_of_the_schedule_shares_the_warm_up():
+    steps, cosine = (
+        one("ce", "schedule.epochs=20", f"schedule.shape={shape}") for shape in ("steps", "cosine")
+    )
+    # The first epoch after the two of the warm-up has the full rate in both.
+    assert shared(steps, cosine) == 3
 
 
 def test_no_two_methods_share_an_epoch_of_different_losses():

@@ -38,6 +38,10 @@ class ResNetCifar(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """The layers of the parameters, as timm's networks tell them: the stem, then block by block."""
+        return {"stem": r"^(?:conv|norm)\.", "blocks": r"^blocks\.(\d+)"}
+
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, in_channels, h, w) with sides of at least 8 → features (N, 64), not negative."""
         maps: Tensor = self.blocks(F.relu(self.norm(self.conv(images))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 
@@ -34,8 +35,10 @@ def warmup_epochs(schedule: Schedule) -> int:
 def milestone_epochs(recipe: Recipe) -> tuple[tuple[int, float], ...]:
     """Pairs (first epoch, counted from 0; learning-rate factor from then on), rising.
 
-    The method's own milestones if it has any, else those of the schedule.
+    The method's own milestones if it has any, else those of the schedule; none with the shape `cosine`.
     """
+    if recipe.schedule.shape == "cosine":
+        return ()
     own, schedule = recipe.method.milestones, recipe.schedule
     milestones = schedule.milestones if own is None else own
     return tuple((epoch_at(fraction, schedule.epochs), factor) for fraction, factor in milestones)
@@ -54,12 +57,18 @@ def start_epoch(method: Method, epochs: int) -> int:
 def lr_factor(recipe: Recipe, epoch: int) -> float:
     """The learning rate of an epoch (counted from 0) as a multiple of `optimizer.lr`.
 
-    (epoch + 1) / w within the w epochs of warm-up, then the factor of the last milestone passed, 1 before
-    the first.
+    (epoch + 1) / w within the w epochs of warm-up. Then with the shape `steps` the factor of the last
+    milestone passed, 1 before the first; with `cosine`, for n epochs in all,
+
+        ½ (1 + cos(π (epoch − w) / (n − w))),
+
+    which is 1 in the first epoch after the warm-up and would be 0 in the one after the last.
     """
     warmup = warmup_epochs(recipe.schedule)
     if epoch < warmup:
         return (epoch + 1) / warmup
+    if recipe.schedule.shape == "cosine":
+        return (1 + math.cos(math.pi * (epoch - warmup) / (recipe.schedule.epochs - warmup))) / 2
     passed = [factor for first, factor in milestone_epochs(recipe) if first <= epoch]
     return passed[-1] if passed else 1.0
 
@@ -80,6 +89,7 @@ def described_schedule(recipe: Recipe) -> dict[str, str]:
         second = f"phase 2: {recipe.method.name}" if start else recipe.method.name
         phase = "phase 1" if first < start else second
         begin, end = (recipe.optimizer.lr * lr_factor(recipe, epoch) for epoch in (first, after - 1))
-        rates = f"{begin:.3g}" if begin == end else f"{begin:.3g} rising to {end:.3g}"
+        change = "rising to" if begin < end else "falling along a cosine to"
+        rates = f"{begin:.3g}" if begin == end else f"{begin:.3g} {change} {end:.3g}"
         described[f"{first + 1}–{after}"] = f"{phase}, lr {rates}"
     return described

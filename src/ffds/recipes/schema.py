@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from ffds.methods.base import Deferred, Head, Method
+from ffds.methods.base import Beta, Deferred, Head, Method
 from ffds.methods.registry import MethodSettings
 from ffds.methods.reweighting import CrossEntropy
 from ffds.settings import Finite, Fraction, Milestones, Positive, Role, Section, by_dotted_key, json_digest
@@ -114,20 +114,34 @@ class Model(Section):
 
 
 class Optimizer(Section):
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum, or AdamW, and the learning rate of each part."""
 
+    name: Annotated[Literal["sgd", "adamw"], Role.ADDED] = "sgd"
     lr: Positive = 0.1
     momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
+    """Of sgd."""
     weight_decay: Annotated[Finite, Field(ge=0)] = 2e-4
+    """Of all parameters; with adamw or a layer_decay below 1 of all but biases, norms and embeddings."""
     nesterov: bool = False
+    """Of sgd."""
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False), Role.ADDED] = (0.9, 0.999)
+    """Of adamw: how slowly its means of gradients and of their squares change."""
+    layer_decay: Annotated[Finite, Field(gt=0, le=1), Role.ADDED] = 1.0
+    """Learning rate of a layer over that of the layer above it, the head first; 1 is the same for all."""
+    head_lr: Annotated[Positive | None, Role.ADDED] = None
+    """Learning rate of the classifier; null: lr."""
 
     def disagreements(self) -> Iterator[str]:
         if self.nesterov and self.momentum == 0:
             yield "nesterov needs momentum above 0"
+        if self.nesterov and self.name != "sgd":
+            yield f"nesterov is a setting of sgd, and name is {self.name}"
+        if not self.has_default("betas") and self.name != "adamw":
+            yield f"betas are settings of adamw, and name is {self.name}"
 
 
 class Schedule(Section):
-    """Epochs, warm-up and learning-rate drops.
+    """Epochs, warm-up, and how the learning rate falls.
 
     The rate rises linearly over the first `warmup` epochs, never over more than a tenth of all epochs;
     milestones are fractions of the epochs, so a shorter run keeps the shape of the published one.
@@ -136,6 +150,12 @@ class Schedule(Section):
     epochs: Annotated[Epochs, Role.COLUMN] = 200
     warmup: Annotated[int, Field(ge=0, le=10**6)] = 5
     milestones: Milestones = ((0.8, 0.1), (0.9, 0.01))
+    shape: Annotated[Literal["steps", "cosine"], Role.ADDED] = "steps"
+    """After the warm-up: steps falls at the milestones; cosine falls to nearly 0, with no milestones."""
+
+    def disagreements(self) -> Iterator[str]:
+        if self.shape == "cosine" and self.milestones and not self.has_default("milestones"):
+            yield "shape cosine has no milestones: set milestones to []"
 
 
 class Trainer(Section):

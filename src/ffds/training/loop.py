@@ -187,8 +187,7 @@ class TrainingLoop:
     def _train_steps(self) -> None:
         """Take the steps of the epoch that are still to be done."""
         phase = self._phase
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = self._lr
+        self.state.set_lr(self._lr)
         self.state.forward.train()
         began = time.monotonic()
         for batch in self.batches.epoch(self.reached.epoch, self.reached.step, phase.stage.sampler):

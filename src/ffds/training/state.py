@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -22,6 +23,7 @@ from ffds.models.build import build_model
 from ffds.recipes.schema import Recipe
 from ffds.training.checkpoint import Checkpoint
 from ffds.training.devices import compile_model
+from ffds.training.optimizer import make_optimizer, set_lr
 
 __all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "average_gradients"]
 __all__ += ["gather_ranks", "sum_over_ranks"]
@@ -111,6 +113,7 @@ class TrainingState:
         observed: p_y of the epoch, class by class, where a later loss starts from it.
         loss_sum: sum of the loss over the epoch's samples, ().
         groups: classes of head, middle and tail.
+        lr: learning rate of the epoch.
     """
 
     fabric: Fabric
@@ -125,6 +128,7 @@ class TrainingState:
     loss_sum: Tensor
     groups: dict[str, list[int]]
     reached: Reached
+    lr: float = math.nan
 
     @classmethod
     def initial(cls, fabric: Fabric, recipe: Recipe, dataset: Dataset, losses: Iterable[nn.Module]) -> Self:
@@ -148,8 +152,7 @@ class TrainingState:
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
         modules = nn.ModuleList(losses).to(fabric.device).train()
-        trained = [*model.parameters(), *modules.parameters()]
-        optimizer = torch.optim.SGD(trained, fused=True, **recipe.optimizer.model_dump())
+        optimizer = make_optimizer(recipe.optimizer, model, modules)
         network = compile_model(model, fabric.device) if recipe.trainer.compile else model
         # Evaluation does not call what Fabric returns, which would wait for other ranks.
         forward, fabric_optimizer = fabric.setup(network, optimizer)
@@ -173,6 +176,11 @@ class TrainingState:
         """All that is trained, by name: the network's parameters, and ``loss.PHASE.NAME`` of the losses."""
         of_losses = {f"loss.{name}": parameter for name, parameter in self.losses.named_parameters()}
         return {**dict(self.model.named_parameters()), **of_losses}
+
+    def set_lr(self, lr: float) -> None:
+        """Train with this learning rate from now on, each group of parameters with its part of it."""
+        self.lr = lr
+        set_lr(self.optimizer, lr)
 
     def checkpoint(self) -> Checkpoint:
         """The state as plain tensors and numbers; every rank must call it."""
@@ -207,8 +215,10 @@ class TrainingState:
         parameters = self.parameters
         for full_name, tensor in checkpoint.optimizer.items():
             name, key = full_name.rsplit(".", 1)
-            # The memory format decides which kernel updates a parameter, and so how it rounds.
-            self.optimizer.state[parameters[name]][key] = torch.empty_like(parameters[name]).copy_(tensor)
+            # The memory format decides which kernel updates a parameter, and so how it rounds. AdamW's
+            # number of steps, `step`, is no tensor of the parameter's shape.
+            like = tensor.to(self.fabric.device) if key == "step" else parameters[name]
+            self.optimizer.state[parameters[name]][key] = torch.empty_like(like).copy_(tensor)
         # Between epochs all ranks are alike, so there may be another number of them.
         rank = self.fabric.global_rank if self.reached.step else 0
         for name, tensor in self._own_tensors(phases).items():

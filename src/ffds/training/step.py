@@ -110,7 +110,7 @@ class TrainStep:
         self._seed_step(self.state.reached.step)
         self._number.fill_(self.state.reached.step)
         # A CUDA graph contains the learning rate as a constant.
-        key = ("step", phase.start, self._lr, observed, batch.global_size)
+        key = ("step", phase.start, self.state.lr, observed, batch.global_size)
         self.graphs(key, partial(self._take, phase, batch, observed), batch.images, batch.labels)
 
     def raise_not_finite(self, phase: Phase, batch: Batch, step: int, directory: Path) -> NoReturn:
@@ -122,7 +122,7 @@ class TrainStep:
         """
         self._seed_step(step)
         logits, loss, _ = self._gradients(phase, batch)
-        epoch, name, lr = self.state.reached.epoch + 1, phase.stage.name, self._lr
+        epoch, name, lr = self.state.reached.epoch + 1, phase.stage.name, self.state.lr
         place = {"epoch": epoch, "step": step + 1, "phase": name, "lr": lr}
         rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"
         file = directory / f"diagnosis{rank}.json"
@@ -135,11 +135,6 @@ class TrainStep:
         fix = 'a lower optimizer.lr, or trainer.precision="32"'
         end = f"stopped before the optimizer step\n  diagnosis: {written}\n  fix:       {fix}"
         raise NonFiniteLossError(f"{what}: {end}", file)
-
-    @property
-    def _lr(self) -> float:
-        lr: float = self.state.optimizer.param_groups[0]["lr"]
-        return lr
 
     def _take(self, phase: Phase, batch: Batch, observed: bool, images: Tensor, labels: Tensor) -> None:
         """The step itself, in a form that a CUDA graph can hold: nothing comes to the host."""
