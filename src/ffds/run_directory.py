@@ -102,7 +102,7 @@ class Run:
         if recipe.data.root is None or not isinstance(place, str):
             return recipe
         root = Path(os.path.normpath(Path(os.path.realpath(self.path), place)))
-        return recipe.with_root(str(root)) if root.is_dir() else recipe
+        return recipe.with_root(str(root)) if root.exists() else recipe
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -183,6 +183,7 @@ def _check_classes(source: Source) -> None:
     names, where = source.class_names, source.description
     if len(names) < 2:
         what, got = "a single class leaves nothing to tell apart", ", ".join(names) or "no class"
+        got = "; ".join((got, *source.notes))
         raise InputError(what, where=where, got=got, allowed="2 classes or more")
     empty = [f"{c} ({names[c]})" for c, count in enumerate(source.counts) if count == 0]
     if empty:

@@ -38,11 +38,19 @@ class Data(Section):
     """Which images, how long their tail is, and how they are augmented."""
 
     name: Literal[
-        "digits", "cifar10", "cifar100", "tiny-imagenet", "ictext", "ictext-sample", "folder", "parquet"
+        "digits",
+        "cifar10",
+        "cifar100",
+        "tiny-imagenet",
+        "ictext",
+        "ictext-sample",
+        "folder",
+        "parquet",
+        "manifest",
     ]
     """The source; its reader decides the layout expected below `root`."""
     root: Annotated[Text | None, Role.PLACE] = None
-    """Directory of the data; null where no files are needed."""
+    """Directory of the data, or the table of a manifest; null where no files are needed."""
     images: Annotated[Annotated[str, ImagesSum] | None, Role.ADDED] = None
     """Sum of all images and labels: filled in where the images are your own, and checked if it is given."""
     download: Annotated[bool, Role.LOADING] = False
@@ -62,9 +70,11 @@ class Data(Section):
     cut: Annotated[tuple[Count, Count, Count], Field(strict=False)] | None = None
     """Numbers of classes in head, middle and tail; null cuts into thirds."""
     image_column: str | None = None
-    """Parquet column of the images; null detects it."""
+    """Column of the images in Parquet files, of their paths in a manifest; null detects it."""
     label_column: str | None = None
-    """Parquet column of the labels; null detects it."""
+    """Column of the labels in Parquet files or a manifest; null detects it."""
+    split_column: Annotated[str | None, Role.ADDED] = None
+    """Column of the splits in a manifest; null detects it."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do about an image that cannot be decoded."""
     in_memory: Annotated[Literal["auto", True, False], Role.LOADING, Role.NEUTRAL] = "auto"

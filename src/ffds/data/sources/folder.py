@@ -21,6 +21,7 @@ from ffds.data.sources.splits import (
     unreadable_directory,
     unused_splits,
 )
+from ffds.data.sources.tables import METADATA, tables_in
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -29,6 +30,7 @@ __all__ = ["LAYOUT", "files_below", "is_image", "labelled_files", "open_folder",
 LAYOUT = (
     "train/CLASS/* with test/CLASS/* or val/CLASS/* or both, or CLASS/* to be split by data.test_fraction"
 )
+FIX = "give its directory: data.root=DIR, or a table of files and classes: data.name=manifest data.root=FILE"
 CLUTTER = {"thumbs.db", "desktop.ini"}
 """Files that Windows leaves in any directory, passed over like hidden ones without a word."""
 MOST_NAMED = 10
@@ -42,13 +44,15 @@ def open_folder(data: Data) -> Source:
     or as they are if neither is given. The directories of the splits have any of their usual names (see
     `splits`); without one for testing the test set is cut from each class.
     """
-    root = existing_root(data, LAYOUT)
+    root = existing_root(data, LAYOUT, FIX)
     stored = Stored(data.eval_resize or data.image_size)
     directories = _directories(root)
     splits = _splits(directories, data.test_split, root)
     names = _directories(root / (splits.train or ""))
+    tables = [file for name in ("", *filter(None, splits)) for file in tables_in(root / name)]
     if not names:
-        raise InputError("no class directories", where=root / (splits.train or ""), allowed=LAYOUT)
+        where, fix = root / (splits.train or ""), "; ".join(_of_tables(tables))
+        raise InputError("no class directories", where=where, allowed=LAYOUT, fix=fix)
     check_distinct(names, root / (splits.train or ""))
     files = {name: list(_files(root / name, names)) for name in splits if name is not None}
     images: dict[str | None, Labelled] = {
@@ -65,13 +69,16 @@ def open_folder(data: Data) -> Source:
         validation=images.get(splits.validation),
         cut_test=splits.test is None,
         test_split=splits.test,
-        notes=_notes(loose, [path for split in files.values() for path, _ in split], unused, root),
+        notes=(
+            *_notes(loose, [path for split in files.values() for path, _ in split], unused, root),
+            *_of_tables(tables),
+        ),
     )
 
 
 def open_labelled(data: Data) -> Source:
     """Images to score: those of the test split, else of the validation or the training split, else all."""
-    root = existing_root(data, LAYOUT)
+    root = existing_root(data, LAYOUT, FIX)
     directories = _directories(root)
     name = ""
     if data.test_split is not None or any(map(kind_of, directories)):
@@ -175,6 +182,13 @@ def _of_no_class(images: Sequence[Path]) -> Iterator[str]:
     """A sentence on images that lie beside the directories of the classes."""
     if images:
         yield f"images beside the class directories are not read: {len(images):,}, such as {images[0]}"
+
+
+def _of_tables(tables: Sequence[Path]) -> Iterator[str]:
+    """A sentence on tables, which may say the classes of images that lie otherwise."""
+    if tables:
+        root = tables[0].parent if tables[0].name in METADATA else tables[0]
+        yield f"{tables[0]} is not read; it would be by data.name=manifest data.root={root}"
 
 
 def _not_read(files: Sequence[Path]) -> Iterator[str]:

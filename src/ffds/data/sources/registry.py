@@ -66,7 +66,9 @@ class SourceFacts:
         if self.own_images and data.root is not None:
             from ffds.data.source import check_links, root_path
 
-            check_links(root_path(data.root), source)
+            # A table that the user names may name any file; a directory keeps to itself.
+            if (root := root_path(data.root)).is_dir():
+                check_links(root, source)
         return source
 
 
@@ -89,6 +91,7 @@ SOURCES: dict[str, SourceFacts] = {
     ),
     "folder": SourceFacts("folder:open_folder", "folder:open_labelled", file_per_image=True),
     "parquet": SourceFacts("parquet:open_parquet", "parquet:open_labelled"),
+    "manifest": SourceFacts("manifest:open_manifest", "manifest:open_labelled", file_per_image=True),
 }
 """Every value of `data.name`."""
 
