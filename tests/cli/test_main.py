@@ -14,6 +14,7 @@ import pytest
 from ffds.cli import main
 from ffds.cli.options import print_result
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError
+from ffds.recipes.load import load_recipe
 from tests.finished_runs import recipe, write_run
 
 VERBS = [
@@ -157,6 +158,18 @@ def test_recipes_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "optimizer.lr" in printed
     assert "what happens" in printed
+
+
+@pytest.mark.parametrize(
+    "settings", [[], ["method=ldam-drw", "data.cut=[3, 4, 3]", "data.root=a #b", "name=x"]]
+)
+def test_show_yaml_is_a_recipe_with_the_same_hash(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [text.replace("a #b", "'a #b'") for text in settings]
+    assert main(["show", "digits", *settings, "--yaml"]) == 0
+    (tmp_path / "own.yaml").write_text(capsys.readouterr().out)
+    assert load_recipe(str(tmp_path / "own.yaml")).recipe == load_recipe("digits", settings).recipe
 
 
 @pytest.mark.parametrize(

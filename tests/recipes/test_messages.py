@@ -108,8 +108,7 @@ def test_every_fault_is_named_at_once(broken):
         "methods.ffds.gamma_min, methods.ffds.gamma_max: gamma_min 5.0 is above gamma_max 3.0\n"
         "  where:   bad.yaml:23:10, bad.yaml:23:24",
         "unknown key trainer.lr\n  where:   bad.yaml:17:22\n  got:     2\n"
-        "  allowed: a section with the keys batch_size, precision, compile, cuda_graphs, channels_last, "
-        "devices, num_nodes, accelerator, seed, eval_every, checkpoint_every, deterministic\n"
+        f"  allowed: a section with the keys {', '.join(SECTIONS['trainer'].model_fields)}\n"
         "  fix:     did you mean optimizer.lr?",
     ],
     ids=lambda block: block.partition("\n")[0],

@@ -24,6 +24,11 @@ def show(options: argparse.Namespace) -> None:
     from ffds.recipes.schedule import described_schedule
 
     resolved = resolved_recipe(options)
+    if options.yaml:
+        from ffds.recipes.load import dump_recipe
+
+        print(dump_recipe(resolved.recipe), end="")
+        return
     recipe, schedule = resolved.recipe, described_schedule(resolved.recipe)
     content = {
         "recipe": recipe.model_dump(mode="json"),
@@ -42,4 +47,6 @@ def show(options: argparse.Namespace) -> None:
 def add_verbs(verbs: Any) -> None:
     """Add recipes and show."""
     add_verb(verbs, "recipes", recipes)
-    add_recipe(add_verb(verbs, "show", show))
+    parser = add_verb(verbs, "show", show)
+    parser.add_argument("--yaml", action="store_true", help="print the recipe as a file, with every default")
+    add_recipe(parser)

@@ -49,6 +49,7 @@ class Method(Section):
     """The classifier head that the method is defined on; `model.head: auto` takes it."""
 
     name: Annotated[str, Role.COLUMN]
+    """The method."""
     milestones: Milestones | None = None
     """The method's own learning-rate drops; null takes those of the schedule."""
     sampler: Annotated[Sampler, Role.ADDED] = "instance-balanced"

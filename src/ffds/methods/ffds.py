@@ -23,14 +23,23 @@ class FFDS(Method):
 
     name: Literal["ffds"] = "ffds"
     beta: Beta = 0.9999
+    """β of the effective number of samples, (1 − β^n) / (1 − β), whose inverse weights a class."""
     k: Annotated[Finite, Field(ge=0, le=1)] = 0.9
+    """Strength of the dynamic smoothing; 0 switches it off."""
     num_groups: Annotated[int, Field(ge=1)] = 10
+    """Groups of classes, by training images, whose mean probabilities are the reference p̄."""
     gamma_min: NonNegative = 0.0
+    """γ of the rarest class."""
     gamma_max: NonNegative = 3.0
+    """γ of the most frequent class."""
     curve: Literal["linear", "convex", "concave"] = "concave"
+    """How γ rises between them with the number of training images."""
     label_smoothing: Annotated[Finite, Field(ge=0, lt=1)] = 0.1
+    """ε of label smoothing, spread over the other classes."""
     weight_scale: WeightScale = "mean"
+    """Sum of the class weights: C (mean), 1/C as in the authors' code (released), or the formula's (none)."""
     cold_start: Literal["cross_entropy", "unsmoothed"] = "cross_entropy"
+    """The loss before any group mean exists: cross-entropy, or FFDS with p̂ = p."""
 
     def disagreements(self) -> Iterator[str]:
         if self.gamma_min > self.gamma_max:
@@ -59,7 +68,9 @@ class DFFDS(FFDS):
 
     name: Literal["d-ffds"] = "d-ffds"  # type: ignore[assignment]
     start: Fraction = 0.65
+    """Fraction of the epochs after which the second loss begins."""
     observe: bool = True
+    """Whether the last epoch before it gathers the first group means."""
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         loss = self._loss(class_counts)

@@ -19,8 +19,11 @@ class IB(Method):
 
     name: Literal["ib"] = "ib"
     alpha: Positive = 1000.0
+    """α, the factor of the loss."""
     epsilon: Positive = 1e-3
+    """ε, added to the influence, by which the loss is divided."""
     start: Fraction = 0.5
+    """Fraction of the epochs after which the second loss begins."""
     milestones: Milestones | None = ((0.5, 0.01), (0.8, 0.0001), (0.9, 0.000001))
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
@@ -41,6 +44,7 @@ class IBCB(IB):
 
     name: Literal["ib-cb"] = "ib-cb"  # type: ignore[assignment]
     beta: Beta = 0.9999
+    """β of the effective number of samples, (1 − β^n) / (1 − β), whose inverse weights a class."""
 
     def _class_weight(self, class_counts: Sequence[int]) -> Tensor:
         from ffds.losses import class_balanced_weights
@@ -53,3 +57,4 @@ class IBFocal(IB):
 
     name: Literal["ib-fl"] = "ib-fl"  # type: ignore[assignment]
     gamma: NonNegative = 1.0
+    """γ of the focal factor (1 − p)^γ."""

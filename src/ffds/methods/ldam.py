@@ -18,7 +18,9 @@ class LDAM(Method):
 
     name: Literal["ldam"] = "ldam"
     max_margin: Positive = 0.5
+    """Margin of the rarest class."""
     scale: Positive = 30.0
+    """s, by which the cosines are multiplied."""
     milestones: Milestones | None = ((0.8, 0.01), (0.9, 0.0001))
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
@@ -33,7 +35,9 @@ class LDAMDRW(LDAM):
 
     name: Literal["ldam-drw"] = "ldam-drw"  # type: ignore[assignment]
     beta: Beta = 0.9999
+    """β of the effective number of samples, (1 − β^n) / (1 − β), whose inverse weights a class."""
     start: Fraction = 0.8
+    """Fraction of the epochs after which the second loss begins."""
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         from ffds.losses import LDAMLoss, class_balanced_weights

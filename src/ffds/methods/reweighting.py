@@ -26,6 +26,7 @@ class Focal(Method):
 
     name: Literal["fl"] = "fl"
     gamma: NonNegative = 1.0
+    """γ of the focal factor (1 − p)^γ."""
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         from ffds.losses import FocalLoss
@@ -38,7 +39,9 @@ class ClassBalanced(Method):
 
     name: Literal["cb"] = "cb"
     beta: Beta = 0.9999
+    """β of the effective number of samples, (1 − β^n) / (1 − β), whose inverse weights a class."""
     weight_scale: WeightScale = "mean"
+    """Sum of the class weights: C (mean), 1/C as in the authors' code (released), or the formula's (none)."""
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         from ffds.losses import FocalLoss, class_balanced_weights
@@ -52,8 +55,11 @@ class CBFocal(Method):
 
     name: Literal["cb-fl"] = "cb-fl"
     beta: Beta = 0.9999
+    """β of the effective number of samples, (1 − β^n) / (1 − β), whose inverse weights a class."""
     gamma: NonNegative = 1.0
+    """γ of the focal factor (1 − p)^γ."""
     weight_scale: WeightScale = "mean"
+    """Sum of the class weights: C (mean), 1/C as in the authors' code (released), or the formula's (none)."""
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         from ffds.losses import FocalLoss, class_balanced_weights
@@ -70,6 +76,7 @@ class Custom(Method):
 
     name: Literal["custom"] = "custom"
     loss: str = ""
+    """Its repr and a sum of its state."""
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         fix = "pass it from Python: ffds.train(recipe, loss=my_loss)"

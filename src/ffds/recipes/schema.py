@@ -88,6 +88,7 @@ class Data(Section):
     eval_resize: Side | None = None
     """Short side in pixels before the centre crop in evaluation."""
     augment: Annotated[tuple[AugmentStep, ...], Field(strict=False)] = ()
+    """Random changes of each training image, in this order."""
     padding: Annotated[int, Field(ge=1, le=2**10)] = 4
     """Zero pixels added on each side before a pad-crop."""
     mean: Annotated[tuple[Finite, ...], Channels] = (0.5,)
@@ -114,7 +115,9 @@ class Model(Section):
         pattern=r"^(resnet(20|32|44|56)|timm/[A-Za-z0-9_.\-]+)$",
         description="resnet20, resnet32, resnet44, resnet56 or timm/NAME",
     )
+    """The architecture."""
     pretrained: bool = False
+    """Whether to begin with the weights that timm downloads for this name."""
     head: Literal["auto", "linear", "cosine"] = "auto"
     """The classifier; auto: cosine where the method is defined on one (LDAM), else linear."""
 
@@ -127,13 +130,15 @@ class Optimizer(Section):
     """Stochastic gradient descent with momentum, or AdamW, and the learning rate of each part."""
 
     name: Annotated[Literal["sgd", "adamw"], Role.ADDED] = "sgd"
+    """The rule by which gradients change the weights."""
     lr: Positive = 0.1
+    """Learning rate between warm-up and the first milestone."""
     momentum: Annotated[Finite, Field(ge=0, lt=1)] = 0.9
-    """Of sgd."""
+    """Of sgd: how much of the last update each one keeps."""
     weight_decay: Annotated[Finite, Field(ge=0)] = 2e-4
     """Of all parameters; with adamw or a layer_decay below 1 of all but biases, norms and embeddings."""
     nesterov: bool = False
-    """Of sgd."""
+    """Of sgd: whether its momentum looks ahead."""
     betas: Annotated[tuple[Beta, Beta], Field(strict=False), Role.ADDED] = (0.9, 0.999)
     """Of adamw: how slowly its means of gradients and of their squares change."""
     layer_decay: Annotated[Finite, Field(gt=0, le=1), Role.ADDED] = 1.0
@@ -158,8 +163,11 @@ class Schedule(Section):
     """
 
     epochs: Annotated[Epochs, Role.COLUMN] = 200
+    """Passes over the training set."""
     warmup: Annotated[int, Field(ge=0, le=10**6)] = 5
+    """Epochs over which the learning rate rises, at most a tenth of all."""
     milestones: Milestones = ((0.8, 0.1), (0.9, 0.01))
+    """Drops of the learning rate: pairs of a fraction of the epochs and the factor from there on."""
     shape: Annotated[Literal["steps", "cosine"], Role.ADDED] = "steps"
     """After the warm-up: steps falls at the milestones; cosine falls to nearly 0, with no milestones."""
 
@@ -176,18 +184,25 @@ class Trainer(Section):
     precision: Precision = "32"
     """Of the network: 32, tf32 (TensorFloat-32), bf16 or 16 (mixed); losses stay in float32 or better."""
     compile: Annotated[bool, Role.RUNNING] = False
+    """Whether to compile the network with torch.compile."""
     cuda_graphs: Annotated[bool, Role.RUNNING, Role.NEUTRAL] = True
     """Whether to capture steps as CUDA graphs on a single GPU: the same numbers, faster, more memory."""
     channels_last: Annotated[bool, Role.RUNNING] = True
+    """Whether images lie in memory pixel by pixel, which most convolutions like best."""
     devices: Annotated[Annotated[int, Field(ge=1, le=2**10)], Role.RUNNING] = 1
+    """Devices on each machine, each with its share of every batch."""
     num_nodes: Annotated[Annotated[int, Field(ge=1, le=2**16)], Role.RUNNING] = 1
+    """Machines that train together."""
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], Role.RUNNING] = "auto"
+    """Kind of device; auto: the best one that is there."""
     seed: Annotated[Seed, Role.COLUMN] = 0
+    """Of the first weights, the order of the images, their augmentation and dropout."""
     eval_every: Annotated[Count, Role.RUNNING] = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every: Annotated[Count, Role.RUNNING, Role.NEUTRAL] = 1
     """Epochs between checkpoints, the most that a killed process loses; an interrupted one saves first."""
     deterministic: Annotated[bool, Role.RUNNING] = False
+    """Whether a GPU takes only kernels that give the same bits each time: slower."""
     track: Annotated[Trackers, Role.RUNNING, Role.ADDED, Role.NEUTRAL] = ()
     """Where each epoch is written besides metrics.jsonl: tensorboard, mlflow, csv, or several of them."""
 
@@ -199,6 +214,7 @@ class Recipe(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$",
         description="at most 100 of A-Z a-z 0-9 . _ -, first a letter or digit; default: the file's name",
     )
+    """Name of the recipe, and of the directory of its runs."""
     data: Data
     model: Model = Model()
     method: MethodSettings = CrossEntropy()
