@@ -94,7 +94,8 @@ def test_every_fault_is_named_at_once(broken):
     "block",
     [
         "unknown key schedule.epocs\n  where:   bad.yaml:14:3\n  got:     3\n"
-        "  allowed: a section with the keys epochs, warmup, milestones\n  fix:     did you mean epochs?",
+        f"  allowed: a section with the keys {', '.join(SECTIONS['schedule'].model_fields)}\n"
+        "  fix:     did you mean epochs?",
         'unknown value of data.name\n  where:   bad.yaml:3:3\n  got:     "cifar"\n'
         "  allowed: one of digits, cifar10, cifar100, tiny-imagenet, ictext, ictext-sample, folder, parquet, "
         "manifest\n"
