@@ -132,6 +132,15 @@ def test_a_wrong_loss_is_refused_with_what_was_expected(wrong, tmp_path, monkeyp
     assert not list(tmp_path.rglob("recipe.yaml"))
 
 
+def test_where_images_are_mixed_a_loss_has_to_take_probabilities():
+    for loss in (nn.CrossEntropyLoss(), FFDSLoss(tiny.COUNTS), LDAMLoss(tiny.COUNTS), nn.BCEWithLogitsLoss()):
+        try_loss(loss, len(tiny.COUNTS), CPU, mixes=True)
+    with pytest.raises(
+        InputError, match=r"(?s)target tensor should be 1-D.*fix: +take probabilities .* data\.mixup=0"
+    ):
+        try_loss(nn.MultiMarginLoss(), len(tiny.COUNTS), CPU, mixes=True)
+
+
 def test_right_losses_are_tried_on_a_copy():
     counts = tiny.COUNTS
     right = [nn.CrossEntropyLoss(), nn.MultiMarginLoss(), FocalLoss(), tiny.Scaled(), Own(lambda *_: None)]

@@ -23,6 +23,7 @@ from tests.training import tiny
 
 ADAMW = ("optimizer.name=adamw", "optimizer.lr=0.01", "optimizer.layer_decay=0.8", "optimizer.head_lr=0.02")
 ADAMW += ("schedule.shape=cosine",)
+BALANCED = "method.sampler=class-balanced"
 CASES = {method: (method, ()) for method in METHODS} | {
     "ffds without a cold start": ("ffds", ("method.cold_start=unsmoothed",)),
     "d-ffds that does not observe": ("d-ffds", ("method.observe=false",)),
@@ -33,6 +34,7 @@ CASES = {method: (method, ()) for method in METHODS} | {
     "ce, AdamW, each layer at its own rate": ("ce", ADAMW),
     "ce without momentum": ("ce", ("optimizer.momentum=0.0",)),
     "ce, scored every third epoch": ("ce", ("trainer.eval_every=3",)),
+    "d-ffds, mixup and CutMix": ("d-ffds", ("data.mixup=0.4", "data.cutmix=1", BALANCED)),
     "ce, half precision on a CPU, which runs as bfloat16": ("ce", ("trainer.precision=16",)),
 }
 

@@ -102,14 +102,14 @@ def train_plain(_rank, out, method, batch_size, lr, *settings):
             tiny.train(tiny.recipe(*settings, method=method), out)
 
 
-SHARES = [("d-ffds", 33, 0.05, "instance-balanced"), ("ib", 5, 0.001, "instance-balanced")]
-SHARES += [("ldam-drw", 13, 0.05, "instance-balanced"), ("ce", 7, 0.05, "class-balanced")]
-SHARES += [("custom", 33, 0.01, "instance-balanced")]
+SHARES = [("d-ffds", 33, 0.05, ()), ("ib", 5, 0.001, ()), ("custom", 33, 0.01, ())]
+SHARES += [("ldam-drw", 13, 0.05, ()), ("ldam-drw", 13, 0.005, ("data.mixup=1", "data.cutmix=1"))]
+SHARES += [("ce", 7, 0.05, ("method.sampler=class-balanced",))]
 
 
-@pytest.mark.parametrize(("method", "batch_size", "lr", "sampler"), SHARES)
-def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, sampler, tmp_path):
-    asked = (method, batch_size, lr, f"method.sampler={sampler}")
+@pytest.mark.parametrize(("method", "batch_size", "lr", "settings"), SHARES)
+def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, settings, tmp_path):
+    asked = (method, batch_size, lr, *settings)
     train_plain(0, tmp_path / "one", *asked)
     group = processes.ranks(train_plain, tmp_path / "two", *asked, log=tmp_path / "log")
     assert end(group) == [0, 0], (tmp_path / "log-rank0").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ffds.data.dataset import Split
+from ffds.data.mixing import Mixing
 from ffds.data.streaming import StreamedImages
 from ffds.data.transforms import EvalTransform, TrainTransform
 from ffds.errors import InputError
@@ -30,13 +31,20 @@ class Batch(NamedTuple):
     """One rank's part of a global batch, on the training device.
 
     `images` are float32 (B, C, h, w), channels-last, `labels` int64 (B,), `indices` (B,) places in the split;
-    `global_size` counts the rows of the batch over all ranks.
+    `global_size` counts the rows of the batch over all ranks. Of mixed images, `probabilities` are those of
+    all classes (B, num_classes), and the label is the one with the larger share.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     global_size: int
+    probabilities: Tensor | None = None
+
+    @property
+    def target(self) -> Tensor:
+        """What the loss takes: labels (B,), or probabilities (B, num_classes) of mixed images."""
+        return self.labels if self.probabilities is None else self.probabilities
 
 
 class TrainBatches:
@@ -53,7 +61,8 @@ class TrainBatches:
 
     Where the batch size does not divide the number of images, a rest of fewer than 2 · world_size rows joins
     the batch before it: batch norm needs two rows. A batch size above the number of images gives one batch.
-    `rows` are those of this rank in every batch of an epoch but the last.
+    `rows` are those of this rank in every batch of an epoch but the last. `num_classes` is asked for where
+    images are mixed; None is the largest label and one.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class TrainBatches:
         batch_size: int,
         seed: int,
         device: torch.device,
+        num_classes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -74,7 +84,8 @@ class TrainBatches:
             raise InputError("a rank would get no training image", got=got, allowed=allowed, fix=fix)
         self._images = StoredImages(split.images, device)
         self._labels = torch.tensor(split.labels, device=device)
-        self._transform = TrainTransform(data)
+        self._data, self._transform = data, TrainTransform(data)
+        self._num_classes = int(split.labels.max()) + 1 if num_classes is None else num_classes
         self._bounds = _train_bounds(len(split), batch_size, world_size)
         first = _part(0, self._bounds[1], rank, world_size)
         self.rows = first.stop - first.start
@@ -91,15 +102,33 @@ class TrainBatches:
     ) -> Iterator[Batch]:
         """The batches of one epoch from step `start_step` on, where the ones before it are done already."""
         bounds = list(pairwise(self._bounds))[start_step:]
-        parts = [_part(start, end - start, self._rank, self._world_size) for start, end in bounds]
-        stored = self._images.batches(self._drawn(epoch, sampler), parts)
+        rows = [self._rows(end - start) for start, end in bounds]
+        drawn = self._drawn(epoch, sampler)
+        parts = [drawn[start + own] for (start, _), own in zip(bounds, rows, strict=True)]
+        order = torch.cat([drawn[:0], *parts])
+        ends = list(accumulate(map(len, rows), initial=0))
+        stored = self._images.batches(order, [slice(start, end) for start, end in pairwise(ends)])
         for k, (images, indices) in enumerate(stored):
-            step, (start, end), part = start_step + k, bounds[k], parts[k]
+            yield self._batch(images, indices, epoch, start_step + k, rows[k], bounds[k][1] - bounds[k][0])
+
+    def _rows(self, size: int) -> Tensor:
+        """Rows of this rank in a global batch, int64 on the CPU; to mix them, also the one before them."""
+        part = _part(0, size, self._rank, self._world_size)
+        return torch.arange(part.start - self._data.mixes, part.stop) % size
+
+    def _batch(
+        self, stored: Tensor, indices: Tensor, epoch: int, step: int, rows: Tensor, size: int
+    ) -> Batch:
+        """The batch of these stored images, which stand at `rows` of a global batch of `size`."""
+        labels = self._labels.index_select(0, indices)
+        with self._images.preparing():
             seed = derived_seed(self._seed, "augment", epoch, step)
-            rows = slice(part.start - start, part.stop - start)
-            with self._images.preparing():
-                augmented = self._transform(images, seed, rows=rows, global_size=end - start)
-            yield Batch(augmented, self._labels.index_select(0, indices), indices, end - start)
+            images = self._transform(stored, seed, rows=rows, global_size=size)
+            if not self._data.mixes:
+                return Batch(images, labels, indices, size)
+            mixing = Mixing(self._data, derived_seed(self._seed, "mix", epoch, step))
+            images, labels, probabilities = mixing(images, labels, self._num_classes)
+            return Batch(images, labels, indices[1:], size, probabilities)
 
     def _drawn(self, epoch: int, sampler: Sampler) -> Tensor:
         """Places of the images of an epoch, those of all ranks, int64 (N,) on the CPU."""

@@ -37,7 +37,7 @@ class TrainTransform:
         self.data = data
 
     def __call__(
-        self, images: Tensor, seed: int, *, rows: slice = slice(None), global_size: int | None = None
+        self, images: Tensor, seed: int, *, rows: slice | Tensor = slice(None), global_size: int | None = None
     ) -> Tensor:
         """Augment a batch, or a rank's part, uint8 (B, H, W, C), to float32 (B, C, h, w), channels-last.
 

@@ -19,6 +19,7 @@ Channels = Field(strict=False, min_length=1, max_length=3)
 ImagesSum = Field(pattern=r"^sha256:[0-9a-f]{16}$", description="sha256: and 16 of 0-9 a-f")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
+Alpha = Annotated[Finite, Field(ge=0, le=100)]
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Epochs = Annotated[int, Field(ge=1, le=10**6)]
 Text = Annotated[
@@ -91,10 +92,19 @@ class Data(Section):
     """Random changes of each training image, in this order."""
     padding: Annotated[int, Field(ge=1, le=2**10)] = 4
     """Zero pixels added on each side before a pad-crop."""
+    mixup: Annotated[Alpha, Role.ADDED] = 0.0
+    """α of mixup: an image is mixed with another by λ from Beta(α, α), and so are their labels; 0: off."""
+    cutmix: Annotated[Alpha, Role.ADDED] = 0.0
+    """α of CutMix: a box of another image covers 1 − λ of the area; with mixup, each for half the batches."""
     mean: Annotated[tuple[Finite, ...], Channels] = (0.5,)
     """Of each channel of the images scaled to [0, 1], or one for all; subtracted before the network."""
     std: Annotated[tuple[Positive, ...], Channels] = (0.25,)
     """Of each channel, or one for all; the network's input is divided by it."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, so that losses take probabilities instead of labels."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def disagreements(self) -> Iterator[str]:
         if "pad-crop" in self.augment and "resized-crop" in self.augment:

@@ -55,9 +55,15 @@ class TrainingLoop:
         self.fabric, self.recipe, self.dataset, self.phases, self.run = fabric, recipe, dataset, phases, run
         self.trajectory, self.stop_signals, self.after_epoch = trajectory, stop_signals, after_epoch
         seed, held = recipe.trainer.seed, dataset.validation
-        size, ranks = recipe.trainer.batch_size, {"rank": fabric.global_rank, "world_size": fabric.world_size}
         self.batches = TrainBatches(
-            dataset.train, recipe.data, batch_size=size, seed=seed, device=fabric.device, **ranks
+            dataset.train,
+            recipe.data,
+            batch_size=recipe.trainer.batch_size,
+            seed=seed,
+            device=fabric.device,
+            num_classes=dataset.num_classes,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
         )
         self.test = eval_batches(fabric, dataset.test, recipe.data)
         self.validation = eval_batches(fabric, held, recipe.data) if held else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffds.errors import InputError
@@ -18,6 +19,7 @@ from ffds.losses.base import EpochStatistics
 __all__ = ["check_is_loss", "try_loss"]
 
 EXPECTED = "a torch.nn.Module that takes logits (N, C) and labels (N,) and returns a scalar to minimise"
+MIXED = "take probabilities (N, C) as target: mixup and CutMix give them; or data.mixup=0 data.cutmix=0"
 CALLS = 3
 
 
@@ -37,8 +39,10 @@ def check_is_loss(given: object) -> None:
         raise InputError("a checkpoint cannot hold the state of the loss", got=", ".join(others), fix=fix)
 
 
-def try_loss(loss: nn.Module, num_classes: int, device: torch.device) -> None:
+def try_loss(loss: nn.Module, num_classes: int, device: torch.device, *, mixes: bool = False) -> None:
     """Call a copy of the loss on made logits as a training would; among several ranks, on all of them.
+
+    Where images are mixed, by mixup or CutMix, it is given probabilities (N, C) instead of labels.
 
     Raises:
         InputError: it fails, returns no scalar that depends on the logits, or changes state that is neither
@@ -48,6 +52,9 @@ def try_loss(loss: nn.Module, num_classes: int, device: torch.device) -> None:
     rows = 9 if num_classes == 8 else 8  # never as many as classes: no dimension stands for the other
     generator = torch.Generator().manual_seed(0)
     target = torch.arange(rows, device=device) % num_classes
+    if mixes:
+        target = F.one_hot(target, num_classes).float()
+        target = 0.75 * target + 0.25 * target.roll(1, dims=0)
     try:
         tried = copy.deepcopy(loss).to(device).train()
         shapes, before = _shapes(tried), dict(_unsaved(tried))
@@ -63,7 +70,7 @@ def try_loss(loss: nn.Module, num_classes: int, device: torch.device) -> None:
     except InputError:
         raise
     except Exception as error:  # whatever the user's code raises
-        raise _refused(f"{type(error).__name__}: {error}") from error
+        raise _refused(f"{type(error).__name__}: {error}", MIXED if mixes else "") from error
     after = dict(_unsaved(tried))
     changed = [name for name in after if after[name] != before.get(name)]
     changed += [name for name, shape in _shapes(tried).items() if shape != shapes.get(name)]

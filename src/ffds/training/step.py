@@ -79,7 +79,7 @@ def diagnosis(
 
     The parameters have to be those before the step, with the step's gradients; the logits are (B, C).
     """
-    per_sample = F.cross_entropy(logits.detach().float(), batch.labels, reduction="none")
+    per_sample = F.cross_entropy(logits.detach().float(), batch.target, reduction="none")
     classes = sorted(set(batch.labels.tolist()))
     gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     return {
@@ -111,7 +111,9 @@ class TrainStep:
         self._number.fill_(self.state.reached.step)
         # A CUDA graph contains the learning rate as a constant.
         key = ("step", phase.start, self.state.lr, observed, batch.global_size)
-        self.graphs(key, partial(self._take, phase, batch, observed), batch.images, batch.labels)
+        tensors = (batch.images, batch.labels, batch.probabilities)
+        given = [tensor for tensor in tensors if tensor is not None]
+        self.graphs(key, partial(self._take, phase, batch, observed), *given)
 
     def raise_not_finite(self, phase: Phase, batch: Batch, step: int, directory: Path) -> NoReturn:
         """Repeat a step that was not finite, and so updated no weight; write a diagnosis and raise.
@@ -136,15 +138,23 @@ class TrainStep:
         end = f"stopped before the optimizer step\n  diagnosis: {written}\n  fix:       {fix}"
         raise NonFiniteLossError(f"{what}: {end}", file)
 
-    def _take(self, phase: Phase, batch: Batch, observed: bool, images: Tensor, labels: Tensor) -> None:
+    def _take(
+        self,
+        phase: Phase,
+        batch: Batch,
+        observed: bool,
+        images: Tensor,
+        labels: Tensor,
+        probabilities: Tensor | None = None,
+    ) -> None:
         """The step itself, in a form that a CUDA graph can hold: nothing comes to the host."""
-        batch = batch._replace(images=images, labels=labels)
+        batch = batch._replace(images=images, labels=labels, probabilities=probabilities)
         logits, loss, share = self._gradients(phase, batch)
         self.nan_guard.check(self._number, loss)
         self.state.fabric_optimizer.step()
         self.state.fabric_optimizer.zero_grad()
         if observed:
-            self.state.observed.observe(logits.detach(), batch.labels)
+            self.state.observed.observe(logits.detach(), batch.target)
         self.state.accuracy.update(logits.detach(), batch.labels)
         self.state.loss_sum += loss.detach() * share * batch.global_size
 
@@ -159,7 +169,7 @@ class TrainStep:
         self.state.fabric_optimizer.zero_grad()
         logits, features = self.state.forward(batch.images, with_features=True)
         extra = (features,) if phase.stage.with_features else ()
-        loss = phase.stage.loss(logits, batch.labels, *extra)
+        loss = phase.stage.loss(logits, batch.target, *extra)
         share = self._share(phase.stage.loss, batch)
         # DDP averages over ranks; a rank with a larger share of the batch has to count for more.
         self.fabric.backward(loss * (share * self.fabric.world_size))
@@ -170,7 +180,7 @@ class TrainStep:
         """Weight of this rank's mean loss in the mean over the global batch."""
         if self.fabric.world_size == 1 or not isinstance(loss, WeightedMean):
             return len(batch.labels) / batch.global_size
-        own = loss.divisor(batch.labels)
+        own = loss.divisor(batch.target)
         total: Any = self.fabric.all_reduce(own.clone(), reduce_op="sum")
         share: Tensor = own / total
         return share

@@ -67,7 +67,8 @@ def train(
         out: directory of all runs.
         overrides: recipe keys and values, e.g. ``{"schedule.epochs": 30}``.
         loss: a loss of your own, a module (logits (N, C), target (N,)) → (); a copy of it trains in one phase
-            with the recipe's schedule, its parameters with those of the network. One with `observe` and
+            with the recipe's schedule, its parameters with those of the network. Where the recipe mixes
+            images, by mixup or CutMix, target holds probabilities (N, C). One with `observe` and
             `end_epoch` has `end_epoch` called after each epoch; one whose mean does not divide by the batch
             size has a method `divisor`, as `ffds.losses.LDAMLoss` does. Its repr, its parameters and buffers
             and its plain public attributes are its identity.
@@ -146,7 +147,7 @@ def train_recipe(
                 with fabric.rank_zero_first(local=True):  # one process downloads
                     dataset = dataset or open_dataset(recipe.data)
                 if loss is not None:
-                    try_loss(loss, dataset.num_classes, fabric.device)
+                    try_loss(loss, dataset.num_classes, fabric.device, mixes=recipe.data.mixes)
                 plan = phases(recipe, dataset.class_counts, loss)
                 if fabric.is_global_zero:
                     accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
