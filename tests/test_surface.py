@@ -10,7 +10,7 @@ import ffds
 from ffds.cli.main import parser
 from ffds.recipes.load import load_recipe
 
-VERBS = {"train", "compare", "eval", "predict", "sweep", "table", "figure", "recipes", "show"}
+VERBS = {"train", "compare", "eval", "predict", "adjust", "sweep", "table", "figure", "recipes", "show"}
 VERBS |= {"data info", "data pack", "data cache", "data ictext"}
 
 PUBLIC = {

@@ -64,7 +64,7 @@ def dataset(counts: Sequence[int] = COUNTS, *, validation: bool = False, of_test
 def use(patch: pytest.MonkeyPatch, images: Dataset | None = None) -> None:
     """Have `train`, `train_all` and `evaluate_run` open these images whatever the recipe names."""
     opened = images or dataset()
-    for module in ("training.train", "inference.load", "jobs.plan"):
+    for module in ("training.train", "inference.load", "inference.fitting", "jobs.plan"):
         patch.setattr(f"ffds.{module}.open_dataset", lambda data: opened)
 
 

@@ -1,4 +1,4 @@
-"""The verbs that put a trained network to work: predict."""
+"""The verbs that put a trained network to work: predict, adjust."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffds.cli.options import add_verb, path, print_lines
+from ffds.cli.options import add_overrides, add_tta, add_verb, cell, path, print_lines, print_result
 from ffds.errors import InputError, tell
 
 if TYPE_CHECKING:
     from ffds.inference.outputs import Row, Write
 
-__all__ = ["add_verbs", "predict"]
+__all__ = ["add_verbs", "adjust", "predict"]
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -30,7 +30,7 @@ def predict(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_output(options.out)
     total = check_inputs(options.inputs)
-    predictor = load(run, device=options.device)
+    predictor = load(run, device=options.device, adjust=not options.raw, augmentation=options.tta)
     bad: list[Row] = []
     # A bar would be torn by the lines of the predictions.
     shown = options.out is not None or not sys.stdout.isatty()
@@ -56,6 +56,28 @@ def predict(options: argparse.Namespace) -> None:
         tell(f"warning: {unreadable:,} of {done:,} images cannot be read, the first of them {first}")
     if options.out is not None and not options.json:
         print_lines([f"written: {options.out}, {done:,} images"])
+
+
+def adjust(options: argparse.Namespace) -> None:
+    """Fit temperature and logit adjustment on validation images; predict, export and ffds.load use them."""
+    from ffds.inference.adjustment import FILE
+    from ffds.inference.fitting import adjust_run
+    from ffds.run_directory import open_run
+
+    run = open_run(options.run)
+    found = adjust_run(run, options.overrides, prior=options.prior, tau=options.tau, by=options.by)
+    rows = [["images", "classes", "accuracy", "ECE", "NLL", "accuracy after", "ECE after", "NLL after"]]
+    for name, groups in found.before.items():
+        for group, before in groups.items():
+            after = found.after[name][group]
+            rows.append([name, group, *map(cell, (*before.values(), *after.values()))])
+    how = (
+        f"{found}, chosen by {found.chosen_by.replace('_', ' ')}"
+        if found.chosen_by != "given"
+        else str(found)
+    )
+    title = f"{how}, on {found.validation_images:,} validation images; accuracy and ECE in percent"
+    print_result(options, found.model_dump(), {title: rows}, f"written: {run.path / FILE}")
 
 
 @contextmanager
@@ -91,7 +113,7 @@ def _line(row: Row) -> str:
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add predict."""
+    """Add predict and adjust."""
     parser = add_verb(verbs, "predict", predict)
     add = parser.add_argument
     add("run", type=path, metavar="RUN", help="a run directory")
@@ -104,3 +126,17 @@ def add_verbs(verbs: Any) -> None:
     add("--batch-size", type=int, default=250, metavar="N", help="images at a time (default: 250)")
     about = "cpu, cuda, cuda:N or mps (default: a GPU if there is one)"
     add("--device", metavar="D", help=about)
+    add_tta(parser)
+    about = "leave out what ffds adjust has saved beside the run"
+    add("--raw", action="store_true", help=about)
+
+    parser = add_verb(verbs, "adjust", adjust)
+    add = parser.add_argument
+    add("run", type=path, metavar="RUN", help="a run directory with held-out validation images")
+    about = "shares of the classes to adjust to: uniform, train or FILE (default: uniform)"
+    add("--prior", default="uniform", metavar="P", help=about)
+    about = "strength of the adjustment (default: for uniform the best on validation, else 1)"
+    add("--tau", type=float, metavar="T", help=about)
+    about = "what chooses the strength: balanced_accuracy (default), nll (mean over the classes)"
+    add("--by", choices=("balanced_accuracy", "nll"), default="balanced_accuracy", help=about)
+    add_overrides(parser)

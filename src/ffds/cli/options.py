@@ -10,7 +10,7 @@ from typing import Any
 
 from ffds.errors import printable
 
-__all__ = ["HELP", "add_jobs", "add_out", "add_overrides", "add_recipe", "add_verb"]
+__all__ = ["HELP", "add_jobs", "add_out", "add_overrides", "add_recipe", "add_tta", "add_verb"]
 __all__ += ["cell", "names", "numbers", "path", "plain", "print_lines", "print_result", "requested_jobs"]
 __all__ += ["resolved_recipe"]
 
@@ -59,6 +59,13 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", type=numbers, default=(), metavar="A,B,…", help=devices)
     scheduler = "of a Dask cluster that trains the runs, e.g. tcp://HOST:8786; its workers see --out DIR"
     parser.add_argument("--scheduler", metavar="ADDRESS", help=scheduler)
+
+
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """--tta flip|crops."""
+    about = "also look at each image mirrored (flip), or at its centre and corners (crops); the mean of the "
+    about += "probabilities counts"
+    parser.add_argument("--tta", choices=("none", "flip", "crops"), default="none", help=about)
 
 
 def names(text: str) -> tuple[str, ...]:

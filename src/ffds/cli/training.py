@@ -11,6 +11,7 @@ from ffds.cli.options import (
     add_out,
     add_overrides,
     add_recipe,
+    add_tta,
     add_verb,
     cell,
     names,
@@ -81,7 +82,9 @@ def evaluate(options: argparse.Namespace) -> None:
             raise InputError(what, where="--predictions FILE", got=options.predictions, allowed=allowed)
     from ffds.inference.load import evaluate_run
 
-    scores, predictions = evaluate_run(run, options.overrides)
+    changes = {"adjusted": options.adjusted, "prior": options.prior, "augmentation": options.tta}
+
+    scores, predictions = evaluate_run(run, options.overrides, **changes)
     if options.predictions is not None:
         file = Path(options.predictions)
         make_directory(file.parent, "the predictions", "--predictions FILE")
@@ -107,6 +110,11 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("run", type=path, metavar="RUN", help="a run directory")
     about = "also write one row per image: .parquet, .csv"
     parser.add_argument("--predictions", type=path, metavar="FILE", help=about)
+    about = "weigh the probabilities for other shares of the classes: uniform, train or FILE"
+    parser.add_argument("--prior", metavar="P", help=about)
+    about = "apply what ffds adjust has saved beside the run"
+    parser.add_argument("--adjusted", action="store_true", help=about)
+    add_tta(parser)
     add_overrides(parser)
 
 

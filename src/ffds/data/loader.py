@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -145,7 +145,8 @@ class EvalBatches:
     """Every image of a split once over all ranks, in order, without chance.
 
     Each global batch of `batch_size` rows is divided among the ranks, the first ones taking the odd rows; a
-    rank with no row skips the batch, so it may have fewer batches than the others, or none.
+    rank with no row skips the batch, so it may have fewer batches than the others, or none. `transform` takes
+    the place of `EvalTransform`.
     """
 
     def __init__(
@@ -157,10 +158,11 @@ class EvalBatches:
         device: torch.device,
         rank: int = 0,
         world_size: int = 1,
+        transform: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._images = StoredImages(split.images, device)
         self._labels = torch.tensor(split.labels, device=device)
-        self._transform = EvalTransform(data)
+        self._transform = transform or EvalTransform(data)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
 
     def __iter__(self) -> Iterator[Batch]:

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ffds.data.decode import Stored, image_threads, refusing_bombs
-from ffds.data.transforms import EvalTransform
 from ffds.errors import InputError, tell
+from ffds.inference.adjustment import FILE, Adjustment, saved_adjustment
 from ffds.inference.images import AnyImage, images_in, pixels_or_fault, stored_like
 from ffds.inference.network import class_names, kept_checkpoint, trained_network
+from ffds.inference.priors import Adjusted
+from ffds.inference.views import VIEWS, MeanOfViews, TestTimeAugmentation, ViewsTransform
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run, open_run
 from ffds.training.devices import precision_flags
@@ -57,6 +59,9 @@ class Predictor:
         network: images as `preprocess` makes them, float32 (N, C, h, w) → logits (N, classes).
         stored: the square of pixels that every image is brought to before it is preprocessed.
         device: where the network is.
+        adjustment: what `ffds adjust` saved beside the run, applied to the logits; None: nothing is.
+        augmentation: ``none``, or views of each image (``flip``, ``crops``) of whose probabilities the mean
+            is taken.
     """
 
     run: Run
@@ -66,6 +71,16 @@ class Predictor:
     network: nn.Module
     stored: Stored
     device: torch.device
+    adjustment: Adjustment | None = None
+    augmentation: TestTimeAugmentation = "none"
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network with the adjustment: preprocessed images → logits (N, classes)."""
+        if self.adjustment is None:
+            return self.network
+        bias = self.adjustment.bias(self.class_names, self.class_counts)
+        return Adjusted(self.network, self.adjustment.temperature, bias).to(self.device).eval()
 
     def predict(
         self,
@@ -146,8 +161,11 @@ class Predictor:
                 batch = following
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Stored images uint8 (N, H, W, C) as the network takes them, float32 (N, C, h, w)."""
-        return EvalTransform(self.recipe.data)(images)
+        """Stored images uint8 (N, H, W, C) as the network takes them, float32 (N, C, h, w).
+
+        With an augmentation the V views of all images, (V · N, C, h, w), one view behind the other.
+        """
+        return ViewsTransform(self.recipe.data, self.augmentation)(images)
 
     def _readable(self, images: Sequence[AnyImage], batch_size: int) -> Iterator[Tensor]:
         for place, (image, row) in enumerate(self.stream(images, batch_size=batch_size)):
@@ -172,7 +190,9 @@ class Predictor:
 
     def _probabilities(self, images: Tensor) -> Tensor:
         with precision_flags(self.recipe.trainer), torch.inference_mode(), self._autocast():
-            logits: Tensor = self.network(self.preprocess(images))
+            views = VIEWS[self.augmentation]
+            network = self.scored if views == 1 else MeanOfViews(self.scored, views)
+            logits: Tensor = network(self.preprocess(images))
         return logits.float().softmax(dim=1)
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -180,13 +200,22 @@ class Predictor:
         return nullcontext() if kind is None else torch.autocast(self.device.type, dtype=kind)
 
 
-def load(run: str | Path | Run, *, device: str | torch.device | None = None) -> Predictor:
+def load(
+    run: str | Path | Run,
+    *,
+    device: str | torch.device | None = None,
+    adjust: bool = True,
+    augmentation: TestTimeAugmentation = "none",
+) -> Predictor:
     """The trained network of a run, ready to predict, with its preprocessing and class names.
 
     Args:
         run: a run directory, finished or not, such as ``runs/RECIPE/METHOD/seed0-1a2b3c4d``.
         device: such as ``cpu`` or ``cuda:1``; None takes a GPU if there is one, unless the run was trained
             with ``trainer.accelerator=cpu``.
+        adjust: whether to apply what `ffds adjust` saved beside the run, if anything; a note says so.
+        augmentation: ``flip`` (each image and its mirror image) or ``crops`` (its centre and four corners):
+            the mean of their probabilities counts; ``none``: the image alone.
 
     Raises:
         InputError: there is no such run, it has no checkpoint that can be read, or the device is not there.
@@ -200,6 +229,11 @@ def load(run: str | Path | Run, *, device: str | torch.device | None = None) -> 
     if not run.done:
         epoch, epochs = checkpoint.state["reached"]["epoch"], recipe.schedule.epochs
         tell(f"note: {run.path} is not finished: this is its network after {epoch} of {epochs} epochs")
+    if augmentation not in VIEWS:
+        raise InputError("no such augmentation", got=augmentation, allowed=", ".join(VIEWS))
+    adjustment = saved_adjustment(run, checkpoint) if adjust else None
+    if adjustment is not None:
+        tell(f"note: probabilities are adjusted as {run.path / FILE} says: {adjustment}")
     there = usable_device(device, recipe.trainer.accelerator)
     network, channels = trained_network(recipe, checkpoint)
     if recipe.trainer.channels_last:
@@ -212,6 +246,8 @@ def load(run: str | Path | Run, *, device: str | torch.device | None = None) -> 
         network=network.to(there).eval(),
         stored=stored_like(run, channels),
         device=there,
+        adjustment=adjustment,
+        augmentation=augmentation,
     )
 
 

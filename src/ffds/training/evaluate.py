@@ -59,10 +59,12 @@ class Evaluated(NamedTuple):
     predictions: Predictions
 
 
-def eval_batches(fabric: Fabric, split: Split, data: Data) -> EvalBatches:
-    """The batches of this rank for `evaluate`, resized and normalised as the recipe says."""
+def eval_batches(
+    fabric: Fabric, split: Split, data: Data, transform: Callable[[Tensor], Tensor] | None = None
+) -> EvalBatches:
+    """The batches of this rank for `evaluate`, resized and normalised as the recipe or `transform` says."""
     ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
-    return EvalBatches(split, data, batch_size=BATCH_SIZE, device=fabric.device, **ranks)
+    return EvalBatches(split, data, batch_size=BATCH_SIZE, device=fabric.device, transform=transform, **ranks)
 
 
 def evaluate(
