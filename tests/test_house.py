@@ -112,7 +112,8 @@ def test_a_module_opens_with_a_sentence_and_names_what_it_gives(path: Path) -> N
         ),
         ("from ffds.run_directory import open_run", ["torch"]),
         (
-            "import ffds.reports.run_records, ffds.paper.tables, ffds.paper.panels, ffds.paper.figure_data",
+            "import ffds.reports.run_records, ffds.reports.report\n"
+            "import ffds.paper.tables, ffds.paper.panels, ffds.paper.figure_data",
             ["torch"],
         ),
     ],

@@ -11,10 +11,10 @@ from ffds.cli.main import parser
 from ffds.recipes.load import load_recipe
 
 VERBS = {"train", "compare", "eval", "predict", "adjust", "sweep", "table", "figure", "recipes", "show"}
-VERBS |= {"data info", "data pack", "data cache", "data ictext"}
+VERBS |= {"data info", "data pack", "data cache", "data ictext", "report"}
 
 PUBLIC = {
-    "ffds": "Run compare load train",
+    "ffds": "Run compare load report train",
     "ffds.losses": "FFDSLoss FocalLoss InfluenceBalancedLoss LDAMLoss class_balanced_weights "
     "inverse_frequency_weights",
     "ffds.data": "Dataset long_tail_counts long_tail_indices open_dataset",
@@ -73,6 +73,14 @@ def test_files_of_a_run_and_keys_of_its_summary(tmp_path: Path) -> None:
     files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     parts = ("model.safetensors", "optimizer.safetensors", "loss.safetensors", "state.json", "manifest.json")
     assert files == {
-        *("recipe.yaml", "environment.json", "metrics.jsonl", "summary.json", "predictions.parquet", "lock"),
+        *(
+            "recipe.yaml",
+            "environment.json",
+            "metrics.jsonl",
+            "summary.json",
+            "predictions.parquet",
+            "lock",
+            "classes.json",
+        ),
         *(f"checkpoints/epoch-0001/{part}" for part in parts),
     }

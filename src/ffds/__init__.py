@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ffds.inference.predictor import load as load
     from ffds.reports.comparison import compare as compare
+    from ffds.reports.report import report as report
     from ffds.run_directory import Run as Run
     from ffds.training.train import train as train
 
-__all__ = ["Run", "compare", "load", "train"]
+__all__ = ["Run", "compare", "load", "report", "train"]
 
 # Imported on first use: `import ffds` and `ffds --help` stay free of torch.
 _HOMES = {
     "Run": "ffds.run_directory",
     "compare": "ffds.reports.comparison",
     "load": "ffds.inference.predictor",
+    "report": "ffds.reports.report",
     "train": "ffds.training.train",
 }
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from ffds.evaluation.measures import MEASURES
 
-__all__ = ["Amount", "Count", "Environment", "Epoch", "Percent", "Summary", "checked", "faults"]
+__all__ = ["Amount", "Classes", "Count", "Environment", "Epoch", "Percent", "Summary", "checked", "faults"]
 
 Percent = Annotated[float, Field(ge=0, le=100.01, allow_inf_nan=False)]
 """A sum of rounded confidences can be a little above 100."""
@@ -40,6 +40,18 @@ class Environment(_Content):
     commit: str | None
     command: str
     earlier: list[dict[str, Any]] = []
+
+
+class _Class(_Content):
+    name: str
+    train: Count
+    test: Count
+
+
+class Classes(_Content):
+    """``classes.json``."""
+
+    classes: list[_Class]
 
 
 class _Results(_Content):

@@ -18,7 +18,7 @@ from ffds.errors import InputError
 from ffds.files import is_in_place, json_text, make_directory, remove_leftovers, saving, try_lock, write_text
 from ffds.recipes.load import dump_recipe, load_recipe
 from ffds.recipes.schema import Recipe
-from ffds.run_contents import Environment, Epoch, Summary, checked
+from ffds.run_contents import Classes, Environment, Epoch, Summary, checked
 
 __all__ = ["Run", "RunInUse", "open_run"]
 
@@ -72,6 +72,11 @@ class Run:
         return self.path / "predictions.parquet"
 
     @property
+    def page(self) -> Path:
+        """The page about the run, written by ``ffds train`` and ``ffds report``."""
+        return self.path / "report.html"
+
+    @property
     def done(self) -> bool:
         """Whether training is finished."""
         return (self.path / "summary.json").is_file()
@@ -108,6 +113,17 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """Hardware, versions, commit and command; InputError if the file is missing or damaged."""
         return self._read("environment.json", Environment)
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """Name, training images and test images of each class; empty where an earlier version made the run.
+
+        InputError if the file is damaged.
+        """
+        if not (self.path / "classes.json").exists():
+            return []
+        classes: list[dict[str, Any]] = self._read("classes.json", Classes)["classes"]
+        return classes
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -181,6 +197,11 @@ class Run:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+
+    def name_classes(self, classes: Iterable[tuple[str, int, int]]) -> None:
+        """Write name, training images and test images of each class."""
+        named = [{"name": name, "train": train, "test": test} for name, train, test in classes]
+        self.write_text("classes.json", json_text({"classes": named}))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary: from now on the run is done."""

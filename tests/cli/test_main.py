@@ -18,7 +18,18 @@ from ffds.recipes.load import load_recipe
 from tests.finished_runs import recipe, write_run
 
 VERBS = [
-    *([], ["train"], ["compare"], ["eval"], ["recipes"], ["show"], ["table"], ["figure"], ["sweep"]),
+    *(
+        [],
+        ["train"],
+        ["compare"],
+        ["eval"],
+        ["report"],
+        ["recipes"],
+        ["show"],
+        ["table"],
+        ["figure"],
+        ["sweep"],
+    ),
     *(["data"], ["data", "info"], ["data", "pack"], ["data", "cache"], ["data", "ictext"]),
 ]
 QUICK = ["schedule.epochs=2", "data.imbalance_factor=100"]
@@ -92,6 +103,28 @@ def test_train_prints_the_results_and_says_when_it_was_done_before(
     again = capsys.readouterr()
     assert json.loads(again.out) == json.loads(file.read_text()) | {"path": str(file.parent)}
     assert (again.err, file.stat().st_mtime_ns) == ("", written)
+
+
+def test_train_writes_its_page_and_one_that_cannot_be_drawn_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "digits", *QUICK, "schedule.epochs=1", "method=ce", "--out", str(tmp_path)]
+    with monkeypatch.context() as broken:
+        broken.setattr("ffds.reports.report.run_page", lambda *_: 1 / 0)
+        assert main(arguments) == 0
+    said = capsys.readouterr()
+    (run,) = (file.parent for file in tmp_path.rglob("summary.json"))
+    assert f"warning: the page was not written (division by zero); ffds report {run}" in said.err
+    assert "page:" not in said.out
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out == f"page: {run / 'report.html'}\n"
+    page = (run / "report.html").read_bytes()
+    assert b"image/jpeg" in page
+    assert main([*arguments, "trainer.seed=1"]) == 0
+    (other,) = (file.parent for file in tmp_path.rglob("seed1-*/report.html"))
+    assert f"page: {other / 'report.html'}" in capsys.readouterr().out
+    assert main(["report", str(run), "--save", str(tmp_path / "new" / "a.html")]) == 0
+    assert (tmp_path / "new" / "a.html").read_bytes() == page
 
 
 def test_compare_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

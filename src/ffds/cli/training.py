@@ -1,10 +1,10 @@
-"""The verbs that train and score: train, compare, eval."""
+"""The verbs that train and score: train, compare, eval, report."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffds.cli.options import (
     add_jobs,
@@ -17,14 +17,19 @@ from ffds.cli.options import (
     names,
     numbers,
     path,
+    print_lines,
     print_result,
     requested_jobs,
     resolved_recipe,
 )
-from ffds.errors import InputError
+from ffds.errors import InputError, one_line, tell
 from ffds.files import check_directory, check_file, make_directory
 
-__all__ = ["add_verbs", "compare", "evaluate", "train"]
+if TYPE_CHECKING:
+    from ffds.data.dataset import Dataset
+    from ffds.run_directory import Run
+
+__all__ = ["add_verbs", "compare", "evaluate", "report", "train"]
 
 _PREDICTIONS = ("", ".parquet", ".csv")
 """Suffixes of a file of predictions; without one it is Parquet."""
@@ -43,10 +48,11 @@ def train(options: argparse.Namespace) -> None:
     if not (done_before and run.knows_images(recipe)):
         from ffds.training.train import train_recipe
 
-        train_recipe(recipe, out=options.out)
+        train_recipe(recipe, out=options.out, when_done=_draw_page)
     summary, title = run.summary, f"{titled(recipe.data.name, recipe.name)}, test set, percent"
     done = f"{'already done' if done_before else 'done'}: {run.path}"
-    print_result(options, summary | {"path": str(run.path)}, {title: _results(summary)}, done)
+    page = [f"page: {run.page}"] if run.page.is_file() else []
+    print_result(options, summary | {"path": str(run.path)}, {title: _results(summary)}, done, *page)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -95,8 +101,28 @@ def evaluate(options: argparse.Namespace) -> None:
     print_result(options, content, {f"{options.run}, test set of {images:,} images": rows})
 
 
+def report(options: argparse.Namespace) -> None:
+    """Write the page of a finished run: report.html."""
+    if options.save is not None:
+        check_file(options.save, "--save FILE")
+    from ffds.reports.report import report as write_report
+
+    print_lines([f"page: {write_report(*options.runs, save=options.save)}"])
+
+
+def _draw_page(run: Run, dataset: Dataset) -> None:
+    """Write the page of a run that has just been trained; if that fails, the run is done all the same."""
+    from ffds.reports.report import report as write_report
+
+    try:
+        write_report(run, test=dataset.test)
+    except Exception as error:  # whatever it is, hours of training are done and saved
+        reason = one_line(str(error).split("\n")[0]) or type(error).__name__
+        tell(f"warning: the page was not written ({reason}); ffds report {run.path} tries again")
+
+
 def add_verbs(verbs: Any) -> None:
-    """Add train, compare and eval."""
+    """Add train, compare, eval and report."""
     add_recipe(add_out(add_verb(verbs, "train", train)))
 
     parser = add_out(add_verb(verbs, "compare", compare))
@@ -116,6 +142,12 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--adjusted", action="store_true", help=about)
     add_tta(parser)
     add_overrides(parser)
+
+    parser = add_verb(verbs, "report", report, json_output=False)
+    about = "a run directory"
+    parser.add_argument("runs", type=path, metavar="RUN", nargs=1, help=about)
+    about = "the page (default: report.html in the directory of the run)"
+    parser.add_argument("--save", type=path, metavar="FILE", help=about)
 
 
 def _results(summary: dict[str, Any]) -> list[list[str]]:

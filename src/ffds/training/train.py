@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
@@ -107,6 +108,7 @@ def train_recipe(
     until: int | None = None,
     after_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     callbacks: Sequence[object] = (),
+    when_done: Callable[[Run, Dataset], None] = lambda run, dataset: None,
     stop_signals: StopSignals | None = None,
 ) -> Run:
     """As `train`, for a recipe that is already resolved, and for data that may be open already.
@@ -114,8 +116,9 @@ def train_recipe(
     After the epochs in `branches`, other runs will go on from this one's state. After `until` epochs the
     state is saved and training stops, with the run unfinished. `after_epoch` is called with the metrics of
     each epoch, once they are saved, and may raise to stop, as the `callbacks` may, which are called on the
-    first rank only. `stop_signals` are asked after each step whether to stop; by default SIGTERM and SIGINT
-    ask for it. The loss itself is trained, not a copy.
+    first rank only. `when_done` is called on the first rank once this call has finished the run.
+    `stop_signals` are asked after each step whether to stop; by default SIGTERM and SIGINT ask for it. The
+    loss itself is trained, not a copy.
     """
     recipe = knowing_images(recipe)
     run = Run.of(recipe, out)
@@ -169,10 +172,14 @@ def train_recipe(
             if evaluated is not None and fabric.is_global_zero:
                 held.keep_epochs(recipe.schedule.epochs)
                 evaluated.predictions.write(run.predictions)
+                tests = np.bincount(dataset.test.labels, minlength=dataset.num_classes).tolist()
+                held.name_classes(zip(dataset.class_names, dataset.class_counts, tests, strict=True))
                 held.finish(_summary(recipe, run, evaluated.scores, loop.reached))
             if evaluated is not None:
                 told.train_end()
             fabric.barrier()
+    if evaluated is not None and fabric.is_global_zero:
+        when_done(run, dataset)
     return run
 
 
