@@ -18,8 +18,8 @@ from ffds.training.evaluate import evaluate
 from tests.training import tiny
 
 
-def twin(recipe, losses, observing_epoch=None):
-    """The weights after plain training: `losses[epoch]` is that epoch's loss."""
+def twin(recipe, losses, observing_epoch=None, clip_norm=math.inf, decay=0.0):
+    """The weights after plain training, averaged with the decay: `losses[epoch]` is that epoch's loss."""
     images = tiny.dataset()
     model = build_model(
         recipe.model, head=recipe.head, num_classes=10, in_channels=1, seed=recipe.trainer.seed
@@ -28,7 +28,8 @@ def twin(recipe, losses, observing_epoch=None):
     optimizer = torch.optim.SGD(trained, fused=True, lr=0.1, momentum=0.9, weight_decay=2e-4)
     size, cpu = recipe.trainer.batch_size, torch.device("cpu")
     batches = TrainBatches(images.train, recipe.data, batch_size=size, seed=recipe.trainer.seed, device=cpu)
-    mean_losses = []
+    mean_losses, steps = [], 0
+    average = {name: value.clone() for name, value in model.state_dict().items()}
     for epoch, (loss, lr) in enumerate(losses):
         optimizer.param_groups[0]["lr"] = lr
         total = 0.0
@@ -39,11 +40,19 @@ def twin(recipe, losses, observing_epoch=None):
             if epoch == observing_epoch:
                 losses[-1][0].observe(logits, batch.labels)
             value.backward()
+            if clip_norm < math.inf:
+                assert nn.utils.clip_grad_norm_(trained, clip_norm) > clip_norm, "it matters"
             optimizer.step()
+            steps += 1
+            d = min(decay, (1 + steps) / (10 + steps))
+            for name, now in model.state_dict().items():
+                average[name] = torch.lerp(average[name], now, 1 - d) if now.is_floating_point() else now
             total += value.item() * len(batch.labels)
         mean_losses.append(total / len(images.train))
         if epoch == observing_epoch or isinstance(loss, FFDSLoss):
             losses[-1][0].end_epoch()
+    if decay:
+        model.load_state_dict(average)
     return model, mean_losses
 
 
@@ -93,6 +102,22 @@ def test_the_parameters_of_a_loss_are_trained_as_those_of_the_network(tmp_path):
     check_against_twin(tmp_path, tiny.own(), [(same, lr) for lr in rates], loss=own)
     assert own.scale.item() == same.scale.item() != 5.0
     assert torch.equal(own.bias, same.bias)
+
+
+def test_clipped_and_averaged(tmp_path):
+    """The average is scored, and is the network of the checkpoint; the one that is trained goes on."""
+    recipe = tiny.recipe("trainer.clip_norm=0.5", "trainer.ema=0.8", "schedule.epochs=2", method="ce")
+    loop = tiny.loop(tmp_path, recipe)
+    evaluated = loop.train()
+    model, _ = twin(recipe, [(CE, 0.1), (CE, 0.1)], clip_norm=0.5, decay=0.8)
+    saved = Checkpoints(loop.run.checkpoints).latest()
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(saved.model[name], weight, rtol=1e-5, atol=1e-6)
+    again = evaluate(loop.fabric, model, loop.test, tiny.COUNTS, None)
+    assert evaluated.scores == again.scores
+    plain, _ = twin(recipe, [(CE, 0.1), (CE, 0.1)], clip_norm=0.5)
+    for name, weight in loop.state.model.state_dict().items():
+        torch.testing.assert_close(weight, plain.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
 def test_the_last_layers_input_reaches_a_loss_that_asks_for_it(tmp_path, monkeypatch):

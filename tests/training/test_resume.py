@@ -24,6 +24,7 @@ from tests.training import tiny
 ADAMW = ("optimizer.name=adamw", "optimizer.lr=0.01", "optimizer.layer_decay=0.8", "optimizer.head_lr=0.02")
 ADAMW += ("schedule.shape=cosine",)
 BALANCED = "method.sampler=class-balanced"
+FINE_TUNED = ("trainer.ema=0.9", "trainer.clip_norm=0.5", "trainer.accumulate=3")
 CASES = {method: (method, ()) for method in METHODS} | {
     "ffds without a cold start": ("ffds", ("method.cold_start=unsmoothed",)),
     "d-ffds that does not observe": ("d-ffds", ("method.observe=false",)),
@@ -32,6 +33,7 @@ CASES = {method: (method, ()) for method in METHODS} | {
     "ce, deterministic kernels": ("ce", ("trainer.deterministic=true",)),
     "ce, nesterov": ("ce", ("optimizer.nesterov=true",)),
     "ce, AdamW, each layer at its own rate": ("ce", ADAMW),
+    "d-ffds, averaged, clipped and in parts": ("d-ffds", FINE_TUNED),
     "ce without momentum": ("ce", ("optimizer.momentum=0.0",)),
     "ce, scored every third epoch": ("ce", ("trainer.eval_every=3",)),
     "d-ffds, mixup and CutMix": ("d-ffds", ("data.mixup=0.4", "data.cutmix=1", BALANCED)),
@@ -124,9 +126,10 @@ def with_loss_scaler(trainer):
     return fabric
 
 
-def test_half_precision_with_its_loss_scale(tmp_path, monkeypatch):
+@pytest.mark.parametrize("settings", [(), FINE_TUNED])
+def test_half_precision_with_its_loss_scale(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("ffds.training.train.launch_fabric", with_loss_scaler)
-    recipe = tiny.recipe("trainer.precision=16", "schedule.epochs=2")
+    recipe = tiny.recipe("trainer.precision=16", "schedule.epochs=2", *settings)
     states = [run.checkpoints / "epoch-0002" / "state.json" for run in check_parts(recipe, tmp_path, 2)]
     scales = [json.loads(state.read_text())["precision"] for state in states]
     assert scales[0] == scales[1]

@@ -141,6 +141,39 @@ def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, 
         assert losses["rank0.epoch.total"].sum() == 0
 
 
+@pytest.mark.parametrize("method", ["ldam-drw", "d-ffds", "ib"])
+def test_parts_give_the_gradient_of_the_whole_batch(method, tmp_path):
+    """Also class-weighted losses, whose mean divides by the sum of weights, and statistics of an epoch."""
+    files, metrics = [], []
+    for parts in (1, 3):
+        lr, out = 0.001 if method == "ib" else 0.05, tmp_path / f"{parts}"
+        train_plain(0, out, method, 13, lr, f"trainer.accumulate={parts}", "schedule.epochs=2")
+        (path,) = out.glob("digits/*/*")
+        kept = [
+            load_file(path / "checkpoints/epoch-0002" / f"{name}.safetensors") for name in ("model", "loss")
+        ]
+        files.append(kept[0] | kept[1])
+        metrics.append(Run(path).metrics)
+    for name, tensor in files[0].items():
+        if not name.endswith(("epoch.loss_sum", "correct")):
+            torch.testing.assert_close(files[1][name], tensor, rtol=1e-3, atol=1e-4, equal_nan=True)
+    for mine, other in zip(*metrics, strict=True):
+        assert other["train"]["loss"] == pytest.approx(mine["train"]["loss"], rel=1e-4)
+        assert other["train"]["accuracy"] == pytest.approx(mine["train"]["accuracy"], abs=1.1)
+
+
+def test_two_ranks_clip_average_and_add_up_parts_as_one_process(tmp_path):
+    settings = ("trainer.ema=0.9", "trainer.clip_norm=0.3", "trainer.accumulate=4", "schedule.epochs=2")
+    asked = ("ldam-drw", 13, 0.05, *settings)
+    train_plain(0, tmp_path / "one", *asked)
+    assert end(processes.ranks(train_plain, tmp_path / "two", *asked, log=tmp_path / "log")) == [0, 0]
+    for name in ("model", "optimizer"):
+        file = f"digits/*/*/checkpoints/epoch-0002/{name}.safetensors"
+        ours, theirs = (load_file(next((tmp_path / one).glob(file))) for one in ("one", "two"))
+        for key, tensor in ours.items():
+            torch.testing.assert_close(theirs[key], tensor, rtol=1e-3, atol=1e-4)
+
+
 def train_stopping_one(rank, out, polls, recipe=None, **given):
     """Only the second rank is asked to stop."""
     try:

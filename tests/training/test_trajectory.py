@@ -69,7 +69,8 @@ def test_a_branched_run_is_bit_equal_to_the_same_run_alone(pair, steps, tmp_path
 
 
 SETTINGS = "data.seed=1 data.imbalance_factor=10 data.augment=[hflip] model.name=resnet32 model.head=cosine "
-SETTINGS += "trainer.seed=1 trainer.batch_size=16 trainer.precision=bf16 "
+SETTINGS += "trainer.seed=1 trainer.batch_size=16 trainer.precision=bf16 trainer.ema=0.9 trainer.clip_norm=1 "
+SETTINGS += "trainer.accumulate=2 "
 SETTINGS += "optimizer.name=adamw optimizer.head_lr=0.2 optimizer.layer_decay=0.9 "
 SETTINGS += "optimizer.lr=0.05 optimizer.momentum=0.8 optimizer.weight_decay=1e-4"
 

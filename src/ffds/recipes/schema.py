@@ -215,6 +215,18 @@ class Trainer(Section):
     """Whether a GPU takes only kernels that give the same bits each time: slower."""
     track: Annotated[Trackers, Role.RUNNING, Role.ADDED, Role.NEUTRAL] = ()
     """Where each epoch is written besides metrics.jsonl: tensorboard, mlflow, csv, or several of them."""
+    accumulate: Annotated[Count, Role.RUNNING, Role.ADDED] = 1
+    """Parts of about equal size in which a device computes its share of a batch, one after the other: the
+    same gradient with less memory; batch norm uses the statistics of each part alone."""
+    clip_norm: Annotated[Positive | None, Role.ADDED] = None
+    """Largest norm of the gradient, of all parameters together; a longer one is scaled down. null: none."""
+    ema: Annotated[Annotated[Finite, Field(ge=0, lt=1)], Role.ADDED] = 0.0
+    """Decay of the exponential moving average of weights and buffers that is scored and kept; 0: none. After
+    step t it is at most (1 + t) / (10 + t)."""
+
+    def disagreements(self) -> Iterator[str]:
+        if self.accumulate > self.batch_size:
+            yield f"accumulate divides batch_size={self.batch_size} into {self.accumulate} parts, some empty"
 
 
 class Recipe(Section):

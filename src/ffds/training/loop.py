@@ -69,7 +69,7 @@ class TrainingLoop:
         self.validation = eval_batches(fabric, held, recipe.data) if held else None
         self.state = TrainingState.initial(fabric, recipe, dataset, [phase.stage.loss for phase in phases])
         self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
-        self.step = TrainStep(self.state, self.graphs, seed)
+        self.step = TrainStep(self.state, self.graphs, recipe.trainer, self.batches)
         identity = {"recipe": recipe.identity, **dataset.identity}
         earlier = {"recipe": recipe.earlier_identity, **dataset.earlier_identity}
         self.checkpoints = Checkpoints(run.checkpoints, identity, earlier)
@@ -206,6 +206,8 @@ class TrainingLoop:
             # Before the poll: a checkpoint holds the buffers of the first rank only.
             if self.reached.step == len(self.batches):
                 average_buffers(self.fabric, self.state.model)
+                if self.state.average is not None:
+                    self.state.average.take_from_first_rank(self.fabric)
             self._poll_step()
         # The last poll has waited for what an accelerator still had to do.
         self.reached.train_seconds += time.monotonic() - began
@@ -233,7 +235,8 @@ class TrainingLoop:
                 self._stop_if(self.stop_signals.requested)
 
         counts, cut = self.dataset.class_counts, self.recipe.data.cut
-        return evaluate(self.fabric, self.state.network, batches, counts, cut, self.graphs, poll)
+        with self.state.averaged():
+            return evaluate(self.fabric, self.state.network, batches, counts, cut, self.graphs, poll)
 
     @property
     def _phase(self) -> Phase:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -23,10 +24,13 @@ from ffds.models.build import build_model
 from ffds.recipes.schema import Recipe
 from ffds.training.checkpoint import Checkpoint
 from ffds.training.devices import compile_model
+from ffds.training.kept.average import WeightAverage
 from ffds.training.optimizer import make_optimizer, set_lr
 
 __all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "average_gradients"]
 __all__ += ["gather_ranks", "sum_over_ranks"]
+
+_TRAINED = "trained"
 
 
 def any_rank(fabric: Fabric, flag: bool) -> bool:
@@ -114,6 +118,7 @@ class TrainingState:
         loss_sum: sum of the loss over the epoch's samples, ().
         groups: classes of head, middle and tail.
         lr: learning rate of the epoch.
+        average: of the network's weights and buffers over the steps, if the recipe asks for one.
     """
 
     fabric: Fabric
@@ -128,6 +133,7 @@ class TrainingState:
     loss_sum: Tensor
     groups: dict[str, list[int]]
     reached: Reached
+    average: WeightAverage | None
     lr: float = math.nan
 
     @classmethod
@@ -147,7 +153,9 @@ class TrainingState:
             seed=recipe.trainer.seed,
             image_size=side,
         )
-        if min(recipe.trainer.batch_size, len(dataset.train)) // fabric.world_size == 1:
+        rows, parts = min(recipe.trainer.batch_size, len(dataset.train)), recipe.trainer.accumulate
+        rows = rows // fabric.world_size
+        if rows == 1 or (parts > 1 and rows <= 2 * parts):
             _check_takes_one_image(model, torch.zeros(1, channels, side, side), recipe)
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
@@ -169,6 +177,7 @@ class TrainingState:
             loss_sum=torch.zeros((), device=fabric.device),
             groups=class_groups(dataset.class_counts, recipe.data.cut),
             reached=Reached(),
+            average=WeightAverage(model, ema, fabric.device) if (ema := recipe.trainer.ema) else None,
         )
 
     @property
@@ -177,13 +186,22 @@ class TrainingState:
         of_losses = {f"loss.{name}": parameter for name, parameter in self.losses.named_parameters()}
         return {**dict(self.model.named_parameters()), **of_losses}
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """While entered, the network has its averaged weights and buffers, where there is an average."""
+        return nullcontext() if self.average is None else self.average.in_use()
+
     def set_lr(self, lr: float) -> None:
         """Train with this learning rate from now on, each group of parameters with its part of it."""
         self.lr = lr
         set_lr(self.optimizer, lr)
 
     def checkpoint(self) -> Checkpoint:
-        """The state as plain tensors and numbers; every rank must call it."""
+        """The state as plain tensors and numbers; every rank must call it.
+
+        Its network is the averaged one, if there is an average; the weights and buffers that the steps train
+        then stand beside the optimizer's state, as ``NAME.trained``.
+        """
+        model = self.model.state_dict()
         optimizer = {
             f"{name}.{key}": value
             for name, parameter in self.parameters.items()
@@ -195,8 +213,11 @@ class TrainingState:
             "world_size": self.fabric.world_size,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
+        if self.average is not None:
+            optimizer |= {f"{name}.{_TRAINED}": tensor for name, tensor in self.average.weights.items()}
+            model = model | self.average.averages
         loss = gather_ranks(self.fabric, self._own_tensors())
-        return Checkpoint(model=self.model.state_dict(), optimizer=optimizer, loss=loss, state=state)
+        return Checkpoint(model=model, optimizer=optimizer, loss=loss, state=state)
 
     def restore(self, checkpoint: Checkpoint, phases: Collection[int] | None = None) -> None:
         """Go back to a checkpoint of this run, or of one that shares its history in these phases.
@@ -211,10 +232,13 @@ class TrainingState:
             fix = "go on with as many as before until the epoch ends"
             allowed = checkpoint.state["world_size"]
             raise InputError(what, got=self.fabric.world_size, allowed=allowed, fix=fix)
-        self.model.load_state_dict(checkpoint.model)
+        kept = {tuple(name.rsplit(".", 1)): tensor for name, tensor in checkpoint.optimizer.items()}
+        trained = {name: kept.pop((name, key)) for name, key in list(kept) if key == _TRAINED}
+        self.model.load_state_dict(checkpoint.model | trained)
+        if self.average is not None:
+            self.average.restore(checkpoint.model)
         parameters = self.parameters
-        for full_name, tensor in checkpoint.optimizer.items():
-            name, key = full_name.rsplit(".", 1)
+        for (name, key), tensor in kept.items():
             # The memory format decides which kernel updates a parameter, and so how it rounds. AdamW's
             # number of steps, `step`, is no tensor of the parameter's shape.
             like = tensor.to(self.fabric.device) if key == "step" else parameters[name]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -15,10 +15,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ffds.data.loader import Batch
+from ffds.data.loader import Batch, TrainBatches
 from ffds.errors import InputError, NonFiniteLossError
 from ffds.files import write_json
 from ffds.losses.base import WeightedMean
+from ffds.recipes.schema import Trainer
 from ffds.seeding import derived_seed
 from ffds.training.cuda_graphs import CudaGraphs
 from ffds.training.phases import Phase
@@ -27,6 +28,13 @@ from ffds.training.state import TrainingState, average_gradients
 __all__ = ["NanGuard", "TrainStep", "diagnosis"]
 
 NEVER = 2**62
+
+
+class Checked(NamedTuple):
+    """Whether the optimizer takes a step, () bool, and the norm of the gradient of all parameters, ()."""
+
+    taken: Tensor
+    norm: Tensor
 
 
 class NanGuard:
@@ -46,17 +54,19 @@ class NanGuard:
         on_host = fabric.device.type == "cpu"
         self._on_host = self._first if on_host else torch.full((), NEVER).pin_memory()
 
-    def check(self, step: Tensor, loss: Tensor) -> None:
+    def check(self, step: Tensor, loss: Tensor) -> Checked:
         """Check a step of this number, () int64, after its backward pass and before the optimizer."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         finite = loss.detach().isfinite()
         if self._gradients:
-            gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-            finite = finite & nn.utils.get_total_norm(gradients).isfinite()
+            finite = finite & norm.isfinite()
         self._first.copy_(torch.where(finite, self._first, torch.minimum(self._first, step)))
         if self._gradients:
             self._optimizer.found_inf = (self._first < NEVER).float()
         if self._on_host is not self._first:
             self._on_host.copy_(self._first, non_blocking=True)
+        return Checked((self._first == NEVER) & norm.isfinite(), norm)
 
     def first_non_finite(self, *, wait: bool = False) -> int | None:
         """The first step that was not finite, None if the host knows of none.
@@ -98,17 +108,24 @@ def diagnosis(
 class TrainStep:
     """A step of the run, without waiting for the device."""
 
-    def __init__(self, state: TrainingState, graphs: CudaGraphs, seed: int) -> None:
-        self.fabric, self.state, self.graphs, self._seed = state.fabric, state, graphs, seed
+    def __init__(
+        self, state: TrainingState, graphs: CudaGraphs, trainer: Trainer, batches: TrainBatches
+    ) -> None:
+        self.fabric, self.state, self.graphs = state.fabric, state, graphs
+        self._seed, self._clip_norm, self._steps = trainer.seed, trainer.clip_norm, len(batches)
+        self._part_rows = -(-batches.rows // trainer.accumulate)
         # bfloat16 and the CPU have no loss scaler, whatever the recipe says.
-        scaled = bool(self.fabric.strategy.precision.state_dict())
-        self.nan_guard = NanGuard(self.fabric, state.optimizer, gradients=not scaled)
+        self._scaled = bool(self.fabric.strategy.precision.state_dict())
+        self.nan_guard = NanGuard(self.fabric, state.optimizer, gradients=not self._scaled)
         self._number = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
 
     def __call__(self, phase: Phase, batch: Batch, *, observed: bool) -> None:
         """Take the step that the run has reached; where observed, gather p_y for a later loss."""
-        self._seed_step(self.state.reached.step)
-        self._number.fill_(self.state.reached.step)
+        reached, average = self.state.reached, self.state.average
+        self._seed_step(reached.step)
+        self._number.fill_(reached.step)
+        if average is not None:
+            average.start_step(reached.epoch * self._steps + reached.step + 1)
         # A CUDA graph contains the learning rate as a constant.
         key = ("step", phase.start, self.state.lr, observed, batch.global_size)
         tensors = (batch.images, batch.labels, batch.probabilities)
@@ -123,7 +140,7 @@ class TrainStep:
             diagnosis where that cannot be written.
         """
         self._seed_step(step)
-        logits, loss, _ = self._gradients(phase, batch)
+        logits, loss = self._gradients(phase, batch)
         epoch, name, lr = self.state.reached.epoch + 1, phase.stage.name, self.state.lr
         place = {"epoch": epoch, "step": step + 1, "phase": name, "lr": lr}
         rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"
@@ -149,38 +166,61 @@ class TrainStep:
     ) -> None:
         """The step itself, in a form that a CUDA graph can hold: nothing comes to the host."""
         batch = batch._replace(images=images, labels=labels, probabilities=probabilities)
-        logits, loss, share = self._gradients(phase, batch)
-        self.nan_guard.check(self._number, loss)
+        logits, loss = self._gradients(phase, batch)
+        if self._clip_norm is not None and self._scaled:
+            precision: Any = self.fabric.strategy.precision
+            precision.scaler.unscale_(self.state.optimizer)
+        taken, norm = self.nan_guard.check(self._number, loss)
+        if self._clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.state.parameters.values(), self._clip_norm, norm)
         self.state.fabric_optimizer.step()
         self.state.fabric_optimizer.zero_grad()
+        if self.state.average is not None:
+            self.state.average.update(taken)
         if observed:
-            self.state.observed.observe(logits.detach(), batch.target)
-        self.state.accuracy.update(logits.detach(), batch.labels)
-        self.state.loss_sum += loss.detach() * share * batch.global_size
+            self.state.observed.observe(logits, batch.target)
+        self.state.accuracy.update(logits, batch.labels)
+        self.state.loss_sum += loss * batch.global_size
 
     def _seed_step(self, step: int) -> None:
         # Dropout draws from torch's global generator: seeded in each step, it needs no saved state.
         purpose = ("step", self.state.reached.epoch, step, self.fabric.global_rank)
         torch.manual_seed(derived_seed(self._seed, *purpose))
 
-    def _gradients(self, phase: Phase, batch: Batch) -> tuple[Tensor, Tensor, float | Tensor]:
-        """Logits, loss and share of this rank in a step, with the gradients left in the parameters."""
+    def _gradients(self, phase: Phase, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits, and what this rank adds to the mean loss, (); the gradients are left in the parameters."""
         # A step whose capture failed may have left gradients.
         self.state.fabric_optimizer.zero_grad()
-        logits, features = self.state.forward(batch.images, with_features=True)
-        extra = (features,) if phase.stage.with_features else ()
-        loss = phase.stage.loss(logits, batch.target, *extra)
-        share = self._share(phase.stage.loss, batch)
-        # DDP averages over ranks; a rank with a larger share of the batch has to count for more.
-        self.fabric.backward(loss * (share * self.fabric.world_size))
+        forward: Any = self.state.forward
+        parts = self._parts(batch)
+        shares = self._shares(phase.stage.loss, batch, parts)
+        logits, losses = [], []
+        for number, (part, share) in enumerate(zip(parts, shares, strict=True), start=1):
+            # DDP adds up the gradients of all parts and averages them over ranks in the last backward pass.
+            with self.fabric.no_backward_sync(forward, enabled=number < len(parts)):
+                outputs, features = forward(part.images, with_features=True)
+                extra = (features,) if phase.stage.with_features else ()
+                loss = phase.stage.loss(outputs, part.target, *extra)
+                # A rank with a larger share of the batch has to count for more than in that average.
+                self.fabric.backward(loss * (share * self.fabric.world_size))
+            logits.append(outputs.detach())
+            losses.append(loss.detach() * share)
         average_gradients(self.fabric, phase.stage.loss.parameters())
-        return logits, loss, share
+        return torch.cat(logits), torch.stack(losses).sum()
 
-    def _share(self, loss: nn.Module, batch: Batch) -> float | Tensor:
-        """Weight of this rank's mean loss in the mean over the global batch."""
-        if self.fabric.world_size == 1 or not isinstance(loss, WeightedMean):
-            return len(batch.labels) / batch.global_size
-        own = loss.divisor(batch.target)
-        total: Any = self.fabric.all_reduce(own.clone(), reduce_op="sum")
-        share: Tensor = own / total
-        return share
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """Parts of this rank's rows of about equal size, each computed by itself."""
+        number = -(-len(batch.labels) // self._part_rows)
+        split = {
+            name: value.tensor_split(number) if isinstance(value, Tensor) else [value] * number
+            for name, value in batch._asdict().items()
+        }
+        return [Batch(**dict(zip(split, part, strict=True))) for part in zip(*split.values(), strict=True)]
+
+    def _shares(self, loss: nn.Module, batch: Batch, parts: Sequence[Batch]) -> list[float | Tensor]:
+        """Weight of each part's mean loss in the mean over the global batch."""
+        whole = self.fabric.world_size == 1 and len(parts) == 1
+        if whole or not isinstance(loss, WeightedMean):
+            return [len(part.labels) / batch.global_size for part in parts]
+        total: Any = self.fabric.all_reduce(loss.divisor(batch.target).clone(), reduce_op="sum")
+        return [loss.divisor(part.target) / total for part in parts]

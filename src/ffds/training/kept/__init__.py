@@ -1,0 +1,1 @@
+"""What a run keeps: averaged weights, and the network of the best epoch."""
