@@ -18,6 +18,7 @@ from ffds.reports.bootstrap import resampled_measures
 from ffds.reports.finished import FinishedRun
 from ffds.reports.page import measured
 from ffds.reports.report import report
+from ffds.reports.side_by_side import side_by_side
 from ffds.run_directory import Run
 from tests.finished_runs import recipe, write_run
 
@@ -174,3 +175,51 @@ def test_a_run_that_cannot_be_shown_is_refused_and_its_page_stays(tmp_path):
     (run.path / "summary.json").unlink()
     with pytest.raises(InputError, match="run is not done"):
         report(run)
+
+
+# Several runs
+
+
+def test_several_runs_stand_side_by_side_with_their_differences(tmp_path):
+    runs = [finished(tmp_path, 6, method=method, seed=seed) for method, seed in (("ce", 0), ("ffds", 1))]
+    file = report(*runs)
+    assert file == tmp_path / "cifar100-lt-100" / "report.html"
+    text = file.read_text(encoding="utf-8")
+    page = Page(text)
+    assert max(page.ids.values()) == 1
+    assert page.handlers == []
+    assert page.tags["script"] == 1
+    assert all(url.startswith("#") for url in page.urls)
+    content = side_by_side([FinishedRun.read(run) for run in runs])
+    for row in content["measures"]:
+        one, two = row["values"]
+        (difference,) = row["differences"]
+        if row["name"] == "accuracy":
+            known = [run.summary["accuracy"]["last"] for run in runs]
+            assert [one.value, two.value] == pytest.approx(known)
+            assert f"{one.value:.2f}" in text
+        if one is not None:
+            assert difference.value == pytest.approx(two.value - one.value)
+            assert difference.low <= difference.value <= difference.high
+    assert sum(content["agreement"][0][part] for part in ("both", "first", "other", "neither")) == 24
+
+
+def test_a_difference_is_paired(tmp_path):
+    """Of classifiers that disagree on few images the difference is far surer than their values."""
+    label = np.repeat(np.arange(10), 20)
+    one = np.where(np.arange(200) % 2, label, (label + 1) % 10)
+    two = np.where(np.arange(200) < 2, label, one)
+    first, second = resampled_measures(label, [one, two], {}, 10)
+    assert (second["accuracy"] - first["accuracy"]).std() < 0.2 * first["accuracy"].std()
+
+
+def test_runs_with_different_test_images_are_refused(tmp_path):
+    one, other, fewer = finished(tmp_path, 5), finished(tmp_path, 5, seed=1), finished(tmp_path, 4, seed=2)
+    table = pq.read_table(other.predictions)
+    pq.write_table(table.set_column(0, "index", pa.array(table["index"].to_numpy() + 1)), other.predictions)
+    for second in (other, fewer):
+        with pytest.raises(InputError, match="different images"):
+            report(one, second)
+    with pytest.raises(InputError, match="named twice"):
+        report(one, one.path)
+    assert not list(tmp_path.rglob("report.html"))

@@ -102,7 +102,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Write the page of a finished run: report.html."""
+    """Write report.html, the page of a finished run or of several side by side."""
     if options.save is not None:
         check_file(options.save, "--save FILE")
     from ffds.reports.report import report as write_report
@@ -144,9 +144,9 @@ def add_verbs(verbs: Any) -> None:
     add_overrides(parser)
 
     parser = add_verb(verbs, "report", report, json_output=False)
-    about = "a run directory"
-    parser.add_argument("runs", type=path, metavar="RUN", nargs=1, help=about)
-    about = "the page (default: report.html in the directory of the run)"
+    about = "run directories; several, tested on the same images, are compared with the first"
+    parser.add_argument("runs", type=path, metavar="RUN", nargs="+", help=about)
+    about = "the page (default: report.html in the run, of several in the directory that holds all)"
     parser.add_argument("--save", type=path, metavar="FILE", help=about)
 
 

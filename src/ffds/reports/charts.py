@@ -9,7 +9,8 @@ from xml.etree import ElementTree as Tree
 
 from markupsafe import Markup
 
-__all__ = ["Axis", "Chart", "Dot", "bar", "dots", "linear", "lines", "logarithmic", "reliability", "svg"]
+__all__ = ["Axis", "Chart", "Dot", "bar", "dots", "linear", "lines", "logarithmic", "percent_axis"]
+__all__ += ["reliability"]
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 44
@@ -53,6 +54,11 @@ def linear(title: str, values: Iterable[float], *, floor: float | None = None, w
         return Axis(title, low, high, [k * step for k in range(math.ceil(low / step), int(high / step) + 1)])
     first, last = math.floor(low / step), math.ceil(high / step)
     return Axis(title, first * step, last * step, [k * step for k in range(first, last + 1)])
+
+
+def percent_axis(title: str = "accuracy, %") -> Axis:
+    """An axis from 0 to 100."""
+    return Axis(title, 0, 100, (0, 20, 40, 60, 80, 100))
 
 
 def logarithmic(title: str, values: Iterable[float]) -> Axis:

@@ -155,6 +155,10 @@ class FinishedRun:
     @cached_property
     def scores(self) -> Scores:
         """Every measure, computed from the predictions."""
+        return self.scores_by(self.groups)
+
+    def scores_by(self, groups: Mapping[str, list[int]]) -> Scores:
+        """The same with other groups of classes, for instance those of another run."""
         bins = self.bins(np.ones(len(self.label), dtype=bool))
         counts = Counts(
             support=self.support.tolist(),
@@ -163,7 +167,7 @@ class FinishedRun:
             bin_correct=bins.correct.tolist(),
             bin_confidence=bins.confidence.tolist(),
             finite=bool(self.finite.all()),
-            groups=self.groups,
+            groups=groups,
         )
         return Scores.of(counts)
 

@@ -15,27 +15,18 @@ from ffds.errors import InputError, one_line
 from ffds.evaluation.measures import MEASURES, mean
 from ffds.recipes.load import dump_recipe
 from ffds.reports.bootstrap import RESAMPLES, Interval, interval, resampled_measures
-from ffds.reports.charts import Axis, Dot, bar, dots, linear, lines, logarithmic, reliability
+from ffds.reports.charts import Axis, Dot, bar, dots, linear, lines, logarithmic, percent_axis, reliability
 from ffds.reports.confusion import confusion_matrix
 from ffds.reports.finished import FinishedRun, Pair
 from ffds.reports.pictures import Pictures
 from ffds.reports.run_records import changed_settings
 from ffds.training.checkpoint import Checkpoints
 
-__all__ = [
-    "PERCENT",
-    "about_run",
-    "class_rows",
-    "curves",
-    "data_facts",
-    "definitions",
-    "measured",
-    "run_page",
-]
+__all__ = ["GROUPS", "about_run", "by_epoch", "calibration", "data_facts", "definitions", "measured"]
+__all__ += ["run_page"]
 
 GROUPS = ("head", "middle", "tail")
 LOSSES, PAIRS_WITH_PICTURES, PICTURES_OF_A_PAIR, PAIRS = 24, 6, 4, 200
-PERCENT = (0, 20, 40, 60, 80, 100)
 
 
 def run_page(found: FinishedRun, test: Split | None = None) -> dict[str, Any]:
@@ -176,7 +167,7 @@ def _accuracy_chart(found: FinishedRun) -> Markup:
         for row in class_rows(found)
         if row["recall"] is not None and row["train"]
     ]
-    axes = logarithmic("training images", found.train.tolist()), Axis("accuracy, %", 0, 100, PERCENT)
+    axes = logarithmic("training images", found.train.tolist()), percent_axis()
     means = {name: mean(point.y for point in points if point.kind == name) for name in GROUPS}
     levels = {name: level for name, level in means.items() if level is not None}
     return dots(*axes, points, "Accuracy of each class against its training images", levels=levels).markup
@@ -251,10 +242,10 @@ def curves(found: FinishedRun) -> list[dict[str, Any]]:
         if before is None or before["phase"] != entry["phase"]:
             phases[entry["epoch"] - 1] = one_line(str(entry["phase"]))
     marks = phases if len(phases) > 1 else {}
-    percent = Axis("accuracy, %", 0, 100, PERCENT)
-    sets = {name: _by_epoch(metrics, name, "accuracy") for name in ("train", "validation", "test")}
-    groups = {f"group {name}": _by_epoch(metrics, "test", name) for name in GROUPS}
-    loss = {"train": _by_epoch(metrics, "train", "loss")}
+    percent = percent_axis()
+    sets = {name: by_epoch(metrics, name, "accuracy") for name in ("train", "validation", "test")}
+    groups = {f"group {name}": by_epoch(metrics, "test", name) for name in GROUPS}
+    loss = {"train": by_epoch(metrics, "train", "loss")}
     rate = {"rate": [(entry["epoch"], entry["lr"]) for entry in metrics if entry["lr"] > 0]}
     charts: list[tuple[str, Axis, Mapping[str, list[tuple[float, float]]]]] = [
         ("Accuracy", percent, sets),
@@ -273,7 +264,8 @@ def curves(found: FinishedRun) -> list[dict[str, Any]]:
     ]
 
 
-def _by_epoch(metrics: Sequence[Mapping[str, Any]], part: str, name: str) -> list[tuple[float, float]]:
+def by_epoch(metrics: Sequence[Mapping[str, Any]], part: str, name: str) -> list[tuple[float, float]]:
+    """Epoch and value of a measure of the training, validation or test images, where it was measured."""
     values = ((entry["epoch"], (entry[part] or {}).get(name)) for entry in metrics)
     return [(epoch, value) for epoch, value in values if value is not None]
 
