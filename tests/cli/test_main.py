@@ -20,6 +20,7 @@ from tests.finished_runs import recipe, write_run
 VERBS = [
     *(
         [],
+        ["init"],
         ["train"],
         ["compare"],
         ["eval"],

@@ -19,6 +19,7 @@ from ffds.cli.options import (
 
 if TYPE_CHECKING:
     from ffds.data.cache import Entry
+    from ffds.recipes.schema import Data
 
 __all__ = ["add_verbs", "cache", "ictext", "info", "pack"]
 
@@ -26,6 +27,11 @@ __all__ = ["add_verbs", "cache", "ictext", "info", "pack"]
 def info(options: argparse.Namespace) -> None:
     """Print what a recipe's data are."""
     data = resolved_recipe(options).recipe.data
+    from ffds.data.sources.registry import SOURCES
+
+    if SOURCES[data.name].own_images:
+        _look(options, data)
+        return
     from ffds.data.open import open_dataset
 
     dataset = open_dataset(data)
@@ -45,6 +51,32 @@ def info(options: argparse.Namespace) -> None:
     rows = [[name.replace("_", " "), plain(value)] for name, value in facts.items()]
     content = facts | {"class_names": list(dataset.class_names)}
     print_result(options, content, {"data": [["fact", "value"], *rows]})
+
+
+def _look(options: argparse.Namespace, data: Data) -> None:
+    """Print what was seen of images of the user's own, which are not kept in memory or in the cache."""
+    from ffds.cli.images import look_lines, look_tables
+    from ffds.data.look import look_at
+    from ffds.errors import tell
+
+    look = look_at(data)
+    source, counts = look.source, {role: sum(numbers) for role, numbers in look.counts.items()}
+    for note in source.notes if options.json else ():
+        tell(f"note: {note}")  # the tables have them
+    facts: dict[str, Any] = {
+        "name": data.name,
+        "source": source.description,
+        "classes": len(source.class_names),
+        **{f"{role}_images": counts.get(role, 0) for role in ("train", "validation", "test")},
+        "image_shape": list(look.shape),
+        "imbalance_factor": look.imbalance_factor,
+        "class_counts": look.counts["train"],
+        "skipped": list(source.skipped),
+        "notes": list(source.notes),
+        "class_names": list(source.class_names),
+        "look": look.facts(),
+    }
+    print_result(options, facts, look_tables(look), *look_lines(look))
 
 
 def pack(options: argparse.Namespace) -> None:

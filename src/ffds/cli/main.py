@@ -13,7 +13,7 @@ from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
-from ffds.cli import data, inference, paper, recipes, sweep, training
+from ffds.cli import data, images, inference, paper, recipes, sweep, training
 from ffds.cli.options import HELP
 from ffds.environment import is_first_rank
 from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError, memory_may_run_out, tell
@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     """Every verb with its arguments."""
     whole = _Parser(prog="ffds", description="Long-tailed image classification.", **HELP)
     verbs = whole.add_subparsers(metavar="VERB", required=True)
-    for family in (training, inference, sweep, paper, recipes, data):
+    for family in (images, training, inference, sweep, paper, recipes, data):
         family.add_verbs(verbs)
     return whole
 

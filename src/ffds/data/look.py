@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from itertools import islice
@@ -56,15 +56,31 @@ class Seen(NamedTuple):
 class Look:
     """The images that a recipe would use, and what was seen of them.
 
-    `splits` are training, test and, where there is one, validation set, without what cannot be read; `seen`
-    has each of their images in the same order. `unreadable` are the images that cannot be read.
+    `source` is without what cannot be read, which is `unreadable`. `known` is what was seen of each image, by
+    the identity of its `Images` and its row there.
     """
 
     data: Data
     source: Source
-    splits: Mapping[str, Labelled]
-    seen: Mapping[str, Sequence[Seen]]
+    known: Mapping[tuple[int, int], Seen]
     unreadable: tuple[Seen, ...]
+
+    @cached_property
+    def splits(self) -> dict[str, Labelled]:
+        """Training, test and, where there is one, validation set."""
+        return splits_of(self.source, self.data)
+
+    @cached_property
+    def seen(self) -> dict[str, list[Seen]]:
+        """What was seen of each image of a split, in the order of the split."""
+        return {
+            role: [self.known[id(split.images), row] for row in split.rows.tolist()]
+            for role, split in self.splits.items()
+        }
+
+    def with_data(self, data: Data) -> Look:
+        """The same images as other settings would use them; where they lie and which are tested on stays."""
+        return replace(self, data=data)
 
     @cached_property
     def counts(self) -> dict[str, list[int]]:
@@ -73,6 +89,13 @@ class Look:
         return {
             role: np.bincount(split.labels, minlength=classes).tolist() for role, split in self.splits.items()
         }
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the first training image, as it is stored to be trained on."""
+        train = self.splits["train"]
+        height, width, channels = train.images.read(train.rows[:1], "stop").images.shape[1:]
+        return height, width, channels
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
@@ -226,23 +249,20 @@ def look_at(data: Data) -> Look:
     """
     source = checked_source(data)
     raw = [source.train, source.test, *([] if source.validation is None else [source.validation])]
-    seen: dict[tuple[int, int], Seen] = {}
+    known: dict[tuple[int, int], Seen] = {}
     with Progress("looking at the images", sum(map(len, raw)), "images") as progress, refusing_bombs():
         for split in raw:
             for position, one in _seen(split):
-                seen[id(split.images), int(split.rows[position])] = one
+                known[id(split.images), int(split.rows[position])] = one
                 progress.advance()
-
-    def of(split: Labelled) -> list[Seen]:
-        return [seen[id(split.images), row] for row in split.rows.tolist()]
-
-    readable = [np.array([not one.fault for one in of(split)], dtype=np.bool_) for split in raw]
-    unreadable = [one for split in raw for one in of(split) if one.fault]
+    faults = [[known[id(split.images), row].fault for row in split.rows.tolist()] for split in raw]
+    readable = [np.array([not fault for fault in of_split], dtype=np.bool_) for of_split in faults]
+    unreadable = tuple(one for one in known.values() if one.fault)
     skipped = tuple(f"{one.name}: {one.fault}" for one in unreadable)
     kept = [split.take(good) for split, good in zip(raw, readable, strict=True)]
-    source = completed(readable_part(source, kept, readable[0], skipped), data)
-    splits = splits_of(source, data)
-    return Look(data, source, splits, {role: of(split) for role, split in splits.items()}, tuple(unreadable))
+    look = Look(data, completed(readable_part(source, kept, readable[0], skipped), data), known, unreadable)
+    look.splits  # noqa: B018  (raises what is wrong with them)
+    return look
 
 
 def some(names: Sequence[str], separator: str = ", ") -> str:
