@@ -73,6 +73,7 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch, kind):
     def fail(*_args, **_settings):
         raise kind("no such weights\nsecond line")
 
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_settings: "a file")
     monkeypatch.setattr(timm, "create_model", fail)
     words = r"weights of timm/resnet18 cannot be had: .*such weights\n  where:(.*\n)+.*to false"
     with pytest.raises(InputError, match=words):

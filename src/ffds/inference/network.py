@@ -39,10 +39,11 @@ def trained_network(recipe: Recipe, checkpoint: Checkpoint) -> tuple[Classifier,
     Raises:
         InputError: the checkpoint is that of another network.
     """
-    untrained = recipe.model.model_copy(update={"pretrained": False})
     classes = len(checkpoint.identity["class_counts"])
     for channels in (1, 3):
-        network = build_model(untrained, head=recipe.head, num_classes=classes, in_channels=channels, seed=0)
+        network = build_model(
+            recipe.model.untrained, head=recipe.head, num_classes=classes, in_channels=channels, seed=0
+        )
         if _shapes(network.state_dict()) == _shapes(checkpoint.model):
             break
     try:

@@ -10,10 +10,20 @@ from torch import Tensor, nn
 from ffds.errors import InputError, nearest
 from ffds.models.heads import CosineHead, LinearHead
 from ffds.models.resnet_cifar import ResNetCifar
+from ffds.models.weights import load_weights
 from ffds.recipes.schema import Model
 from ffds.seeding import derived_seed
 
 __all__ = ["Classifier", "build_model"]
+
+HUB_SECONDS = 3.0
+"""How long the hub may take to answer."""
+_HUB_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 
 
 class Classifier(nn.Module):
@@ -43,7 +53,8 @@ def build_model(
     """The network of a recipe, initialised from the seed alone; no global generator is touched.
 
     `image_size` is the side of the images that it will see, None if not known. timm not knowing the name or
-    not getting its pretrained weights, or a network that cannot take that size, is an InputError.
+    not getting its pretrained weights, weights of another network, or a network that cannot take that size,
+    is an InputError.
 
     >>> network = build_model(Model(), head="linear", num_classes=10, in_channels=3, seed=0)
     >>> sum(weight.numel() for weight in network.parameters())
@@ -53,7 +64,8 @@ def build_model(
         # Not torch.manual_seed: that would also seed the generators of all accelerators.
         torch.default_generator.manual_seed(derived_seed(seed, "model"))
         if model.name.startswith("timm/"):
-            backbone = _timm_network(model.name.removeprefix("timm/"), model.pretrained, in_channels)
+            pretrained = model.pretrained and model.weights is None
+            backbone = _timm_network(model.name.removeprefix("timm/"), pretrained, in_channels)
             num_features = backbone.head_hidden_size
         else:
             backbone = ResNetCifar(int(model.name.removeprefix("resnet")), in_channels)
@@ -61,7 +73,10 @@ def build_model(
         if image_size is not None:
             _check_size(model, backbone, in_channels, image_size)
         kind = {"linear": LinearHead, "cosine": CosineHead}[head]
-        return Classifier(backbone, kind(num_features, num_classes))
+        network = Classifier(backbone, kind(num_features, num_classes))
+    if model.weights is not None:
+        load_weights(network.backbone, network.head, model)
+    return network
 
 
 def _timm_network(name: str, pretrained: bool, in_channels: int) -> Any:
@@ -72,15 +87,40 @@ def _timm_network(name: str, pretrained: bool, in_channels: int) -> Any:
         what, got = f"timm has no model {name}", f"timm/{name}"
         allowed = f"timm/ and a name that timm {timm.__version__} knows"
         raise InputError(what, where="model.name", got=got, allowed=allowed, fix=nearest(name, known))
+    if pretrained:
+        _check_hub(name)
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        cause = str(error).partition("\n")[0]
-        what = f"the pretrained weights of timm/{name} cannot be had: {cause}"
-        fix = "connect to the network once so that they are cached, name a model that has weights, or set "
-        raise InputError(what, where="model.pretrained", fix=fix + "model.pretrained to false") from error
+        raise _not_had(name, error) from error
+
+
+def _check_hub(name: str) -> None:
+    """Refuse at once what is neither on disk nor to be had: the hub's client would try for over a minute."""
+    import huggingface_hub as hub
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return
+    repository, _, revision = config.hf_hub_id.partition("@")
+    files = filter(None, (config.hf_hub_filename, *_HUB_FILES))
+    if any(hub.try_to_load_from_cache(repository, file, revision=revision or None) for file in files):
+        return
+    try:
+        hub.get_session().head(hub.constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception as error:  # of whichever HTTP library the hub's client has
+        raise _not_had(name, error) from error
+
+
+def _not_had(name: str, error: Exception) -> InputError:
+    cause = str(error).partition("\n")[0] or type(error).__name__
+    what = f"the pretrained weights of timm/{name} cannot be had: {cause}"
+    fix = "give them as a file: model.weights=FILE; or connect to the network once so that they are cached, "
+    fix += "name a model that has weights, or set model.pretrained to false"
+    return InputError(what, where="model.pretrained", fix=fix)
 
 
 def _check_size(model: Model, backbone: nn.Module, in_channels: int, image_size: int) -> None:

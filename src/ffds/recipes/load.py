@@ -15,6 +15,7 @@ from ffds.errors import InputError
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.documents import method_section, read_document, recipe_name, recipe_text, shipped_recipes
 from ffds.recipes.messages import explain, no_section, unknown_method
+from ffds.recipes.pretrained import sum_of_file, weights_file
 from ffds.recipes.schema import Recipe
 from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, MAX_DEPTH, Node, dump_yaml, merge, parse_yaml
 from ffds.settings import Section, by_dotted_key
@@ -65,6 +66,9 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str
     recipe = Recipe.model_validate(tree.plain())
     nodes = {key: tree.nearest(key.split(".")) for key in recipe.by_key}
     origin = {key: DEFAULT if beyond else node.place for key, (node, beyond) in nodes.items()}
+    if recipe.model.weights is not None and recipe.model.weights_sum is None:
+        weights = weights_file(recipe.model.weights)
+        recipe, origin["model.weights_sum"] = recipe.with_weights_sum(sum_of_file(weights)), str(weights)
     return Resolved(recipe, MappingProxyType(origin))
 
 

@@ -16,7 +16,7 @@ from ffds.settings import Finite, Fraction, Milestones, Positive, Role, Section,
 __all__ = ["SECTIONS", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer", "keys_with"]
 
 Channels = Field(strict=False, min_length=1, max_length=3)
-ImagesSum = Field(pattern=r"^sha256:[0-9a-f]{16}$", description="sha256: and 16 of 0-9 a-f")
+Sum = Field(pattern=r"^sha256:[0-9a-f]{16}$", description="sha256: and 16 of 0-9 a-f")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Alpha = Annotated[Finite, Field(ge=0, le=100)]
@@ -52,7 +52,7 @@ class Data(Section):
     """The source; its reader decides the layout expected below `root`."""
     root: Annotated[Text | None, Role.PLACE] = None
     """Directory of the data, or the table of a manifest; null where no files are needed."""
-    images: Annotated[Annotated[str, ImagesSum] | None, Role.ADDED] = None
+    images: Annotated[Annotated[str, Sum] | None, Role.ADDED] = None
     """Sum of all images and labels: filled in where the images are your own, and checked if it is given."""
     download: Annotated[bool, Role.LOADING] = False
     """Whether to download the original archive into `root` if it is missing."""
@@ -127,13 +127,22 @@ class Model(Section):
     )
     """The architecture."""
     pretrained: bool = False
-    """Whether to begin with the weights that timm downloads for this name."""
+    """Whether to begin with the weights that timm has for this name on the Hugging Face hub."""
+    weights: Annotated[Text | None, Role.ADDED, Role.PLACE] = None
+    """File, directory or run with the weights to begin with, in place of those of the hub."""
+    weights_sum: Annotated[Annotated[str, Sum] | None, Role.ADDED] = None
+    """Sum of what is in that file: filled in, and checked if it is given."""
     head: Literal["auto", "linear", "cosine"] = "auto"
     """The classifier; auto: cosine where the method is defined on one (LDAM), else linear."""
 
     def disagreements(self) -> Iterator[str]:
         if self.pretrained and not self.name.startswith("timm/"):
             yield f"pretrained weights exist for timm/NAME only, not for {self.name}"
+
+    @property
+    def untrained(self) -> Self:
+        """The same network, as it begins without any weights."""
+        return self.model_copy(update={"pretrained": False, "weights": None, "weights_sum": None})
 
 
 class Optimizer(Section):
@@ -260,7 +269,7 @@ class Recipe(Section):
     def identity(self) -> dict[str, Any]:
         """Every setting that can change a bit of the result, for JSON: equal identities are the same run.
 
-        Where the images lie is null in it.
+        Where the images lie is null in it, and where the weights lie is no part of it.
         """
         settings = self.model_dump(mode="json")
         for key in keys_with(Role.NEUTRAL):
@@ -272,7 +281,10 @@ class Recipe(Section):
                 settings[section].pop(name, None)
         for key in keys_with(Role.PLACE):
             section, _, name = key.partition(".")
-            settings[section][name] = None
+            if key in keys_with(Role.ADDED):
+                settings[section].pop(name, None)
+            else:
+                settings[section][name] = None
         return settings
 
     @property
@@ -304,6 +316,10 @@ class Recipe(Section):
     def with_root(self, root: str | None) -> Self:
         """The recipe with another `data.root`."""
         return self._with_data(root=root)
+
+    def with_weights_sum(self, weights_sum: str) -> Self:
+        """The recipe with another `model.weights_sum`."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"weights_sum": weights_sum})})
 
     def _with_data(self, **values: str | None) -> Self:
         return self.model_copy(update={"data": self.data.model_copy(update=values)})

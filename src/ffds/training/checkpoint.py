@@ -127,6 +127,11 @@ class Checkpoints:
         for old in [path for path in self._newest_first() if path not in self.skipped][KEPT:]:
             _remove(old)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint; nothing is verified."""
+        return bool(self._newest_first())
+
     def newest_epoch(self) -> int:
         """Epochs done at the newest checkpoint, 0 without one; nothing is verified."""
         return max((int(path.name.split("-")[1]) for path in self._newest_first()), default=0)

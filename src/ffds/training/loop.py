@@ -67,12 +67,14 @@ class TrainingLoop:
         )
         self.test = eval_batches(fabric, dataset.test, recipe.data)
         self.validation = eval_batches(fabric, held, recipe.data) if held else None
-        self.state = TrainingState.initial(fabric, recipe, dataset, [phase.stage.loss for phase in phases])
-        self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
-        self.step = TrainStep(self.state, self.graphs, recipe.trainer, self.batches)
         identity = {"recipe": recipe.identity, **dataset.identity}
         earlier = {"recipe": recipe.earlier_identity, **dataset.earlier_identity}
         self.checkpoints = Checkpoints(run.checkpoints, identity, earlier)
+        losses = [phase.stage.loss for phase in phases]
+        begun = self.checkpoints.begun
+        self.state = TrainingState.initial(fabric, recipe, dataset, losses, restored=begun)
+        self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
+        self.step = TrainStep(self.state, self.graphs, recipe.trainer, self.batches)
         self.title = f"{recipe.name} {recipe.method.name} seed {seed}"
         images = recipe.schedule.epochs * len(dataset.train)
         self.progress = Progress(self.title, images, "images", shown=shown and fabric.is_global_zero)

@@ -137,8 +137,18 @@ class TrainingState:
     lr: float = math.nan
 
     @classmethod
-    def initial(cls, fabric: Fabric, recipe: Recipe, dataset: Dataset, losses: Iterable[nn.Module]) -> Self:
+    def initial(
+        cls,
+        fabric: Fabric,
+        recipe: Recipe,
+        dataset: Dataset,
+        losses: Iterable[nn.Module],
+        *,
+        restored: bool = False,
+    ) -> Self:
         """The state before the first step, with the losses of every phase, in order.
+
+        One that will be `restored` from a checkpoint does without the weights that the network begins with.
 
         Raises:
             InputError: a device would get single images, and its batch norm needs two values.
@@ -146,7 +156,7 @@ class TrainingState:
         height, channels = (dataset.train.images.shape[axis] for axis in (1, 3))
         side = recipe.data.image_size or height
         model = build_model(
-            recipe.model,
+            recipe.model.untrained if restored else recipe.model,
             head=recipe.head,
             num_classes=dataset.num_classes,
             in_channels=channels,
