@@ -99,7 +99,9 @@ def definitions(found: FinishedRun) -> dict[str, str]:
             texts[name] += ": none"
             continue
         size = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-        texts[name] += f" ({size} each)" if name in GROUPS else f": {len(labels):,}"
+        texts[name] += (
+            f" ({size}{' each' if len(counts) > 1 else ''})" if name in GROUPS else f": {len(labels):,}"
+        )
         if untested := sum(found.support[label] == 0 for label in labels):
             texts[name] += f"; {_classes(untested)} of them without a test image, not counted"
     return texts
