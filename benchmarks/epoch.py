@@ -22,7 +22,7 @@ from ffds.methods.registry import METHODS
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
-from ffds.training.devices import launch_fabric
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import BATCH_SIZE
 from ffds.training.loop import TrainingLoop
 from ffds.training.phases import phases

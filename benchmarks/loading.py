@@ -16,7 +16,7 @@ from ffds.data.loader import TrainBatches
 from ffds.data.open import open_dataset
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
-from ffds.training.devices import keep_freed_memory
+from ffds.training.backend.devices import keep_freed_memory
 
 __all__ = ["loading", "our_batches", "timms_batches"]
 

@@ -15,7 +15,7 @@ from ffds.data import long_tail_counts
 from ffds.data.transforms import TrainTransform
 from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss, class_balanced_weights
 from ffds.models.build import build_model
-from ffds.training.devices import compile_model, keep_freed_memory
+from ffds.training.backend.devices import compile_model, keep_freed_memory
 
 __all__ = ["LOSSES", "Work", "cross_entropy_work", "loss_work", "losses", "training_step"]
 

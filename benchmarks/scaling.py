@@ -24,7 +24,7 @@ from ffds.files import write_json
 from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 from ffds.reports.formatting import markdown_table
-from ffds.training.devices import keep_freed_memory
+from ffds.training.backend.devices import keep_freed_memory
 
 __all__ = ["TITLES", "Point", "by_batch", "by_classes", "by_images", "by_ranks", "main", "scaling_table"]
 

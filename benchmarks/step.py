@@ -16,7 +16,7 @@ from benchmarks.timing import alternate, timed
 from ffds.data.dataset import Dataset
 from ffds.data.loader import EvalBatches
 from ffds.models.build import build_model
-from ffds.training.devices import compile_model, launch_fabric
+from ffds.training.backend.devices import compile_model, launch_fabric
 from ffds.training.evaluate import BATCH_SIZE, eval_batches, evaluate
 
 __all__ = ["conventional_evaluations", "our_evaluations", "our_steps", "step", "useful_flops"]

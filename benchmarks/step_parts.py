@@ -20,7 +20,7 @@ from ffds.models.build import build_model
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.reports.formatting import markdown_table
-from ffds.training.devices import compile_model, keep_freed_memory
+from ffds.training.backend.devices import compile_model, keep_freed_memory
 
 __all__ = ["PARTS", "Share", "main", "part_of", "parts_table", "shares"]
 

@@ -27,7 +27,7 @@ KEYS = {
     "augment padding mixup cutmix mean std",
     "model": "name pretrained weights weights_sum head",
     "optimizer": "name lr momentum weight_decay nesterov betas layer_decay head_lr",
-    "schedule": "epochs warmup milestones shape",
+    "schedule": "epochs warmup milestones shape frozen_epochs",
     "trainer": "batch_size precision compile cuda_graphs channels_last devices num_nodes accelerator seed "
     "eval_every checkpoint_every deterministic accumulate clip_norm ema track",
 }

@@ -10,7 +10,7 @@ from ffds.data.dataset import Split
 from ffds.data.transforms import EvalTransform
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Trainer
-from ffds.training.devices import launch_fabric
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import eval_batches, evaluate
 
 DATA = load_recipe("cifar10-lt-100").recipe.data

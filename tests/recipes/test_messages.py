@@ -279,3 +279,15 @@ def test_the_words_for_each_kind_of_setting(path, words):
 def test_every_setting_has_words(section):
     for name in section.model_fields:
         assert (section, name) == (Recipe, "method") or "{" not in (allowed(section, (name,)) or "{")
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [("-1", "is out of range"), *((value, "has the wrong type") for value in ("null", "some", "[1]"))],
+)
+def test_a_value_of_several_types_has_one_fault(value, fault):
+    key, allowed = "schedule.frozen_epochs", "a whole number, at least 0 and at most 1000000, or all"
+    with pytest.raises(InputError) as refused:
+        load_recipe("digits", [f"{key}={value}"])
+    first, *rest = str(refused.value).splitlines()
+    assert (first, rest[-1]) == (f"{key} {fault}", f"  allowed: {allowed}")

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import torch
-from ffds.training.devices import compile_model
+from ffds.training.backend.devices import compile_model
 model = torch.nn.Linear(2, 2)
 print(compile_model(model, torch.device("cpu")) is model)
 """

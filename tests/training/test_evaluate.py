@@ -9,7 +9,7 @@ from torch import nn
 from ffds.data.dataset import Split
 from ffds.errors import FfdsError
 from ffds.recipes.schema import Data, Trainer
-from ffds.training.devices import launch_fabric
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.evaluate import BATCH_SIZE, Predictions, eval_batches, evaluate
 
 PLAIN = Data(name="digits", mean=(0.0,), std=(1.0,))

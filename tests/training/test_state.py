@@ -23,7 +23,7 @@ from ffds.models.build import Classifier
 from ffds.models.heads import LinearHead
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
-from ffds.training.devices import launch_fabric
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.state import Reached, any_rank, average_buffers, gather_ranks, sum_over_ranks
 from tests import killed
 from tests.training import processes, tiny

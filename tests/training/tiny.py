@@ -24,7 +24,7 @@ from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe
 from ffds.run_directory import Run
-from ffds.training.devices import launch_fabric
+from ffds.training.backend.devices import launch_fabric
 from ffds.training.loop import TrainingLoop
 from ffds.training.phases import phases
 from ffds.training.train import train_recipe

@@ -15,19 +15,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffds.data.source import Decoded, Images, OnBad, Origin
+from ffds.data.source import Decoded, OnBad, Origin
 from ffds.errors import InputError, tell
 from ffds.files import lock_or_wait, try_lock
 
 __all__ = ["Entry", "cache_directory", "cached", "clear", "entries"]
 
 
-def cached(images: Images, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
+class Cacheable(Protocol):
+    """Images, or what else is made of the files of a data set."""
+
+    def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
+        """Those at `rows`, in that order."""
+
+    def origin(self, rows: NDArray[np.int64]) -> Origin | None:
+        """What those at `rows` are made of; None where they are in memory, or a file is not readable."""
+
+
+def cached(images: Cacheable, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
     """As ``images.read(rows, on_bad)``, but taken from the cache if the same images were decoded before.
 
     If the cache cannot be used, one line on standard error says so and the images are decoded without it. Of

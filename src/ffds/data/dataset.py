@@ -23,12 +23,14 @@ __all__ = ["Dataset", "Split"]
 class Split:
     """Images uint8 (N, H, W, C) with C = 1 or 3, in memory or in their files, and labels int64 (N,).
 
-    `files` are the N files, if each image has its own, whether or not its pixels are in memory.
+    `files` are the N files, if each image has its own, whether or not its pixels are in memory. `features`,
+    float32 (N, D), are what a frozen backbone makes of the images, where batches are to hold these instead.
     """
 
     images: NDArray[np.uint8] | StreamedImages
     labels: NDArray[np.int64]
     files: tuple[Path, ...] | None = None
+    features: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,9 +30,10 @@ MAX_MEMORY_FRACTION = 1 / 2
 class Batch(NamedTuple):
     """One rank's part of a global batch, on the training device.
 
-    `images` are float32 (B, C, h, w), channels-last, `labels` int64 (B,), `indices` (B,) places in the split;
-    `global_size` counts the rows of the batch over all ranks. Of mixed images, `probabilities` are those of
-    all classes (B, num_classes), and the label is the one with the larger share.
+    `images` are float32 (B, C, h, w), channels-last, or features (B, D) where the split has them, `labels`
+    int64 (B,), `indices` (B,) places in the split; `global_size` counts the rows of the batch over all ranks.
+    Of mixed images, `probabilities` are those of all classes (B, num_classes), and the label is the one with
+    the larger share.
     """
 
     images: Tensor
@@ -82,7 +83,7 @@ class TrainBatches:
             allowed = f"at least {world_size} of each"
             fix = "use fewer devices or a larger trainer.batch_size"
             raise InputError("a rank would get no training image", got=got, allowed=allowed, fix=fix)
-        self._images = StoredImages(split.images, device)
+        self._images = StoredImages.of(split, device)
         self._labels = torch.tensor(split.labels, device=device)
         self._data, self._transform = data, TrainTransform(data)
         self._num_classes = int(split.labels.max()) + 1 if num_classes is None else num_classes
@@ -123,7 +124,9 @@ class TrainBatches:
         labels = self._labels.index_select(0, indices)
         with self._images.preparing():
             seed = derived_seed(self._seed, "augment", epoch, step)
-            images = self._transform(stored, seed, rows=rows, global_size=size)
+            images = stored
+            if stored.ndim > 2:  # no features
+                images = self._transform(stored, seed, rows=rows, global_size=size)
             if not self._data.mixes:
                 return Batch(images, labels, indices, size)
             mixing = Mixing(self._data, derived_seed(self._seed, "mix", epoch, step))
@@ -160,7 +163,7 @@ class EvalBatches:
         world_size: int = 1,
         transform: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self._images = StoredImages(split.images, device)
+        self._images = StoredImages.of(split, device)
         self._labels = torch.tensor(split.labels, device=device)
         self._transform = transform or EvalTransform(data)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
@@ -174,19 +177,27 @@ class EvalBatches:
         stored = self._images.batches(torch.arange(total), [part for _, part in kept])
         for (rows, part), (images, indices) in zip(kept, stored, strict=True):
             with self._images.preparing():
-                prepared = self._transform(images)
+                prepared = self._transform(images) if images.ndim > 2 else images
             yield Batch(prepared, self._labels[part], indices, rows)
 
 
 class StoredImages:
-    """Images uint8 (N, H, W, C): `on_device` if they fit; others in memory or in files, copied by batches."""
+    """Images uint8 (N, H, W, C): `on_device` if they fit; others in memory or in files, copied by batches.
 
-    def __init__(self, images: NDArray[np.uint8] | StreamedImages, device: torch.device) -> None:
-        self._images: Tensor | NDArray[np.uint8] | StreamedImages = images
+    Features, float32 (N, D), are kept in the same way.
+    """
+
+    def __init__(self, images: NDArray[Any] | StreamedImages, device: torch.device) -> None:
+        self._images: Tensor | NDArray[Any] | StreamedImages = images
         self._device = device
         self.on_device = not isinstance(images, StreamedImages) and fits(device, images.nbytes)
         if not isinstance(images, StreamedImages) and self.on_device:
             self._images = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
+
+    @classmethod
+    def of(cls, split: Split, device: torch.device) -> StoredImages:
+        """What batches of a split are made of: its features if it has them, else its images."""
+        return cls(split.images if split.features is None else split.features, device)
 
     def batches(self, order: Tensor, parts: Sequence[slice]) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch by batch, the images uint8 (B, H, W, C) and their places int64 (B,), on the device.

@@ -25,8 +25,8 @@ from ffds.inference.views import VIEWS, MeanOfViews, TestTimeAugmentation, Views
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe
 from ffds.run_directory import Run
+from ffds.training.backend.devices import launch_fabric, precision_flags
 from ffds.training.checkpoint import Checkpoint
-from ffds.training.devices import launch_fabric, precision_flags
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 
 __all__ = ["TrainProbabilities", "evaluate_run", "in_classes", "loaded", "logits_of", "refuse_changed"]

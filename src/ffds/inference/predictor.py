@@ -24,7 +24,7 @@ from ffds.inference.priors import Adjusted
 from ffds.inference.views import VIEWS, MeanOfViews, TestTimeAugmentation, ViewsTransform
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run, open_run
-from ffds.training.devices import precision_flags
+from ffds.training.backend.devices import precision_flags
 from ffds.training.evaluate import BATCH_SIZE
 
 __all__ = ["UNKNOWN", "Prediction", "Predictor", "load"]

@@ -35,8 +35,11 @@ class Classifier(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits, or (logits, features) for a loss that needs the input of the last layer."""
-        features = self.backbone(images)
+        """Logits, or (logits, features) for a loss that needs the input of the last layer.
+
+        Instead of images it takes features (N, D), which the backbone has made of them before.
+        """
+        features = images if images.ndim == 2 else self.backbone(images)
         logits: Tensor = self.head(features)
         return (logits, features) if with_features else logits
 

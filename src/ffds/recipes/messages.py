@@ -56,7 +56,8 @@ def allowed(section: type[Section], path: Path) -> str:
 
 def explain(failure: ValidationError, model: type[Section], tree: Node) -> list[InputError]:
     """Every fault pydantic found in `tree`, read as `model`: one error each."""
-    errors = []
+    errors: list[InputError] = []
+    of_unions: dict[str, list[tuple[bool, InputError]]] = {}
     for number, details in enumerate(failure.errors(include_url=False)):
         if number >= MOST_ERRORS:
             errors.append(InputError(f"{details['loc']}"))  # counted, not shown
@@ -67,8 +68,14 @@ def explain(failure: ValidationError, model: type[Section], tree: Node) -> list[
             # pydantic puts the method's name into the path of what is wrong with its settings.
             section = SETTINGS[str(path[1])] if method else SECTIONS[str(path[0])]
             path = path[2:] if method else path[1:]
-        errors += _explain(details, path, section, node)
-    return errors
+        places = tuple(part for part in path[1:] if isinstance(part, int))
+        explained = _explain(details, (*path[:1], *places), section, node)
+        if len(places) == len(path[1:]):
+            errors += explained
+        else:  # of several types that the value may have, each has its fault: that of the right type is meant
+            has_type = bool(places) or not details["type"].endswith(("_type", "literal_error"))
+            of_unions.setdefault(f"{node.key}.{path[0]}", []).append((has_type, explained[0]))
+    return errors + [max(faults, key=lambda fault: fault[0])[1] for faults in of_unions.values()]
 
 
 def unknown_method(node: Node, given: object) -> InputError:

@@ -9,7 +9,15 @@ from itertools import pairwise
 from ffds.methods.base import Deferred, Method
 from ffds.recipes.schema import Recipe, Schedule
 
-__all__ = ["described_schedule", "epoch_at", "lr_factor", "milestone_epochs", "start_epoch", "warmup_epochs"]
+__all__ = [
+    "backbone_is_frozen",
+    "described_schedule",
+    "epoch_at",
+    "lr_factor",
+    "milestone_epochs",
+    "start_epoch",
+    "warmup_epochs",
+]
 
 
 def epoch_at(fraction: float, epochs: int) -> int:
@@ -73,6 +81,15 @@ def lr_factor(recipe: Recipe, epoch: int) -> float:
     return passed[-1] if passed else 1.0
 
 
+def backbone_is_frozen(schedule: Schedule, epoch: int) -> bool:
+    """Whether only the classifier is trained in an epoch, counted from 0.
+
+    >>> [backbone_is_frozen(Schedule(epochs=30, frozen_epochs=2), epoch) for epoch in (1, 2)]
+    [True, False]
+    """
+    return schedule.frozen_epochs == "all" or epoch < schedule.frozen_epochs
+
+
 def described_schedule(recipe: Recipe) -> dict[str, str]:
     """Ranges of epochs, counted from 1, with their phase and learning rate.
 
@@ -83,7 +100,8 @@ def described_schedule(recipe: Recipe) -> dict[str, str]:
     epochs, warmup = recipe.schedule.epochs, warmup_epochs(recipe.schedule)
     start = start_epoch(recipe.method, epochs)
     drops = [epoch for epoch, _ in milestone_epochs(recipe)]
-    bounds = sorted({0, warmup, start, *drops, epochs})
+    frozen = epochs if recipe.schedule.frozen_epochs == "all" else min(recipe.schedule.frozen_epochs, epochs)
+    bounds = sorted({0, warmup, start, frozen, *drops, epochs})
     described = {}
     for first, after in pairwise(bounds):
         second = f"phase 2: {recipe.method.name}" if start else recipe.method.name
@@ -91,5 +109,6 @@ def described_schedule(recipe: Recipe) -> dict[str, str]:
         begin, end = (recipe.optimizer.lr * lr_factor(recipe, epoch) for epoch in (first, after - 1))
         change = "rising to" if begin < end else "falling along a cosine to"
         rates = f"{begin:.3g}" if begin == end else f"{begin:.3g} {change} {end:.3g}"
-        described[f"{first + 1}–{after}"] = f"{phase}, lr {rates}"
+        trained = ", classifier only" if first < frozen else ""
+        described[f"{first + 1}–{after}"] = f"{phase}, lr {rates}{trained}"
     return described

@@ -106,6 +106,11 @@ class Data(Section):
         """Whether images are mixed, so that losses take probabilities instead of labels."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def augments(self) -> bool:
+        """Whether chance changes the training images."""
+        return bool(self.augment) or self.mixes
+
     def disagreements(self) -> Iterator[str]:
         if "pad-crop" in self.augment and "resized-crop" in self.augment:
             yield "augment takes one crop: pad-crop or resized-crop"
@@ -189,6 +194,8 @@ class Schedule(Section):
     """Drops of the learning rate: pairs of a fraction of the epochs and the factor from there on."""
     shape: Annotated[Literal["steps", "cosine"], Role.ADDED] = "steps"
     """After the warm-up: steps falls at the milestones; cosine falls to nearly 0, with no milestones."""
+    frozen_epochs: Annotated[Annotated[int, Field(ge=0, le=10**6)] | Literal["all"], Role.ADDED] = 0
+    """Epochs in which only the classifier is trained and the backbone stays as it is; all: throughout."""
 
     def disagreements(self) -> Iterator[str]:
         if self.shape == "cosine" and self.milestones and not self.has_default("milestones"):

@@ -21,7 +21,7 @@ from ffds.evaluation.counts import Evaluation
 from ffds.evaluation.measures import Scores
 from ffds.files import csv_text, write_bytes, write_text
 from ffds.recipes.schema import Data
-from ffds.training.cuda_graphs import CudaGraphs
+from ffds.training.backend.cuda_graphs import CudaGraphs
 
 __all__ = ["Evaluated", "Predictions", "eval_batches", "evaluate"]
 

@@ -15,11 +15,13 @@ from ffds.data.dataset import Dataset
 from ffds.data.loader import EvalBatches, TrainBatches
 from ffds.errors import FfdsError, InputError, Interrupted
 from ffds.progress import Progress, epoch_line
+from ffds.recipes.schedule import backbone_is_frozen
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
+from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.checkpoint import Checkpoint, Checkpoints
-from ffds.training.cuda_graphs import CudaGraphs
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
+from ffds.training.features import are_constant, with_features
 from ffds.training.phases import Phase
 from ffds.training.signals import StopSignals
 from ffds.training.state import Reached, TrainingState, any_rank, average_buffers
@@ -54,6 +56,16 @@ class TrainingLoop:
     ) -> None:
         self.fabric, self.recipe, self.dataset, self.phases, self.run = fabric, recipe, dataset, phases, run
         self.trajectory, self.stop_signals, self.after_epoch = trajectory, stop_signals, after_epoch
+        identity = {"recipe": recipe.identity, **dataset.identity}
+        earlier = {"recipe": recipe.earlier_identity, **dataset.earlier_identity}
+        self.checkpoints = Checkpoints(run.checkpoints, identity, earlier)
+        losses = [phase.stage.loss for phase in phases]
+        begun = self.checkpoints.begun
+        self.state = TrainingState.initial(fabric, recipe, dataset, losses, restored=begun)
+        if are_constant(recipe):
+            if (checkpoint := self.checkpoints.latest()) is not None:
+                self.state.model.load_state_dict(checkpoint.model)
+            dataset = with_features(fabric, recipe, self.state.model, dataset)
         seed, held = recipe.trainer.seed, dataset.validation
         self.batches = TrainBatches(
             dataset.train,
@@ -67,12 +79,6 @@ class TrainingLoop:
         )
         self.test = eval_batches(fabric, dataset.test, recipe.data)
         self.validation = eval_batches(fabric, held, recipe.data) if held else None
-        identity = {"recipe": recipe.identity, **dataset.identity}
-        earlier = {"recipe": recipe.earlier_identity, **dataset.earlier_identity}
-        self.checkpoints = Checkpoints(run.checkpoints, identity, earlier)
-        losses = [phase.stage.loss for phase in phases]
-        begun = self.checkpoints.begun
-        self.state = TrainingState.initial(fabric, recipe, dataset, losses, restored=begun)
         self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
         self.step = TrainStep(self.state, self.graphs, recipe.trainer, self.batches)
         self.title = f"{recipe.name} {recipe.method.name} seed {seed}"
@@ -196,7 +202,7 @@ class TrainingLoop:
         """Take the steps of the epoch that are still to be done."""
         phase = self._phase
         self.state.set_lr(self._lr)
-        self.state.forward.train()
+        self.state.train_mode(frozen=backbone_is_frozen(self.recipe.schedule, self.reached.epoch))
         began = time.monotonic()
         for batch in self.batches.epoch(self.reached.epoch, self.reached.step, phase.stage.sampler):
             self.step(phase, batch, observed=self._observes(phase))

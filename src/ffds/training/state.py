@@ -20,10 +20,10 @@ from ffds.errors import InputError
 from ffds.evaluation.counts import ClassAccuracy
 from ffds.evaluation.groups import class_groups
 from ffds.losses.base import ClassProbabilities
-from ffds.models.build import build_model
+from ffds.models.build import Classifier, build_model
 from ffds.recipes.schema import Recipe
+from ffds.training.backend.devices import compile_model
 from ffds.training.checkpoint import Checkpoint
-from ffds.training.devices import compile_model
 from ffds.training.kept.average import WeightAverage
 from ffds.training.optimizer import make_optimizer, set_lr
 
@@ -122,7 +122,7 @@ class TrainingState:
     """
 
     fabric: Fabric
-    model: nn.Module
+    model: Classifier
     network: nn.Module
     forward: nn.Module
     optimizer: Optimizer
@@ -135,6 +135,7 @@ class TrainingState:
     reached: Reached
     average: WeightAverage | None
     lr: float = math.nan
+    frozen: bool = False
 
     @classmethod
     def initial(
@@ -163,15 +164,18 @@ class TrainingState:
             seed=recipe.trainer.seed,
             image_size=side,
         )
+        throughout = recipe.schedule.frozen_epochs == "all"
         rows, parts = min(recipe.trainer.batch_size, len(dataset.train)), recipe.trainer.accumulate
         rows = rows // fabric.world_size
-        if rows == 1 or (parts > 1 and rows <= 2 * parts):
+        if not throughout and (rows == 1 or (parts > 1 and rows <= 2 * parts)):
             _check_takes_one_image(model, torch.zeros(1, channels, side, side), recipe)
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
         modules = nn.ModuleList(losses).to(fabric.device).train()
         optimizer = make_optimizer(recipe.optimizer, model, modules)
         network = compile_model(model, fabric.device) if recipe.trainer.compile else model
+        if throughout:  # before several ranks agree on what they will exchange
+            model.backbone.requires_grad_(False)
         # Evaluation does not call what Fabric returns, which would wait for other ranks.
         forward, fabric_optimizer = fabric.setup(network, optimizer)
         return cls(
@@ -204,6 +208,27 @@ class TrainingState:
         """Train with this learning rate from now on, each group of parameters with its part of it."""
         self.lr = lr
         set_lr(self.optimizer, lr)
+
+    def train_mode(self, *, frozen: bool) -> None:
+        """Prepare the network for training steps: of all of it, or of the classifier on a frozen backbone.
+
+        The batch norm of a frozen backbone uses the statistics that it has and does not change them.
+        """
+        self.frozen = frozen
+        self.forward.train()
+        if frozen:
+            self.model.backbone.eval()
+        if self.fabric.world_size == 1:  # several ranks expect a gradient of all that they began with
+            self.model.backbone.requires_grad_(not frozen)
+        if not frozen and isinstance(self.optimizer, torch.optim.SGD):
+            self._begin_late_momentum()
+
+    def _begin_late_momentum(self) -> None:
+        """Give parameters that were frozen a momentum of 0: the fused SGD expects one of all or of none."""
+        if self.optimizer.state and self.optimizer.defaults["momentum"]:
+            for parameter in self.parameters.values():
+                if not self.optimizer.state[parameter]:
+                    self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def checkpoint(self) -> Checkpoint:
         """The state as plain tensors and numbers; every rank must call it.

@@ -21,7 +21,7 @@ from ffds.files import write_json
 from ffds.losses.base import WeightedMean
 from ffds.recipes.schema import Trainer
 from ffds.seeding import derived_seed
-from ffds.training.cuda_graphs import CudaGraphs
+from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.phases import Phase
 from ffds.training.state import TrainingState, average_gradients
 
@@ -127,7 +127,7 @@ class TrainStep:
         if average is not None:
             average.start_step(reached.epoch * self._steps + reached.step + 1)
         # A CUDA graph contains the learning rate as a constant.
-        key = ("step", phase.start, self.state.lr, observed, batch.global_size)
+        key = ("step", phase.start, self.state.lr, self.state.frozen, observed, batch.global_size)
         tensors = (batch.images, batch.labels, batch.probabilities)
         given = [tensor for tensor in tensors if tensor is not None]
         self.graphs(key, partial(self._take, phase, batch, observed), *given)
@@ -167,6 +167,9 @@ class TrainStep:
         """The step itself, in a form that a CUDA graph can hold: nothing comes to the host."""
         batch = batch._replace(images=images, labels=labels, probabilities=probabilities)
         logits, loss = self._gradients(phase, batch)
+        if self.state.frozen:
+            for parameter in self.state.model.backbone.parameters():
+                parameter.grad = None
         if self._clip_norm is not None and self._scaled:
             precision: Any = self.fabric.strategy.precision
             precision.scaler.unscale_(self.state.optimizer)

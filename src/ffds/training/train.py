@@ -23,9 +23,9 @@ from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
+from ffds.training.backend.devices import launch_fabric, naming_failed_ranks, precision_flags
 from ffds.training.callbacks import Callbacks, check_callbacks
 from ffds.training.checkpoint import Checkpoints
-from ffds.training.devices import launch_fabric, naming_failed_ranks, precision_flags
 from ffds.training.loop import TrainingLoop
 from ffds.training.own_loss import check_is_loss, try_loss
 from ffds.training.phases import phases

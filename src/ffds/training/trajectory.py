@@ -17,6 +17,7 @@ from torch import nn
 
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError, tell
+from ffds.recipes.schedule import backbone_is_frozen
 from ffds.recipes.schema import Recipe
 from ffds.settings import json_digest
 from ffds.training.checkpoint import Checkpoint, Checkpoints
@@ -103,8 +104,9 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
         }
         if phase.stage.sampler != "instance-balanced":
             epoch["sampler"] = phase.stage.sampler
-        for factor in phase.lr_factors:
-            hashes.append(json_digest([hashes[-1], epoch | {"lr_factor": factor}]))
+        for number, factor in enumerate(phase.lr_factors, phase.start):
+            frozen = {"frozen": True} if backbone_is_frozen(recipe.schedule, number) else {}
+            hashes.append(json_digest([hashes[-1], epoch | {"lr_factor": factor} | frozen]))
         observed = phase.stage.observed_for is not None
     return tuple(hashes)
 

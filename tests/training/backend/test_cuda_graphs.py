@@ -8,7 +8,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ffds.errors import NonFiniteLossError
-from ffds.training.cuda_graphs import MAX_GRAPHS, CudaGraphs, Graph
+from ffds.training.backend.cuda_graphs import MAX_GRAPHS, CudaGraphs, Graph
 from ffds.training.loop import allows_cuda_graphs
 from tests.training import tiny
 
@@ -48,7 +48,7 @@ class Traced:
 
 @pytest.fixture
 def traced(monkeypatch):
-    monkeypatch.setattr("ffds.training.cuda_graphs.Graph", Traced)
+    monkeypatch.setattr("ffds.training.backend.cuda_graphs.Graph", Traced)
     monkeypatch.setattr("ffds.training.loop.allows_cuda_graphs", lambda *given: True)
     monkeypatch.setattr(Traced, "made", 0)
     return Traced
@@ -126,7 +126,7 @@ def test_what_cannot_be_captured_runs_eagerly(monkeypatch, capsys):
             work(*inputs)
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr("ffds.training.cuda_graphs.Graph", Refusing)
+    monkeypatch.setattr("ffds.training.backend.cuda_graphs.Graph", Refusing)
     graphs = CudaGraphs(on=True)
     found = [graphs("key", torch.neg, torch.full((1,), float(number))).item() for number in range(5)]
     assert found == [0, -1, -2, -3, -4]

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from ffds.errors import InputError
 from ffds.recipes.schema import Trainer
-from ffds.training.devices import keep_freed_memory, launch_fabric, precision_flags
+from ffds.training.backend.devices import keep_freed_memory, launch_fabric, precision_flags
 
 LOGGER = logging.getLogger("lightning_fabric")
 
@@ -74,7 +74,7 @@ STEPS = """
 import resource, torch
 from ffds.errors import InputError
 from ffds.recipes.schema import Trainer
-from ffds.training.devices import launch_fabric
+from ffds.training.backend.devices import launch_fabric
 {call}
 def faults(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -100,7 +100,7 @@ def test_a_training_does_not_fault_memory_in_again():
 HEAP = r"""
 import re, torch
 from pathlib import Path
-from ffds.training.devices import keep_freed_memory
+from ffds.training.backend.devices import keep_freed_memory
 def resident():
     return int(re.search(r"VmRSS:\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1]) // 1024
 before = resident()

@@ -1,0 +1,108 @@
+"""Features of a frozen backbone, computed once, so that its classifier trains in seconds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from ffds.data.cache import cached
+from ffds.data.dataset import Dataset, Split
+from ffds.data.loader import EvalBatches
+from ffds.data.source import Decoded, OnBad, Origin
+from ffds.models.build import Classifier
+from ffds.progress import Progress
+from ffds.recipes.schema import Data, Recipe
+from ffds.settings import json_digest
+from ffds.training.evaluate import BATCH_SIZE
+
+__all__ = ["are_constant", "with_features"]
+
+
+def are_constant(recipe: Recipe) -> bool:
+    """Whether the features of an image are the same in every epoch.
+
+    They are if the backbone is frozen throughout and no image is augmented.
+    """
+    return recipe.schedule.frozen_epochs == "all" and not recipe.data.augments
+
+
+def with_features(fabric: Fabric, recipe: Recipe, network: Classifier, dataset: Dataset) -> Dataset:
+    """The dataset with the features that the network's backbone makes of each image, from the cache if there.
+
+    The first process of each machine computes them, the others read what it has put into the cache.
+    """
+    splits = {"training": dataset.train, "test": dataset.test, "validation": dataset.validation}
+    with fabric.rank_zero_first(local=True):
+        done = {
+            name: replace(split, features=_features(fabric, recipe, network, split, name))
+            for name, split in splits.items()
+            if split is not None
+        }
+    test, validation = done["test"], done.get("validation")
+    return replace(dataset, train=done["training"], test=test, validation=validation)
+
+
+def _features(
+    fabric: Fabric, recipe: Recipe, network: Classifier, split: Split, name: str
+) -> NDArray[np.float32]:
+    # Without augmentation, training images are resized to data.image_size whole, not cropped to it.
+    data = recipe.data.model_copy(update={"eval_resize": None}) if name == "training" else recipe.data
+    images = FeaturesOfImages(fabric, data, network, split, name)
+    rows = np.arange(len(split))
+    features: Any = (cached(images, rows, "stop") if data.cache else images.read(rows, "stop")).images
+    return np.asarray(features, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class FeaturesOfImages:
+    """Features of the images of a split: what the cache keeps as it keeps decoded images."""
+
+    fabric: Fabric
+    data: Data
+    network: Classifier
+    split: Split
+    name: str
+
+    def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
+        """Features float32 (N, D) of the images at `rows`."""
+        network, split = self.network, self.split.take(rows)
+        batches = EvalBatches(split, self.data, batch_size=BATCH_SIZE, device=self.fabric.device)
+        parts, was_training = [], network.training
+        network.eval()
+        with Progress(f"features of the {self.name} images", len(split), "images") as progress:
+            for batch in batches:
+                with torch.inference_mode(), self.fabric.autocast():
+                    parts.append(network.backbone(batch.images).float().cpu())
+                progress.advance(len(batch.labels))
+        network.train(was_training)
+        return Decoded(torch.cat(parts).numpy(), {})
+
+    def origin(self, rows: NDArray[np.int64]) -> Origin:
+        """All that decides the features: images, preprocessing, weights of the backbone, precision."""
+        decided = {
+            "images": self.split.digest,
+            "preprocessing": {key: getattr(self.data, key) for key in PREPROCESSING},
+            "backbone": _digest(self.network.backbone.state_dict()),
+            "precision": str(self.fabric.strategy.precision.precision),
+            "torch": torch.__version__,
+        }
+        return Origin((Path(self.data.root or self.data.name) / "features",), json_digest(decided))
+
+
+PREPROCESSING = ("image_size", "eval_resize", "mean", "std")
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
