@@ -98,7 +98,7 @@ def test_every_fault_is_named_at_once(broken):
         "  fix:     did you mean epochs?",
         'unknown value of data.name\n  where:   bad.yaml:3:3\n  got:     "cifar"\n'
         "  allowed: one of digits, cifar10, cifar100, tiny-imagenet, ictext, ictext-sample, folder, parquet, "
-        "manifest\n"
+        "manifest, python\n"
         "  fix:     did you mean cifar10?",
         "data.imbalance_factor is not a finite number\n  where:   bad.yaml:5:3\n  got:     NaN\n"
         "  allowed: a finite number, at least 1, or null",

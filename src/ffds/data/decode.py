@@ -179,7 +179,7 @@ def check_size(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> Non
     """Raise InputError if an image has another shape (H, W, C) than the first, so no array can hold both."""
     if shape != first:
         got, allowed = f"{shape[1]}x{shape[0]}", f"{first[1]}x{first[0]}, as the first image read"
-        fix = "bring all to one size: data.image_size=S (with data.name=folder, manifest, parquet or ictext)"
+        fix = "bring all to one size: data.image_size=S (for your own images and ICText)"
         raise InputError("images differ in size", where=name, got=got, allowed=allowed, fix=fix)
 
 

@@ -26,7 +26,7 @@ __all__ += ["splits_of"]
 MOST_NAMED = 10
 
 
-def open_dataset(data: Data) -> Dataset:
+def open_dataset(data: Data, source: Source | None = None) -> Dataset:
     """The long-tailed training set, its test set and, where asked for, its validation set.
 
     Without `data.imbalance_factor` the training images are all kept, in the order of the source. With it
@@ -36,6 +36,7 @@ def open_dataset(data: Data) -> Dataset:
 
     Args:
         data: the data section of a recipe.
+        source: the images, where they are not read from where `data` says.
 
     Raises:
         InputError: files are missing or broken, a label is out of range, a class has no training image,
@@ -45,7 +46,7 @@ def open_dataset(data: Data) -> Dataset:
     >>> open_dataset(Data(name="digits", imbalance_factor=10.0)).class_counts
     [124, 96, 74, 57, 44, 34, 26, 20, 16, 12]
     """
-    source = open_source(data)
+    source = open_source(data, source)
     splits = splits_of(source, data)
     train, test, *rest = keep_images(data, [*splits.values()], source.description)
     validation = rest[0] if rest else None
@@ -80,13 +81,13 @@ def open_labelled(data: Data, class_names: Sequence[str]) -> Split:
     return images
 
 
-def open_source(data: Data) -> Source:
+def open_source(data: Data, source: Source | None = None) -> Source:
     """The checked source: every label in range, every class with a training image, a test set.
 
     With ``data.on_bad_image="skip"`` all images are decoded here, and those that cannot be are left out
     before anything is counted.
     """
-    source = checked_source(data)
+    source = checked_source(data, source)
     if data.on_bad_image == "skip":
         splits = [source.train, source.test, *([] if source.validation is None else [source.validation])]
         (_, readable, skipped), *_ = checked = without_unreadable(data, splits)
@@ -95,14 +96,14 @@ def open_source(data: Data) -> Source:
     return completed(source, data)
 
 
-def checked_source(data: Data) -> Source:
+def checked_source(data: Data, source: Source | None = None) -> Source:
     """The source with every label in range, as it lies there: no image is decoded or left out.
 
     Raises:
         InputError: files are missing or broken, a label is out of range, or these are not the images of
             `data.images`.
     """
-    source = SOURCES[data.name].open(data)
+    source = source or SOURCES[data.name].open(data)
     if data.test_split is not None and source.test_split is None:
         what, fix = "data.test_split chooses among splits with names, which are not there", "set it to null"
         raise InputError(what, where=source.description, got=data.test_split, fix=fix)

@@ -39,6 +39,7 @@ class Data(Section):
         "folder",
         "parquet",
         "manifest",
+        "python",
     ]
     """The source; its reader decides the layout expected below `root`."""
     root: Annotated[Text | None, Role.PLACE] = None

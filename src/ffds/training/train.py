@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ffds.data.content import knowing_images
+from ffds.data.content import images_sum, knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import environment
@@ -55,6 +55,7 @@ def train(
     seed: int | None = None,
     out: str | Path = "runs",
     overrides: Mapping[str, Any] | None = None,
+    data: object = None,
     loss: nn.Module | None = None,
     callbacks: Sequence[object] = (),
     shown: bool = True,
@@ -67,6 +68,9 @@ def train(
         seed: `trainer.seed`; None takes the recipe's.
         out: directory of all runs.
         overrides: recipe keys and values, e.g. ``{"schedule.epochs": 30}``.
+        data: images of yours in place of those of the recipe: a `datasets.Dataset`, an ImageFolder of
+            torchvision, or any map-style dataset of (image, label); or a pair (train, test) or a mapping
+            from names of splits to datasets, such as a `DatasetDict`. See `docs/folders.md`.
         loss: a loss of your own, a module (logits (N, C), target (N,)) → (); a copy of it trains in one phase
             with the recipe's schedule, its parameters with those of the network. Where the recipe mixes
             images, by mixup or CutMix, target holds probabilities (N, C). One with `observe` and
@@ -93,8 +97,12 @@ def train(
     resolved = load_recipe(recipe, override_texts(given), method=method if loss is None else "custom").recipe
     if loss is not None:
         resolved = resolved.model_copy(update={"method": Custom(loss=loss_identity(loss))})
+    dataset = None
+    if data is not None:
+        resolved, dataset = _with_given(resolved, data, given)
     # A copy: training would change the buffers, and with them the identity of the next call.
-    return train_recipe(resolved, out=out, loss=copy.deepcopy(loss), callbacks=callbacks, shown=shown)
+    own = copy.deepcopy(loss)
+    return train_recipe(resolved, out=out, loss=own, dataset=dataset, callbacks=callbacks, shown=shown)
 
 
 def train_recipe(
@@ -181,6 +189,19 @@ def train_recipe(
     if evaluated is not None and fabric.is_global_zero:
         when_done(run, dataset)
     return run
+
+
+def _with_given(recipe: Recipe, given: object, overrides: Mapping[str, Any]) -> tuple[Recipe, Dataset]:
+    """The recipe with the images given from Python, and these as a dataset."""
+    if places := [key for key in ("data.name", "data.root", "data.images") if key in overrides]:
+        what, fix = "the images are given from Python and by the recipe", "give one of the two"
+        raise InputError(what, got=", ".join(places), fix=fix)
+    data = recipe.data.model_copy(update={"name": "python", "root": None, "images": None})
+    from ffds.data.sources.python import python_source
+
+    source = python_source(given, data)
+    data = data.model_copy(update={"images": images_sum(source)})
+    return recipe.model_copy(update={"data": data}), open_dataset(data, source)
 
 
 @contextmanager

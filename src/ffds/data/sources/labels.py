@@ -29,6 +29,7 @@ __all__ = [
     "feature",
     "integers",
     "is_text",
+    "plain",
     "read_labels",
     "reading",
     "schema_of",
@@ -52,11 +53,15 @@ class FileLabels:
     @classmethod
     def read(cls, file: Path, column: str) -> FileLabels:
         """Read the column; InputError where it holds no labels, or a number for which there is no name."""
-        values = _values(file, column)
+        return cls.of(file, column, _values(file, column), feature(schema_of(file), column).get("names"))
+
+    @classmethod
+    def of(cls, file: Path, column: str, values: pa.ChunkedArray, named: object = None) -> FileLabels:
+        """As `read`, of `plain` values that are read already, with the names of numbers that have names."""
         if is_text(values.type):
             names, codes = np.unique(values.to_numpy(zero_copy_only=False), return_inverse=True)
             return cls(file, column, "text", codes.astype(np.int64), tuple(names))
-        numbers, named = values.to_numpy().astype(np.int64), feature(schema_of(file), column).get("names")
+        numbers = values.to_numpy().astype(np.int64)
         if not (isinstance(named, list) and named):
             return cls(file, column, "numbers", numbers)
         check_labels(numbers, len(named), f"{file} row {{}}, column {column}".format)
@@ -179,28 +184,33 @@ def check_rows(file: Path, column: str, parquet: pq.ParquetFile, count: int) -> 
         raise InputError(what, where=f"{file}, column {column}", got=got)
 
 
+def plain(file: Path, column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole numbers as int64, or text in its normal form; InputError for others, and where one is missing."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if values.null_count:
+        missing = np.flatnonzero(values.is_null().to_numpy())
+        what, where = f"{len(missing)} values are missing", f"{file}, column {column}, row {missing[0]}"
+        raise InputError(what, where=where, got="null", allowed=LABEL_TYPE)
+    if is_text(values.type):
+        return pc.utf8_normalize(values.cast(pa.large_string()), form="NFC")
+    if not pa.types.is_integer(values.type):
+        raise _no_labels(file, column, values)
+    try:
+        return values.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise InputError("a number is too large", where=f"{file}, column {column}", got=error) from None
+
+
 def _values(file: Path, column: str) -> pa.ChunkedArray:
-    """A column of whole numbers as int64, or one of text in its normal form; none may be missing."""
+    """A column of a file, as `plain` gives it."""
     with reading(file) as parquet:
         if column not in parquet.schema_arrow.names:
             got = ", ".join(parquet.schema_arrow.names)
             raise InputError(f"no column {column}", where=file, got=got)
         values = parquet.read(columns=[column]).column(0)
         check_rows(file, column, parquet, len(values))
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        if values.null_count:
-            missing = np.flatnonzero(values.is_null().to_numpy())
-            what, where = f"{len(missing)} values are missing", f"{file}, column {column}, row {missing[0]}"
-            raise InputError(what, where=where, got="null", allowed=LABEL_TYPE)
-        if is_text(values.type):
-            return pc.utf8_normalize(values.cast(pa.large_string()), form="NFC")
-        if not pa.types.is_integer(values.type):
-            raise _no_labels(file, column, values)
-        try:
-            return values.cast(pa.int64())
-        except pa.ArrowInvalid as error:
-            raise InputError("a number is too large", where=f"{file}, column {column}", got=error) from None
+        return plain(file, column, values)
 
 
 def _no_labels(file: Path, column: str, values: pa.ChunkedArray) -> InputError:

@@ -32,7 +32,7 @@ from ffds.data.sources.splits import listed
 from ffds.errors import InputError, nearest
 from ffds.recipes.schema import Data
 
-__all__ = ["ParquetImages", "image_column", "image_mode", "open_labelled", "open_parquet"]
+__all__ = ["ParquetImages", "image_column", "image_mode", "label_column", "open_labelled", "open_parquet"]
 
 OURS = ("index", "lt_rank")
 """Integer columns of a pack that are no labels."""
@@ -96,7 +96,7 @@ def _columns(data: Data, file: Path) -> tuple[str, str, Stored]:
     schema = schema_of(file)
     images = image_column(schema, data.image_column, file)
     stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
-    return images, _label_column(schema, data.label_column, file), stored
+    return images, label_column(schema, data.label_column, file), stored
 
 
 def image_column(schema: pa.Schema, asked: str | None, where: object) -> str:
@@ -115,7 +115,7 @@ def image_mode(schema: pa.Schema, column: str) -> Literal["RGB", "L"]:
     return "L" if feature(schema, column).get("mode") == "L" else "RGB"
 
 
-def _label_column(schema: pa.Schema, asked: str | None, where: object) -> str:
+def label_column(schema: pa.Schema, asked: str | None, where: object) -> str:
     """`asked`, or else the only one declared as class label, of integers, or of text and named ``label``."""
     whole = [field.name for field in schema if pa.types.is_integer(field.type)]
     declared = [name for name in whole if feature(schema, name).get("_type") == "ClassLabel"]

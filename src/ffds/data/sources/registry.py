@@ -92,6 +92,7 @@ SOURCES: dict[str, SourceFacts] = {
     "folder": SourceFacts("folder:open_folder", "folder:open_labelled", file_per_image=True),
     "parquet": SourceFacts("parquet:open_parquet", "parquet:open_labelled"),
     "manifest": SourceFacts("manifest:open_manifest", "manifest:open_labelled", file_per_image=True),
+    "python": SourceFacts("python:open_python", "python:open_python"),
 }
 """Every value of `data.name`."""
 
