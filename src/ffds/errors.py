@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 __all__ = ["MOST_ERRORS", "Crashed", "FfdsError", "InputError", "Interrupted", "NonFiniteLossError"]
-__all__ += ["memory_may_run_out", "nearest", "one_line", "printable", "tell"]
+__all__ += ["QUIET", "memory_may_run_out", "nearest", "note", "one_line", "printable", "quiet", "tell"]
 
 MOST_SHOWN = 1000
 """Characters of one part of a message."""
 MOST_ERRORS = 30
 """Errors that one message names."""
+QUIET = "FFDS_QUIET"
+"""The environment variable by which ``--quiet`` reaches the processes that a command starts."""
 NO_MEMORY = re.compile(
     "(?i)(not enough|can't allocate|cannot allocate|out of) memory|failed to map segment|bad_alloc"
 )
@@ -131,6 +134,17 @@ def tell(message: str) -> None:
     """Print a message for people on standard error, whether or not anybody reads there."""
     with suppress(OSError):
         print(printable(message), file=sys.stderr, flush=True)
+
+
+def note(message: str) -> None:
+    """As `tell`, for what is good to know and no error: said nowhere where `quiet` asks for it."""
+    if not quiet():
+        tell(message)
+
+
+def quiet() -> bool:
+    """Whether this command and the processes it starts shall tell of results and errors only."""
+    return bool(os.environ.get(QUIET))
 
 
 def one_line(text: str) -> str:

@@ -16,10 +16,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from ffds.errors import InputError, tell
+from ffds.errors import InputError, note
 
-__all__ = ["check_directory", "check_file", "flush_directory", "is_in_place", "is_locked", "lock_or_wait"]
-__all__ += ["csv_text", "json_text", "make_directory", "remove_leftovers", "saving", "try_lock"]
+__all__ = ["check_directory", "check_file", "flush_directory", "is_in_place", "is_locked", "leftovers"]
+__all__ += [
+    "csv_text",
+    "json_text",
+    "lock_or_wait",
+    "make_directory",
+    "remove_leftovers",
+    "saving",
+    "try_lock",
+]
 __all__ += ["write_bytes", "write_files", "write_json", "write_text", "written_aside"]
 
 
@@ -83,10 +91,14 @@ def remove_leftovers(directory: Path, name: str = "*") -> None:
 
     Only those of one file if it is named.
     """
-    for path in directory.glob(f".{name}.*.tmp"):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and not _is_running(int(found[1])):
-            path.unlink(missing_ok=True)
+    for path in leftovers(directory, name):
+        path.unlink(missing_ok=True)
+
+
+def leftovers(directory: Path, name: str = "*") -> list[Path]:
+    """The files that `remove_leftovers` deletes."""
+    found = {path: _TEMPORARY.fullmatch(path.name) for path in directory.glob(f".{name}.*.tmp")}
+    return [path for path, match in found.items() if match and not _is_running(int(match[1]))]
 
 
 def _is_running(process: int) -> bool:
@@ -166,7 +178,7 @@ def lock_or_wait(path: Path, message: str) -> IO[str]:
     """As `try_lock`, but wait while another process holds the lock, and print a message before that."""
     file = try_lock(path)
     if file is None:
-        tell(message)
+        note(message)
         file = _locked(path, fcntl.LOCK_EX)
     return file
 

@@ -11,7 +11,7 @@ from rich import progress as rich
 from rich.console import Console
 from rich.text import Text
 
-from ffds.errors import printable, tell
+from ffds.errors import printable, quiet, tell
 
 __all__ = ["Progress", "epoch_line", "track"]
 
@@ -22,7 +22,7 @@ class Progress:
     """Progress of a task of `total` units, such as ``images``; displayed while entered, if `shown`."""
 
     def __init__(self, title: str, total: int, unit: str, *, shown: bool = True) -> None:
-        self._title, self._shown = printable(title), shown
+        self._title, self._shown = printable(title), shown and not quiet()
         self._console = Console(stderr=True)
         done = (
             rich.TextColumn("{task.description}", markup=False),
@@ -30,7 +30,7 @@ class Progress:
             rich.TaskProgressColumn(),
         )
         columns = (*done, _Speed(unit), rich.TimeRemainingColumn())
-        hidden = not (shown and sys.stderr.isatty())
+        hidden = not (self._shown and sys.stderr.isatty())
         self._bar = rich.Progress(*columns, console=self._console, disable=hidden)
         self._task = self._bar.add_task(self._title, total=total)
 

@@ -10,6 +10,7 @@ from ffds.cli.options import (
     add_overrides,
     add_recipe,
     add_verb,
+    mebibytes,
     path,
     plain,
     print_lines,
@@ -102,14 +103,14 @@ def cache(options: argparse.Namespace) -> None:
     if options.clear:
         freed = clear()
         content = {"directory": directory, "freed_bytes": freed}
-        print_result(options, content, {}, f"{_mebibytes(freed)} removed from {directory}")
+        print_result(options, content, {}, f"{mebibytes(freed)} removed from {directory}")
         return
     facts = [_facts(entry) for entry in entries()]
     rows = [["images of", "N x H x W x C", "size", "last used"]]
     for one in facts:
         about, shape = one["images_of"] or "a damaged file", "x".join(map(str, one["shape"]))
-        rows.append([about, shape, _mebibytes(one["bytes"]), one["last_used"].replace("T", " ")])
-    title = f"{_mebibytes(sum(one['bytes'] for one in facts))} in {directory}"
+        rows.append([about, shape, mebibytes(one["bytes"]), one["last_used"].replace("T", " ")])
+    title = f"{mebibytes(sum(one['bytes'] for one in facts))} in {directory}"
     print_result(options, {"directory": directory, "entries": facts}, {title: rows})
 
 
@@ -154,10 +155,6 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "bytes": entry.bytes,
         "last_used": datetime.fromtimestamp(entry.used).isoformat(timespec="minutes"),
     }
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"
 
 
 def _seed(text: str) -> int:

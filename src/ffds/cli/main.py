@@ -5,18 +5,28 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import select
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from ffds.cli import data, images, inference, paper, recipes, sweep, training
-from ffds.cli.options import HELP
-from ffds.environment import is_first_rank
-from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError, memory_may_run_out, tell
+from ffds.cli import data, images, inference, paper, recipes, runs, sweep, training
+from ffds.cli.options import HELP, add_quiet
+from ffds.environment import is_first_rank, versions
+from ffds.errors import (
+    QUIET,
+    FfdsError,
+    InputError,
+    Interrupted,
+    NonFiniteLossError,
+    memory_may_run_out,
+    nearest,
+    tell,
+)
 from ffds.training.signals import stop_at_once
 
 __all__ = ["main", "parsed", "parser"]
@@ -61,8 +71,8 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     options = parsed(arguments)
     first = is_first_rank()
     try:
-        quiet = nullcontext() if first else redirect_stdout(StringIO())
-        with memory_may_run_out(), quiet, stop_at_once():
+        hidden = nullcontext() if first else redirect_stdout(StringIO())
+        with _quiet(options.quiet), memory_may_run_out(), hidden, stop_at_once():
             options.verb(options)
     except FfdsError as error:
         if first:
@@ -100,30 +110,71 @@ def _stdout_is_broken() -> bool:
     return bool(broken.poll(0))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports wrong arguments as all other errors are reported."""
+@contextmanager
+def _quiet(asked: bool) -> Iterator[None]:
+    """Have this command, and the processes it starts, tell of no progress, if that is asked for."""
+    before = os.environ.get(QUIET)
+    if asked:
+        os.environ[QUIET] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(QUIET, None)
+        if before is not None:
+            os.environ[QUIET] = before
 
-    def error(self, message: str) -> NoReturn:
-        tell(f"{self.format_usage()}{self.prog}: error: {InputError(message)}")
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong arguments as all other errors are reported, with the nearest name that exists."""
+
+    def error(self, message: str, fix: str = "") -> NoReturn:
+        if chosen := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            fix = nearest(chosen[1], re.findall(r"[\w-]+", chosen[2]))
+        tell(f"{self.format_usage()}{self.prog}: error: {InputError(message, fix=fix)}")
         raise SystemExit(InputError.exit_code)
+
+
+class _Version(argparse.Action):
+    """Print the version and end: it is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"ffds {versions().get('ffds', 'unknown, not installed')}")
+        parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:
     """Every verb with its arguments."""
     whole = _Parser(prog="ffds", description="Long-tailed image classification.", **HELP)
+    whole.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    add_quiet(whole)
     verbs = whole.add_subparsers(metavar="VERB", required=True)
-    for family in (images, training, inference, sweep, paper, recipes, data):
+    for family in (images, training, inference, sweep, paper, recipes, data, runs):
         family.add_verbs(verbs)
     return whole
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; key=value settings may stand anywhere behind the verb."""
-    whole = parser()
-    options, rest = whole.parse_known_args(arguments)
+    options, rest = parser().parse_known_args(arguments)
     stray = [text for text in rest if text.startswith("-") or "=" not in text]
     if stray or (rest and "overrides" not in options):
-        whole.error(f"unrecognized arguments: {' '.join(stray or rest)}")
+        wrong = stray or rest
+        options.parser.error(f"unrecognized arguments: {' '.join(wrong)}", _meant(options, wrong[0]))
     if rest:
         options.overrides = [*options.overrides, *rest]
     return options
+
+
+def _meant(options: argparse.Namespace, given: str) -> str:
+    """What an unknown option may have meant: a setting, which has no dashes, or another option."""
+    name, _, value = given.lstrip("-").partition("=")
+    if "overrides" in options and given.startswith("-"):
+        with suppress(ModuleNotFoundError):
+            from ffds.recipes.schema import SECTIONS
+
+            keys = [f"{part}.{key}" for part, section in SECTIONS.items() for key in section.model_fields]
+            word = name.replace("-", "_")
+            if found := [key for key in keys if word in (key, key.partition(".")[2])]:
+                settings = " or ".join(f"{key}={value or 'VALUE'}" for key in found)
+                return f"a setting has no dashes: {settings}"
+    return nearest(f"--{name}", options.parser._option_string_actions)

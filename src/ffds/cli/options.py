@@ -10,8 +10,9 @@ from typing import Any
 
 from ffds.errors import printable
 
-__all__ = ["HELP", "add_jobs", "add_out", "add_overrides", "add_recipe", "add_tta", "add_verb"]
-__all__ += ["cell", "names", "numbers", "path", "plain", "print_lines", "print_result", "requested_jobs"]
+__all__ = ["HELP", "add_jobs", "add_out", "add_overrides", "add_quiet", "add_recipe", "add_tta", "add_verb"]
+__all__ += ["cell", "mebibytes", "names", "numbers", "path", "plain", "print_lines", "print_result"]
+__all__ += ["requested_jobs"]
 __all__ += ["resolved_recipe"]
 
 _EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
@@ -25,10 +26,17 @@ def add_verb(
     """The parser of one verb, described by the first line of its function."""
     about = (verb.__doc__ or "").strip()
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about, **HELP)
-    parser.set_defaults(verb=verb)
+    parser.set_defaults(verb=verb, parser=parser)
+    add_quiet(parser, default=argparse.SUPPRESS)
     if json_output:
         parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
     return parser
+
+
+def add_quiet(parser: argparse.ArgumentParser, **default: Any) -> None:
+    """-q, --quiet: before the verb or behind it."""
+    about = "say nothing about progress: only results, warnings and errors"
+    parser.add_argument("-q", "--quiet", action="store_true", help=about, **default)
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +118,11 @@ def resolved_recipe(options: argparse.Namespace) -> Any:
 def cell(value: float | None) -> str:
     """A percentage with two digits after the point."""
     return "n/a" if value is None else f"{value:.2f}"
+
+
+def mebibytes(size: int) -> str:
+    """A number of bytes in MiB."""
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def plain(value: object) -> str:

@@ -20,7 +20,7 @@ from ffds.cli.options import (
     print_result,
     requested_jobs,
 )
-from ffds.errors import InputError, tell
+from ffds.errors import InputError, note
 from ffds.files import check_directory, make_directory, write_text
 
 __all__ = ["FIGURES", "TABLES", "add_verbs", "figure", "table"]
@@ -64,7 +64,7 @@ def figure(options: argparse.Namespace) -> None:
     check_directory(options.save, "--save DIR")
     drawing = draw_figure(options.figure, request)
     if drawing.remark:
-        tell(f"note: {drawing.remark}")
+        note(f"note: {drawing.remark}")
     name = f"figure-{options.figure}"
     print_lines(save_figure(drawing.figure, drawing.rows, options.save, name, drawing.description))
 

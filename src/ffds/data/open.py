@@ -16,7 +16,7 @@ from ffds.data.sources.class_names import labels_among
 from ffds.data.sources.registry import SOURCES
 from ffds.data.storage import keep_images, without_unreadable
 from ffds.environment import is_first_rank
-from ffds.errors import InputError, tell
+from ffds.errors import InputError, note
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
@@ -51,8 +51,8 @@ def open_dataset(data: Data, source: Source | None = None) -> Dataset:
     train, test, *rest = keep_images(data, [*splits.values()], source.description)
     validation = rest[0] if rest else None
     names = source.class_names
-    for note in source.notes if is_first_rank() else ():
-        tell(f"note: {note}")
+    for text in source.notes if is_first_rank() else ():
+        note(f"note: {text}")
     left_out = (source.skipped, source.notes)
     return Dataset(data.name, source.description, names, train, test, validation, *left_out)
 
@@ -76,8 +76,8 @@ def open_labelled(data: Data, class_names: Sequence[str]) -> Split:
     labels = labels_among(class_names, source.class_names, split.labels, source.description)
     (images,) = keep_images(data, [replace(split, labels=labels)], source.description)
     scored = f"scored: the {len(images):,} images of {source.description}"
-    for note in (scored, *notes) if is_first_rank() else ():
-        tell(f"note: {note}")
+    for text in (scored, *notes) if is_first_rank() else ():
+        note(f"note: {text}")
     return images
 
 

@@ -19,7 +19,7 @@ from ffds.data.source import ArrayImages, Decoded, Labelled, OnBad
 from ffds.data.sources.registry import SOURCES
 from ffds.data.streaming import PIECE, StreamedImages, decode_pieces, pieces_of
 from ffds.environment import is_first_rank, ranks_here, usable_cores
-from ffds.errors import InputError, tell
+from ffds.errors import InputError, note
 from ffds.progress import track
 from ffds.recipes.schema import Data
 
@@ -47,7 +47,7 @@ def keep_images(data: Data, splits: Sequence[Labelled], description: str) -> lis
         return [Split(read_images(data, split).images, split.labels, _paths(split)) for split in splits]
     shape, workers = _image_shape(splits), _workers(data)
     if is_first_rank():
-        tell(_streaming_message(data, splits, description, workers))
+        note(_streaming_message(data, splits, description, workers))
     return [
         Split(StreamedImages(_files(split), split.rows, shape, workers), split.labels, _paths(split))
         for split in splits

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ffds.environment import usable_cores
-from ffds.errors import Crashed, FfdsError, InputError, Interrupted, NonFiniteLossError, tell
+from ffds.errors import Crashed, FfdsError, InputError, Interrupted, NonFiniteLossError, note
 from ffds.jobs.options import Jobs
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Cluster:
 
     def _wait_for_worker(self) -> None:
         if self._shown and not self._workers:
-            tell(f"waiting for a worker of {self._jobs.scheduler}")
+            note(f"waiting for a worker of {self._jobs.scheduler}")
         while not self._workers:
             if self._signals.requested:
                 raise Interrupted(f"{self._signals.requested.name}: there was no worker yet")

@@ -10,7 +10,7 @@ from typing import Any
 from ffds.data.content import knowing_images_if_there
 from ffds.data.dataset import Dataset
 from ffds.environment import is_first_rank, is_rank
-from ffds.errors import FfdsError, Interrupted, tell
+from ffds.errors import FfdsError, Interrupted, note, tell
 from ffds.files import is_locked
 from ffds.jobs.cluster import GOES_ON, Cluster, Ended
 from ffds.jobs.options import ALONE, Jobs
@@ -137,7 +137,7 @@ def _train_on_dask(
 
 def _say(text: str, *, shown: bool) -> None:
     if shown:
-        tell(text)
+        note(text)
 
 
 def _reported(failures: Mapping[Path, FfdsError]) -> dict[Path, FfdsError]:
@@ -146,5 +146,6 @@ def _reported(failures: Mapping[Path, FfdsError]) -> dict[Path, FfdsError]:
     for path, error in failures.items():
         reasons.setdefault(str(error), []).append(path)
     for reason, paths in reasons.items():
-        _say(f"failed: {', '.join(map(str, paths))}: {reason}", shown=is_first_rank())
+        if is_first_rank():
+            tell(f"failed: {', '.join(map(str, paths))}: {reason}")
     return dict(failures)

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from ffds.data.content import knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
-from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError, tell
+from ffds.errors import FfdsError, InputError, Interrupted, NonFiniteLossError, note
 from ffds.files import make_directory, try_lock
 from ffds.jobs.cluster import Cluster, Ended
 from ffds.jobs.engine import train_stretch
@@ -196,7 +196,7 @@ class _Search:
     def say(self, message: object) -> None:
         """Print on standard error."""
         if self.shown:
-            tell(str(message))
+            note(str(message))
 
     def plan(self) -> str:
         """What is going to happen, in words."""

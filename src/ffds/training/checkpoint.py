@@ -132,6 +132,16 @@ class Checkpoints:
         """Whether there is a checkpoint; nothing is verified."""
         return bool(self._newest_first())
 
+    def beside_the_newest(self) -> list[Path]:
+        """All but the newest one that verifies, which alone a run that is done needs; none if none does."""
+        paths = self._newest_first()
+        for path in paths:
+            with suppress(_BrokenError):
+                manifest = _Manifest.read(path)
+                manifest.contents(manifest.files)
+                return [one for one in paths if one != path]
+        return []
+
     def newest_epoch(self) -> int:
         """Epochs done at the newest checkpoint, 0 without one; nothing is verified."""
         return max((int(path.name.split("-")[1]) for path in self._newest_first()), default=0)

@@ -17,7 +17,7 @@ from ffds.data.content import images_sum, knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import environment
-from ffds.errors import InputError, tell
+from ffds.errors import InputError, note
 from ffds.evaluation.measures import Scores
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe, override_texts
@@ -165,7 +165,7 @@ def train_recipe(
                     Checkpoints(run.checkpoints).recover()
                     known = environment(accelerator) | {"image_shape": dataset.train.images.shape[1:]}
                     for change in held.start(recipe, known):
-                        tell(f"note: {run.path} goes on elsewhere than it began, {change}")
+                        note(f"note: {run.path} goes on elsewhere than it began, {change}")
                 told.train_start(recipe)
                 trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
 
