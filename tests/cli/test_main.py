@@ -32,6 +32,7 @@ VERBS = [
         ["sweep"],
     ),
     *(["data"], ["data", "info"], ["data", "pack"], ["data", "cache"], ["data", "ictext"]),
+    *(["runs"], ["runs", "list"], ["runs", "clean"]),
 ]
 QUICK = ["schedule.epochs=2", "data.imbalance_factor=100"]
 

@@ -1,5 +1,8 @@
 """Scores and predictions against a count by hand."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -91,6 +94,21 @@ def predictions(order):
     order = np.array(order)
     half = order.astype(np.float32) / 10
     return Predictions(order, order % 3, (order + 1) % 3, half, half / 2)
+
+
+def test_names_of_classes_and_files_stand_beside_their_numbers(tmp_path):
+    files = [Path(f"{number}.png") for number in range(3)]
+    named = replace(predictions([2, 0, 1]), class_names=["a, b", "ü", "c"], files=files)
+    named = replace(named, prediction=np.where(named.index == 1, -1, named.prediction))
+    named.write(tmp_path / "p.parquet")
+    columns = pq.read_table(tmp_path / "p.parquet").to_pydict()
+    assert columns["label_name"] == ["a, b", "ü", "c"]
+    assert columns["prediction_name"] == ["ü", None, "a, b"], "no class where a logit was not finite"
+    assert columns["file"] == ["0.png", "1.png", "2.png"]
+    named.write(tmp_path / "p.csv")
+    header, first, *_ = (tmp_path / "p.csv").read_text("utf-8").splitlines()
+    assert header == ",".join(columns)
+    assert first == '0,0,1,0.0,0.0,"a, b",ü,0.png'
 
 
 def test_written_in_the_order_of_the_set_and_kept_if_writing_fails(tmp_path, monkeypatch):

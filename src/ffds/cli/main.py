@@ -156,6 +156,9 @@ def parser() -> argparse.ArgumentParser:
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; key=value settings may stand anywhere behind the verb."""
     options, rest = parser().parse_known_args(arguments)
+    if isinstance(getattr(options, "runs", None), list):  # more of them, behind an option
+        options.runs += [text for text in rest if not text.startswith("-")]
+        rest = [text for text in rest if text.startswith("-")]
     stray = [text for text in rest if text.startswith("-") or "=" not in text]
     if stray or (rest and "overrides" not in options):
         wrong = stray or rest

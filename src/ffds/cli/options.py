@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ffds.errors import printable
 
 __all__ = ["HELP", "add_jobs", "add_out", "add_overrides", "add_quiet", "add_recipe", "add_tta", "add_verb"]
-__all__ += ["cell", "mebibytes", "names", "numbers", "path", "plain", "print_lines", "print_result"]
+__all__ += [
+    "cell",
+    "is_setting",
+    "mebibytes",
+    "names",
+    "numbers",
+    "path",
+    "plain",
+    "print_lines",
+    "print_result",
+]
 __all__ += ["requested_jobs"]
 __all__ += ["resolved_recipe"]
 
@@ -79,6 +90,11 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
 def names(text: str) -> tuple[str, ...]:
     """Names with commas between."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def is_setting(text: str) -> bool:
+    """Whether an argument that may be a path is ``key=value`` of a recipe."""
+    return bool(re.match(r"[a-z_]+(\.[a-z_]+)*=", text)) and not os.path.lexists(text)
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ffds.cli.options import (
     add_jobs,
     add_out,
-    add_overrides,
     add_recipe,
     add_tta,
     add_verb,
     cell,
+    is_setting,
     names,
     numbers,
     path,
@@ -52,7 +52,8 @@ def train(options: argparse.Namespace) -> None:
     summary, title = run.summary, f"{titled(recipe.data.name, recipe.name)}, test set, percent"
     done = f"{'already done' if done_before else 'done'}: {run.path}"
     page = [f"page: {run.page}"] if run.page.is_file() else []
-    print_result(options, summary | {"path": str(run.path)}, {title: _results(summary)}, done, *page)
+    rows, content = _results(summary), summary | {"path": str(run.path)}
+    print_result(options, content, {title: rows}, *_legend(rows), done, *page)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -71,16 +72,51 @@ def compare(options: argparse.Namespace) -> None:
     summaries = [run.summary for run in comparison.finished]
     title = f"{comparison.title}, test set after the last epoch, percent"
     written = f"written: {Path(options.out) / comparison.recipe / 'compare.md'} and compare.csv"
-    print_result(options, summaries, {title: comparison.table(SHORT)}, written)
+    rows = comparison.table(SHORT)
+    print_result(options, summaries, {title: rows}, *_legend(rows), written)
     for error in comparison.failures.values():
         raise error
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Score a trained run again, on its own test set or on other data."""
+    """Score trained runs again, on their own test sets or on other data."""
+    runs = [text for text in options.runs if not is_setting(text)]
+    options.overrides = [*(text for text in options.runs if is_setting(text)), *options.overrides]
+    if not runs:
+        raise InputError("eval needs a run directory", got=" ".join(options.runs))
+    if options.predictions is not None and len(runs) > 1:
+        what, fix = "the predictions of several runs do not fit in one file", "name one run"
+        raise InputError(what, where="--predictions FILE", got=f"{len(runs)} runs", fix=fix)
+    if len(runs) == 1:
+        content, rows, title = _scored(runs[0], options)
+        print_result(options, content, {title: rows}, *_legend(rows))
+        return
+    found: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    for run in runs:
+        try:
+            found[run] = {"run": run, **_scored(run, options)[0]}
+        except InputError as error:
+            found[run] = {"run": run, "error": str(error)}
+            failures.append(f"{run}: {error}")
+    from ffds.evaluation.measures import measures_in
+
+    measures = measures_in("comparison")
+    rows = [["run", "images", *(measure.title for measure in measures)]]
+    for run, one in found.items():
+        if "error" not in one:
+            rows.append([run, f"{one['images']:,}", *(cell(one[measure.name]) for measure in measures)])
+    table = {"test set, percent": rows} if len(failures) < len(found) else {}
+    print_result(options, list(found.values()), table, *(_legend(rows) if table else ()))
+    if failures:
+        raise InputError.joined(failures)
+
+
+def _scored(path: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[list[str]], str]:
+    """What one run scores: for JSON, as rows of a table, and the title of that."""
     from ffds.run_directory import open_run
 
-    run = open_run(options.run)
+    run = open_run(path)
     if options.predictions is not None:
         check_file(options.predictions, "--predictions FILE")
         if Path(options.predictions).suffix.lower() not in _PREDICTIONS:
@@ -89,16 +125,17 @@ def evaluate(options: argparse.Namespace) -> None:
     from ffds.inference.load import evaluate_run
 
     changes = {"adjusted": options.adjusted, "prior": options.prior, "augmentation": options.tta}
-
     scores, predictions = evaluate_run(run, options.overrides, **changes)
     if options.predictions is not None:
         file = Path(options.predictions)
         make_directory(file.parent, "the predictions", "--predictions FILE")
         predictions.write(file)
     summary, images = dict(scores.measures), len(predictions.index)
-    rows = [["measure", "percent"], *([name, cell(value)] for name, value in summary.items())]
-    content = summary | {"images": images, "per_class": scores.per_class}
-    print_result(options, content, {f"{options.run}, test set of {images:,} images": rows})
+    rows = [["measure", "percent"]]
+    rows += [[name.replace("_", " "), cell(value)] for name, value in summary.items()]
+    names = list(predictions.class_names or ())
+    content = summary | {"images": images, "per_class": scores.per_class, "class_names": names}
+    return content, rows, f"{path}, test set of {images:,} images"
 
 
 def report(options: argparse.Namespace) -> None:
@@ -133,7 +170,8 @@ def add_verbs(verbs: Any) -> None:
     add_recipe(parser)
 
     parser = add_verb(verbs, "eval", evaluate)
-    parser.add_argument("run", type=path, metavar="RUN", help="a run directory")
+    about = "run directories, and settings of their data: data.KEY=value"
+    parser.add_argument("runs", type=path, nargs="+", metavar="RUN", help=about)
     about = "also write one row per image: .parquet, .csv"
     parser.add_argument("--predictions", type=path, metavar="FILE", help=about)
     about = "weigh the probabilities for other shares of the classes: uniform, train or FILE"
@@ -141,13 +179,20 @@ def add_verbs(verbs: Any) -> None:
     about = "apply what ffds adjust has saved beside the run"
     parser.add_argument("--adjusted", action="store_true", help=about)
     add_tta(parser)
-    add_overrides(parser)
+    parser.set_defaults(overrides=[])
 
     parser = add_verb(verbs, "report", report, json_output=False)
     about = "run directories; several, tested on the same images, are compared with the first"
     parser.add_argument("runs", type=path, metavar="RUN", nargs="+", help=about)
     about = "the page (default: report.html in the run, of several in the directory that holds all)"
     parser.add_argument("--save", type=path, metavar="FILE", help=about)
+
+
+def _legend(rows: list[list[str]]) -> list[str]:
+    """What the groups of classes in a table are."""
+    from ffds.evaluation.groups import described_groups
+
+    return described_groups({*rows[0], *(row[0] for row in rows)})
 
 
 def _results(summary: dict[str, Any]) -> list[list[str]]:

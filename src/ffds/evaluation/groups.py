@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ffds.errors import InputError
 
-__all__ = ["class_groups", "shot_groups"]
+__all__ = ["class_groups", "described_groups", "shot_groups"]
+
+_THIRDS = "head, middle, tail: the classes in three parts, those with the most training images first"
+_SHOTS = "many, medium, few: the classes with more than 100, 20 to 100, and fewer than 20 training images"
+
+
+def described_groups(names: Collection[str]) -> list[str]:
+    """What the groups among some names of measures are, a line each, for below a table.
+
+    >>> described_groups(["accuracy", "tail"])
+    ['head, middle, tail: the classes in three parts, those with the most training images first']
+    """
+    return [text for text, group in ((_THIRDS, "tail"), (_SHOTS, "few")) if group in names]
 
 
 def class_groups(class_counts: Sequence[int], cut: tuple[int, int, int] | None) -> dict[str, list[int]]:

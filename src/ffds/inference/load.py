@@ -208,8 +208,11 @@ def _evaluated(
     fabric, network = _launched(recipe, checkpoint, split)
     network = changed(network).to(fabric.device)
     batches = eval_batches(fabric, split, recipe.data, ViewsTransform(recipe.data, augmentation))
+    counts = checkpoint.identity["class_counts"]
     with precision_flags(recipe.trainer):
-        return evaluate(fabric, network, batches, checkpoint.identity["class_counts"], recipe.data.cut)
+        scores, predictions = evaluate(fabric, network, batches, counts, recipe.data.cut)
+    named = replace(predictions, class_names=class_names(checkpoint), files=split.files)
+    return Evaluated(scores, named)
 
 
 def _launched(recipe: Recipe, checkpoint: Checkpoint, split: Split) -> tuple[Fabric, nn.Module]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ffds.data.dataset import Split
 from ffds.data.loader import EvalBatches
+from ffds.errors import printable
 from ffds.evaluation.counts import Evaluation
 from ffds.evaluation.measures import Scores
 from ffds.files import csv_text, write_bytes, write_text
@@ -29,26 +30,41 @@ BATCH_SIZE = 250
 """Divides the 10,000 test images of CIFAR and Tiny ImageNet, so that a compiled network sees one shape."""
 
 
+_NUMBERS = ("index", "label", "prediction", "confidence", "label_probability")
+
+
 @dataclass(frozen=True)
 class Predictions:
-    """For each of N images its place in the set, label, predicted class, and both classes' probabilities."""
+    """For each of N images its place in the set, label, predicted class, and both classes' probabilities.
+
+    The names of the classes and of the N files are written beside them, where they are known.
+    """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     prediction: NDArray[np.int64]
     confidence: NDArray[np.float32]
     label_probability: NDArray[np.float32]
+    class_names: Sequence[str] | None = field(default=None, kw_only=True)
+    files: Sequence[Path] | None = field(default=None, kw_only=True)
 
     def write(self, path: Path) -> None:
         """Write a Parquet file, or a CSV file where the name ends in ``.csv``, replacing an earlier one."""
         order = np.argsort(self.index)
-        columns = {name: getattr(self, name)[order] for name in self.__dataclass_fields__}
+        columns: dict[str, list[Any]] = {name: getattr(self, name)[order].tolist() for name in _NUMBERS}
+        if self.class_names is not None:
+            names = {-1: None, **dict(enumerate(self.class_names))}  # a logit was not finite
+            columns |= {f"{one}_name": [names[c] for c in columns[one]] for one in ("label", "prediction")}
+        if self.files is not None:
+            columns["file"] = [printable(str(self.files[place])) for place in columns["index"]]
         if path.suffix.lower() == ".csv":
-            rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+            rows = zip(*columns.values(), strict=True)
             write_text(path, csv_text(columns, rows))
             return
         content = pa.BufferOutputStream()
-        pq.write_table(pa.table({name: pa.array(column) for name, column in columns.items()}), content)
+        types = {name: pa.from_numpy_dtype(getattr(self, name).dtype) for name in _NUMBERS}
+        table = {name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()}
+        pq.write_table(pa.table(table), content)
         write_bytes(path, content.getvalue().to_pybytes())
 
 
@@ -115,5 +131,5 @@ def _gather_rows(fabric: Fabric, rows: list[tuple[Tensor, ...]]) -> Predictions:
         parts *= fabric.world_size
         torch.distributed.all_gather_object(parts, own)
     # A rank may have no batch at all.
-    filled = [astuple(part) for part in parts if part is not None]
+    filled = [[getattr(part, name) for name in _NUMBERS] for part in parts if part is not None]
     return Predictions(*(np.concatenate(column) for column in zip(*filled, strict=True)))

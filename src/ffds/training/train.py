@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +180,10 @@ def train_recipe(
             evaluated = loop.train(until)
             if evaluated is not None and fabric.is_global_zero:
                 held.keep_epochs(recipe.schedule.epochs)
-                evaluated.predictions.write(run.predictions)
+                names, files = dataset.class_names, dataset.test.files
+                replace(evaluated.predictions, class_names=names, files=files).write(run.predictions)
                 tests = np.bincount(dataset.test.labels, minlength=dataset.num_classes).tolist()
-                held.name_classes(zip(dataset.class_names, dataset.class_counts, tests, strict=True))
+                held.name_classes(zip(names, dataset.class_counts, tests, strict=True))
                 held.finish(_summary(recipe, run, evaluated.scores, loop.reached))
             if evaluated is not None:
                 told.train_end()
