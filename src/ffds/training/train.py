@@ -27,6 +27,7 @@ from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric, naming_failed_ranks, precision_flags
 from ffds.training.callbacks import Callbacks, check_callbacks
 from ffds.training.checkpoint import Checkpoints
+from ffds.training.evaluate import Evaluated
 from ffds.training.loop import TrainingLoop
 from ffds.training.own_loss import check_is_loss, try_loss
 from ffds.training.phases import phases
@@ -178,18 +179,13 @@ def train_recipe(
                     fabric, recipe, dataset, plan, held, trajectory, signals, after, shown=shown
                 )
             evaluated = loop.train(until)
-            if evaluated is not None and fabric.is_global_zero:
-                held.keep_epochs(recipe.schedule.epochs)
-                names, files = dataset.class_names, dataset.test.files
-                replace(evaluated.predictions, class_names=names, files=files).write(run.predictions)
-                tests = np.bincount(dataset.test.labels, minlength=dataset.num_classes).tolist()
-                held.name_classes(zip(names, dataset.class_counts, tests, strict=True))
-                held.finish(_summary(recipe, run, evaluated.scores, loop.reached))
             if evaluated is not None:
+                if fabric.is_global_zero:
+                    _finish(held, recipe, dataset, evaluated, loop.reached)
+                    with stop_at_once():
+                        when_done(run, dataset)
                 told.train_end()
             fabric.barrier()
-    if evaluated is not None and fabric.is_global_zero:
-        when_done(run, dataset)
     return run
 
 
@@ -220,6 +216,16 @@ def _locked(run: Run, fabric: Fabric) -> Iterator[Run]:
         if refused is not None:
             raise refused
         yield run
+
+
+def _finish(run: Run, recipe: Recipe, dataset: Dataset, evaluated: Evaluated, reached: Reached) -> None:
+    """Write what only a finished run has; the summary last, which says that it is done."""
+    run.keep_epochs(recipe.schedule.epochs)
+    names, files = dataset.class_names, dataset.test.files
+    replace(evaluated.predictions, class_names=names, files=files).write(run.predictions)
+    tests = np.bincount(dataset.test.labels, minlength=dataset.num_classes).tolist()
+    run.name_classes(zip(names, dataset.class_counts, tests, strict=True))
+    run.finish(_summary(recipe, run, evaluated.scores, reached))
 
 
 def _summary(recipe: Recipe, run: Run, scores: Scores, reached: Reached) -> dict[str, Any]:
