@@ -101,9 +101,8 @@ class Checkpoints:
             except OSError:
                 self.recover()
                 raise
-        for broken in self.skipped:
-            if broken != target:
-                _remove(broken)
+        for broken in self.skipped.keys() - {target}:
+            _remove(broken)
         self.skipped.clear()
         self.recover()
         self.prune()
@@ -134,11 +133,9 @@ class Checkpoints:
 
     def beside_the_newest(self) -> list[Path]:
         """All but the newest one that verifies, which alone a run that is done needs; none if none does."""
-        paths = self._newest_first()
-        for path in paths:
+        for path in (paths := self._newest_first()):
             with suppress(_BrokenError):
-                manifest = _Manifest.read(path)
-                manifest.contents(manifest.files)
+                (manifest := _Manifest.read(path)).contents(manifest.files)
                 return [one for one in paths if one != path]
         return []
 
