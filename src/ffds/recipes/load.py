@@ -15,6 +15,7 @@ from ffds.errors import InputError
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.recipes.documents import method_section, read_document, recipe_name, recipe_text, shipped_recipes
 from ffds.recipes.messages import explain, no_section, unknown_method
+from ffds.recipes.preprocessing import with_preprocessing
 from ffds.recipes.pretrained import sum_of_file, weights_file
 from ffds.recipes.schema import Recipe
 from ffds.recipes.yaml_loader import COMMAND_LINE, DEFAULT, MAX_DEPTH, Node, dump_yaml, merge, parse_yaml
@@ -59,7 +60,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, method: str
     name = Node(recipe_name(name_or_path), "name", file.place)
     sections = {"name": name, **merge(file, command).entries, "method": section}
     tree = replace(file, value={key: node for key, node in sections.items() if key != "methods"})
-    problems += [*faults, *_faults(Recipe, tree)]
+    tree, unknown = with_preprocessing(tree, lambda path: load_recipe(path).recipe)
+    problems += [*faults, *unknown, *([] if unknown else _faults(Recipe, tree))]
     if problems:
         # The same fault can be in a method's entry of `methods` and in `method`.
         raise InputError.joined({str(problem): problem for problem in problems}.values())

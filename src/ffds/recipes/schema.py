@@ -77,9 +77,9 @@ class Data(Section):
     cache: Annotated[bool, Role.LOADING, Role.NEUTRAL] = True
     """Whether to keep decoded images on disk, so that the same files open faster next time."""
     image_size: Side | None = None
-    """Side of the network's input in pixels; null takes the images' own."""
+    """Side of the network's input in pixels; null takes the images' own, model what the network wants."""
     eval_resize: Side | None = None
-    """Short side in pixels before the centre crop in evaluation."""
+    """Short side in pixels before the centre crop in evaluation; model: what the network wants."""
     augment: Annotated[tuple[AugmentStep, ...], Field(strict=False)] = ()
     """Random changes of each training image, in this order."""
     padding: Annotated[int, Field(ge=1, le=2**10)] = 4
@@ -89,9 +89,9 @@ class Data(Section):
     cutmix: Annotated[Alpha, Role.ADDED] = 0.0
     """α of CutMix: a box of another image covers 1 − λ of the area; with mixup, each for half the batches."""
     mean: Annotated[tuple[Finite, ...], Channels] = (0.5,)
-    """Of each channel of the images scaled to [0, 1], or one for all; subtracted before the network."""
+    """Of each channel of images in [0, 1], or one for all, subtracted first; model: the network's own."""
     std: Annotated[tuple[Positive, ...], Channels] = (0.25,)
-    """Of each channel, or one for all; the network's input is divided by it."""
+    """Of each channel, or one for all; the network's input is divided by it; model: the network's own."""
 
     @property
     def mixes(self) -> bool:
