@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ffds.cli import main
@@ -45,6 +47,23 @@ def test_from_a_folder_to_a_trained_network(here: Path, capsys: pytest.CaptureFi
     assert main(["init", "my photos, 2", "--out", "other.yaml", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["recipe"] == "other.yaml"
     assert load_recipe("other.yaml").recipe.name == "other"
+
+
+@pytest.mark.parametrize("table", ["labels.csv", "metadata.csv", "train.parquet"])
+def test_the_layout_is_recognised(table: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [write_picture(here / "x" / "files" / f"{k} ü.png", k, (70, 60)) for k in range(8)]
+    if table == "train.parquet":
+        images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        pq.write_table(pa.table({"image": images, "label": list("abababab")}), here / "x" / table)
+    else:
+        rows = [f'files/{file.name},"{"ab"[k % 2]}, c"' for k, file in enumerate(files)]
+        (here / "x" / table).write_text("\n".join(["file_name,label", *rows]), encoding="utf-8")
+    assert main(["init", "x/labels.csv" if table == "labels.csv" else "x", "--out", "r.yaml"]) == 0
+    assert "too few images" in capsys.readouterr().err
+    data = load_recipe("r.yaml").recipe.data
+    assert data.name == ("parquet" if table == "train.parquet" else "manifest")
+    assert main(["data", "info", "r.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["class_counts"] == [3, 3]
 
 
 def test_nothing_is_written_where_there_is_nothing_to_train_on(

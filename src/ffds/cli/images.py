@@ -64,10 +64,13 @@ def init(options: argparse.Namespace) -> None:
 
 def _data(root: Path) -> Data:
     """The section `data` of a recipe for images that lie there, as far as their place decides it."""
+    from ffds.data.sources.manifest import is_manifest
     from ffds.data.sources.shards import has_training_files
     from ffds.recipes.schema import Data
 
-    return Data(name="parquet" if has_training_files(root) else "folder", root=str(root))
+    if has_training_files(root):
+        return Data(name="parquet", root=str(root))
+    return Data(name="manifest" if is_manifest(root) else "folder", root=str(root))
 
 
 def _own_images(look: Look) -> OwnImages:

@@ -196,6 +196,8 @@ def _schedule(images: OwnImages) -> Iterator[Line]:
 def _trainer(images: OwnImages, gpu: bool) -> Iterator[Line]:
     batch = 64 if images.total >= 1_000 else 32 if images.total >= 200 else 16
     yield "batch_size", batch, "images of a step; halve it where the memory runs out"
+    if not images.tiny:
+        yield "clip_norm", 1.0, "longer gradients are shortened to this, which steadies small batches"
     if gpu:
         yield "precision", "bf16", "about twice as fast on a recent GPU; 32 on one that lacks it"
 

@@ -28,7 +28,7 @@ from ffds.data.sources.tables import (
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
-__all__ = ["open_labelled", "open_manifest"]
+__all__ = ["is_manifest", "open_labelled", "open_manifest"]
 
 LAYOUT = (
     f"a table ({', '.join(SUFFIXES)}) with columns path and label and possibly split, or a directory "
@@ -90,6 +90,14 @@ def open_labelled(data: Data) -> Source:
     images = _labelled(rows, classes, Stored(data.eval_resize or data.image_size))
     described = f"the split {name} of manifest {root}" if name else f"manifest {root}"
     return Source(described, classes, images.take(np.arange(0)), images, notes=notes)
+
+
+def is_manifest(root: Path) -> bool:
+    """Whether a manifest lies there: a file, or a directory with metadata in it or in one of its splits."""
+    if not root.is_dir():
+        return root.is_file()
+    splits = (place for place in entries(root) if place.is_dir() and kind_of(place.name))
+    return any((place / name).is_file() for place in (root, *splits) for name in METADATA)
 
 
 def _root(data: Data) -> Path:
