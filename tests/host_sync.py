@@ -21,6 +21,8 @@ class NoHostSync(TorchDispatchMode):
         masked = any(x.dtype in (torch.bool, torch.uint8) for x in selectors)
         if name in ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal"):
             raise HostSyncError(name)
-        if name in ("index", "index_put", "index_put_") and masked:
+        # Torch makes a masked_fill of putting a single number where a mask says so.
+        fills = name != "index" and len(args) > 2 and isinstance(args[2], Tensor) and args[2].numel() == 1
+        if name in ("index", "index_put", "index_put_") and masked and not fills:
             raise HostSyncError(f"{name} with a mask")
         return func(*args, **(kwargs or {}))

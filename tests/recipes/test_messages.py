@@ -173,9 +173,11 @@ def test_settings_of_other_methods_say_whose_they_are(method):
 
 
 def test_all_disagreements_are_named_and_placed_at_the_fields_that_were_written():
-    data = ["data.augment=[pad-crop, resized-crop, pad-crop]", "data.eval_resize=8", "data.std=[1]"]
+    steps = "[pad-crop, resized-crop, pad-crop, randaugment, trivialaugment]"
+    data = [f"data.augment={steps}", "data.eval_resize=8", "data.std=[1]"]
     message = refusal("cifar10-lt-10", [*data, "method.gamma_min=5", "model.pretrained=true"])
-    assert len(blocks(message)) == 6
+    assert len(blocks(message)) == 7
+    assert "augment takes one policy: randaugment or trivialaugment" in message
     words = "method.gamma_min, methods.d-ffds.gamma_max: gamma_min 5.0 is above gamma_max 4.5"
     assert f"{words}\n  where:   command line, cifar10-lt-10.yaml:48:5" in message
     assert "data.mean, data.std: mean has 3 channels and std 1\n" in message
@@ -258,12 +260,16 @@ def test_long_values_are_cut_and_control_characters_shown():
     assert "\x1b" not in message
 
 
+STEPS = ["pad-crop", "resized-crop", "hflip", "vflip", "randaugment", "trivialaugment"]
+STEPS += ["autoaugment-cifar", "autoaugment-imagenet", "color-jitter", "random-erasing"]
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
         (("data", "root"), "text (in quotes if it looks like a number), without NUL, or null"),
         (("data", "mean"), "a list of 1 to 3, each a finite number"),
-        (("data", "augment"), "a list, each one of pad-crop, resized-crop, hflip, vflip"),
+        (("data", "augment"), f"a list, each one of {', '.join(STEPS)}"),
         (
             ("schedule", "milestones", 3),
             "a list [a finite number, above 0 and below 1; a finite number, above 0]",

@@ -23,6 +23,7 @@ from tests.training import tiny
 
 ADAMW = ("optimizer.name=adamw", "optimizer.lr=0.01", "optimizer.layer_decay=0.8", "optimizer.head_lr=0.02")
 ADAMW += ("schedule.shape=cosine",)
+STRONG = "data.augment=[trivialaugment,random-erasing]"
 BALANCED = "method.sampler=class-balanced"
 FINE_TUNED = ("trainer.ema=0.9", "trainer.clip_norm=0.5", "trainer.accumulate=3")
 CASES = {method: (method, ()) for method in METHODS} | {
@@ -36,7 +37,7 @@ CASES = {method: (method, ()) for method in METHODS} | {
     "d-ffds, averaged, clipped and in parts": ("d-ffds", FINE_TUNED),
     "ce without momentum": ("ce", ("optimizer.momentum=0.0",)),
     "ce, scored every third epoch": ("ce", ("trainer.eval_every=3",)),
-    "d-ffds, mixup and CutMix": ("d-ffds", ("data.mixup=0.4", "data.cutmix=1", BALANCED)),
+    "d-ffds, mixup and CutMix": ("d-ffds", ("data.mixup=0.4", "data.cutmix=1", BALANCED, STRONG)),
     "ce, half precision on a CPU, which runs as bfloat16": ("ce", ("trainer.precision=16",)),
 }
 

@@ -26,7 +26,8 @@ from tests.training.test_resume import with_loss_scaler
 @pytest.mark.parametrize("method", METHODS)
 def test_no_step_waits_for_the_device(method, mixed, tmp_path):
     """From the batch to the update, in the first phase and in the last, whatever is observed."""
-    settings = ("data.mixup=1", "data.cutmix=1") if mixed else ()
+    steps = "data.augment=[pad-crop,randaugment,color-jitter,random-erasing]"
+    settings = ("data.mixup=1", "data.cutmix=1", steps) if mixed else ()
     loop = tiny.loop(tmp_path, tiny.recipe(*settings, method=method))
     for epoch, phase in ((0, loop.phases[0]), (tiny.EPOCHS - 1, loop.phases[-1])):
         loop.reached.epoch = epoch

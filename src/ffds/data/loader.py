@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ffds.data.augment.mixing import Mixing
 from ffds.data.dataset import Split
-from ffds.data.mixing import Mixing
 from ffds.data.streaming import StreamedImages
 from ffds.data.transforms import EvalTransform, TrainTransform
 from ffds.errors import InputError

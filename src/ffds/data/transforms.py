@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ffds.data.augment.operations import apply, erase
+from ffds.data.augment.policies import draw_boxes, draw_operations
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
 
@@ -22,13 +24,16 @@ class TrainTransform:
     """Random training images from stored ones, by the steps of `data.augment`.
 
     The steps run in one order whatever order the recipe names them in: flips (each with probability ½), crop,
-    resize, normalise. Flipping first changes no probability: crops are symmetric.
+    resize, a policy, colour jitter, normalise, erasing. Flipping first changes no probability: crops are
+    symmetric.
 
     - ``pad-crop``: `data.padding` zero pixels on each side, then a crop of the stored size; zero is the pixel
       value before normalisation, as in torchvision's ``RandomCrop(padding=...)``.
     - ``resized-crop``: a box of 8 to 100 % of the area with aspect ratio 3/4 to 4/3, resampled to
       `data.image_size`; the distribution of torchvision's ``RandomResizedCrop``.
     - Without ``resized-crop``, images are resized to `data.image_size` if they are stored at another size.
+    - ``randaugment``, ``trivialaugment``, ``autoaugment-cifar``, ``autoaugment-imagenet``, ``color-jitter``,
+      ``random-erasing``: as torchvision's transforms of these names, see `ffds.data.augment.policies`.
 
     `data.mean` and `data.std` are on the scale 0 to 1.
     """
@@ -46,7 +51,8 @@ class TrainTransform:
         """
         data, (height, width) = self.data, images.shape[1:3]
         # One copy, for which the host does not wait.
-        draws = self.draw(seed, global_size or len(images), height, width)[rows]
+        total = global_size or len(images)
+        draws = self.draw(seed, total, height, width)[rows]
         draws = draws.to(images.device, non_blocking=True)
         boxes = draws[:, 2:]
         if "hflip" in data.augment:
@@ -60,7 +66,12 @@ class TrainTransform:
             images = resample_boxes(images, boxes, size)
         elif size != (height, width):
             images = resample(images, size)
-        return _normalised(images, data)
+        operations = draw_operations(data, seed, total, *size)[:, rows]
+        images = apply(images.permute(0, 3, 1, 2), operations).permute(0, 2, 3, 1)
+        pixels = _normalised(images, data)
+        if "random-erasing" in data.augment:
+            erase(pixels, draw_boxes(data.erasing_probability, seed, total, *size)[rows])
+        return pixels
 
     def draw(self, seed: int, size: int, height: int, width: int) -> Tensor:
         """The random draws for the `size` images of a global batch, from a generator of their own.

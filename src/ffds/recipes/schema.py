@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -18,12 +18,16 @@ __all__ = ["SECTIONS", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trai
 
 Channels = Field(strict=False, min_length=1, max_length=3)
 Sum = Field(pattern=r"^sha256:[0-9a-f]{16}$", description="sha256: and 16 of 0-9 a-f")
+Jitter = Annotated[Finite, Field(ge=0, le=10)]
+HueShift = Annotated[Finite, Field(ge=0, le=0.5)]
+ColorJitter = Annotated[tuple[Jitter, Jitter, Jitter, HueShift], Field(strict=False)]
 Alpha = Annotated[Finite, Field(ge=0, le=100)]
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Text = Annotated[
     str, Field(pattern=r"^[^\x00]*$", description="text (in quotes if it looks like a number), without NUL")
 ]
-AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip"]
+Policy = Literal["randaugment", "trivialaugment", "autoaugment-cifar", "autoaugment-imagenet"]
+AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip", Policy, "color-jitter", "random-erasing"]
 
 
 class Data(Section):
@@ -81,9 +85,17 @@ class Data(Section):
     eval_resize: Side | None = None
     """Short side in pixels before the centre crop in evaluation; model: what the network wants."""
     augment: Annotated[tuple[AugmentStep, ...], Field(strict=False)] = ()
-    """Random changes of each training image, in this order."""
+    """Random changes of each training image; their order is fixed, whatever the order here."""
     padding: Annotated[int, Field(ge=1, le=2**10)] = 4
     """Zero pixels added on each side before a pad-crop."""
+    randaugment_ops: Annotated[Annotated[int, Field(ge=1, le=10)], Role.ADDED] = 2
+    """Operations on each image in randaugment, one after the other."""
+    randaugment_magnitude: Annotated[Annotated[int, Field(ge=0, le=30)], Role.ADDED] = 9
+    """Strength of these operations, 0 to 30."""
+    color_jitter: Annotated[ColorJitter, Role.ADDED] = (0.4, 0.4, 0.4, 0.1)
+    """Of color-jitter: the most that brightness, contrast and saturation change, and the shift of the hue."""
+    erasing_probability: Annotated[Annotated[Finite, Field(ge=0, le=1)], Role.ADDED] = 0.25
+    """Probability with which random-erasing erases a box of an image."""
     mixup: Annotated[Alpha, Role.ADDED] = 0.0
     """α of mixup: an image is mixed with another by λ from Beta(α, α), and so are their labels; 0: off."""
     cutmix: Annotated[Alpha, Role.ADDED] = 0.0
@@ -106,6 +118,8 @@ class Data(Section):
     def disagreements(self) -> Iterator[str]:
         if "pad-crop" in self.augment and "resized-crop" in self.augment:
             yield "augment takes one crop: pad-crop or resized-crop"
+        if len(policies := [step for step in self.augment if step in get_args(Policy)]) > 1:
+            yield f"augment takes one policy: {' or '.join(policies)}"
         if len(set(self.augment)) != len(self.augment):
             yield "augment names a step twice"
         if len(self.mean) != len(self.std):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
+from ffds.data.augment.mixing import Mixing, cutmix, mixed_labels, mixup
 from ffds.data.dataset import Split
 from ffds.data.loader import TrainBatches
-from ffds.data.mixing import Mixing, cutmix, mixed_labels, mixup
 from ffds.losses import FocalLoss
 from ffds.recipes.schema import Data
 
