@@ -12,7 +12,7 @@ from ffds.recipes.load import load_recipe
 
 VERBS = {"train", "compare", "eval", "predict", "adjust", "sweep", "table", "figure", "recipes", "show"}
 VERBS |= {"data info", "data pack", "data cache", "data ictext", "report", "init"}
-VERBS |= {"runs list", "runs clean"}
+VERBS |= {"runs list", "runs clean", "export"}
 
 PUBLIC = {
     "ffds": "Run compare load report train",

@@ -94,6 +94,16 @@ def test_files_come_in_the_order_they_are_named(work, capsys):
     assert [row["path"] for row in rows][:2] == [str(named[0]), str(named[1] / "000.jpg")]
     assert first["label"] == last["label"]
     assert (len(rows), last["path"]) == (6, str(new.parent / "no-suffix"))
+    table = new / "list.csv"
+    table.write_text("path,remark\nowl/002.jpg,x\n" + f'"{named[1]}/000.jpg",y\nnowhere.png,z\n')
+    try:
+        assert main(["predict", str(run.path), str(table), "--json"]) == 0
+        listed = json.loads(capsys.readouterr().out)
+    finally:
+        table.unlink()
+    assert [row["label"] for row in listed] == [first["label"], rows[1]["label"], None]
+    assert "nowhere.png" in listed[2]["path"]
+    assert "No such file" in listed[2]["error"]
 
 
 def test_nothing_is_written_where_nothing_can_be_predicted(work, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The verbs that put a trained network to work: predict, adjust."""
+"""The verbs that put a trained network to work: predict, adjust, export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ffds.errors import InputError, tell
 if TYPE_CHECKING:
     from ffds.inference.outputs import Row, Write
 
-__all__ = ["add_verbs", "adjust", "predict"]
+__all__ = ["add_verbs", "adjust", "export", "predict"]
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -80,6 +80,20 @@ def adjust(options: argparse.Namespace) -> None:
     print_result(options, found.model_dump(), {title: rows}, f"written: {run.path / FILE}")
 
 
+def export(options: argparse.Namespace) -> None:
+    """Write a trained network as a file for other programs, and check that it does the same."""
+    from ffds.inference.export import export_run
+    from ffds.run_directory import open_run
+
+    run, adjusted = open_run(options.run), not options.raw
+    given = {"preprocess": options.preprocess, "opset": options.opset, "adjust": adjusted}
+    found = export_run(run, options.format, options.out, **given)
+    content = {**found._asdict(), "path": str(found.path)}
+    same = f"checked: same labels on {found.images:,} {found.checked_on}, "
+    same += f"probabilities differ by at most {found.difference:.1e}"
+    print_result(options, content, {}, f"written: {found.path}", same)
+
+
 @contextmanager
 def _rows(options: argparse.Namespace, top_k: int) -> Iterator[Write]:
     """A function that writes a row to where the arguments say."""
@@ -113,7 +127,7 @@ def _line(row: Row) -> str:
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add predict and adjust."""
+    """Add predict, adjust and export."""
     parser = add_verb(verbs, "predict", predict)
     add = parser.add_argument
     add("run", type=path, metavar="RUN", help="a run directory")
@@ -140,3 +154,14 @@ def add_verbs(verbs: Any) -> None:
     about = "what chooses the strength: balanced_accuracy (default), nll (mean over the classes)"
     add("--by", choices=("balanced_accuracy", "nll"), default="balanced_accuracy", help=about)
     add_overrides(parser)
+
+    parser = add_verb(verbs, "export", export)
+    add = parser.add_argument
+    add("run", type=path, metavar="RUN", help="a run directory")
+    about = "onnx, torch (a program of torch.export), or timm (a folder in the layout of the hub)"
+    add("--format", choices=("onnx", "torch", "timm"), required=True, help=about)
+    add("--out", type=path, metavar="PATH", help="the file or folder (default: in the run directory)")
+    about = "resize and normalise in the graph: images are uint8 (N, S, S, C)"
+    add("--preprocess", action="store_true", help=about)
+    add("--opset", type=int, metavar="N", help="version of ONNX's operators (default: the exporter's)")
+    add("--raw", action="store_true", help="leave out what ffds adjust has saved beside the run")

@@ -32,6 +32,7 @@ from ffds.training.signals import stop_at_once
 __all__ = ["main", "parsed", "parser"]
 
 _EXTRAS = {"optuna": "sweep", "distributed": "jobs"}
+_EXTRAS |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export")
 """Packages that the extra `train` does not bring."""
 
 _STDOUT = 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ffds.data.sources.folder import is_image
 from ffds.data.sources.splits import unreadable_directory
+from ffds.data.sources.tables import IMAGE_COLUMNS, SUFFIXES, read_table
 from ffds.errors import InputError
 
 __all__ = ["check_inputs", "image_files"]
@@ -32,14 +33,22 @@ def check_inputs(inputs: Sequence[str | Path]) -> int:
 def image_files(inputs: Sequence[str | Path]) -> Iterator[Path]:
     """The image files in the order given, those of a folder sorted by name, before those of its subfolders.
 
-    A file that is named is an image whatever its name; in a folder the ending decides, and hidden files and
-    folders are left out. Nothing but one folder at a time is held in memory.
+    A table (CSV, TSV, JSON lines, Parquet) lists them in a column such as ``path``, relative to its own
+    directory. Any other file is an image whatever its name; in a folder the ending decides, and hidden files
+    and folders are left out. Only one folder or one table's paths at a time are in memory.
     """
     for one in map(Path, inputs):
         if one.is_dir():
             yield from _below(one)
+        elif one.suffix.lower() in SUFFIXES:
+            yield from _listed(one)
         else:
             yield one
+
+
+def _listed(table: Path) -> Iterator[Path]:
+    read = read_table(table)
+    yield from (table.parent / text for text in read.texts(read.needed("image", None, IMAGE_COLUMNS)))
 
 
 def _below(folder: Path) -> Iterator[Path]:
