@@ -15,7 +15,7 @@ from ffds.errors import FfdsError
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.checkpoint import manifest_text
+from ffds.training.manifest import manifest_text
 
 ENVIRONMENT = {
     **{"hardware": "2 cores of X", "versions": {"python": "3.11", "torch": "2.13"}},

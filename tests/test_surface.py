@@ -31,7 +31,7 @@ KEYS = {
     "optimizer": "name lr momentum weight_decay nesterov betas layer_decay head_lr",
     "schedule": "epochs warmup milestones shape frozen_epochs",
     "trainer": "batch_size precision compile cuda_graphs channels_last devices num_nodes accelerator seed "
-    "eval_every checkpoint_every deterministic accumulate clip_norm ema track",
+    "eval_every checkpoint_every deterministic accumulate clip_norm ema keep best_by patience track",
 }
 
 SUMMARY = (

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -247,3 +247,13 @@ def check_file(file: str | Path, option: str) -> None:
     if Path(file).is_dir():
         raise InputError("cannot write there", where=file, got="a directory", fix=_ANOTHER.format(option))
     check_directory(Path(file).parent, option)
+
+
+def remove_aside(path: Path) -> None:
+    """Delete a file or directory, under another name first: a part of it never passes for the whole."""
+    with suppress(OSError):
+        path = path.rename(path.with_suffix(".tmp"))
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -94,15 +94,16 @@ def epoch_line(entry: dict[str, Any], epochs: int) -> str:
 
     >>> epoch_line({"epoch": 3, "phase": "ffds", "lr": 0.1, "train": {"accuracy": 50.0},
     ...             "test": {"accuracy": 40.0, "head": 60.0, "middle": 40.0, "tail": None},
-    ...             "images_per_second": 500.0}, 10)
+    ...             "validation": None, "images_per_second": 500.0}, 10)
     'epoch 3/10 ffds, lr 0.1, train 50.0, test 40.0 (head 60.0, middle 40.0, tail n/a), 500 images/s'
     """
     text = f"epoch {entry['epoch']}/{epochs} {entry['phase']}, lr {entry['lr']:.3g}, "
     text += f"train {_percent(entry['train']['accuracy'])}, "
-    if (test := entry["test"]) is not None:
-        others = (name for name in test if name not in ("accuracy", "per_class"))
-        measures = ", ".join(f"{name.replace('_', ' ')} {_percent(test[name])}" for name in others)
-        text += f"test {_percent(test['accuracy'])} ({measures}), "
+    for images in ("validation", "test"):
+        if (scores := entry[images]) is not None:
+            shown = [name for name in entry["test"] if name not in ("accuracy", "per_class")]
+            measures = ", ".join(f"{name.replace('_', ' ')} {_percent(scores[name])}" for name in shown)
+            text += f"{images} {_percent(scores['accuracy'])} ({measures}), "
     rate = entry["images_per_second"]
     return text + ("rate not measured" if rate is None else f"{rate:.0f} images/s")
 

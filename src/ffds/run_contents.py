@@ -26,6 +26,13 @@ class _Accuracy(_Content):
     last: Percent
     best_on_test: Percent | None
     best_epoch: Count | None
+    kept: Percent | None = None
+
+
+class _Kept(_Content):
+    epoch: Count
+    by: str
+    validation: Percent | None
 
 
 class _Versions(_Content):
@@ -70,7 +77,8 @@ class _Results(_Content):
 _measures: dict[str, Any] = {measure.name: (Percent | None, None) for measure in MEASURES}
 _Measures = create_model("_Measures", __base__=_Content, **_measures)
 _Scores = create_model("_Scores", __base__=_Measures, per_class=list[Percent | None])
-Summary = create_model("Summary", __base__=(_Results, _Measures))
+_chosen: dict[str, Any] = {"kept": (_Kept | None, None), "validation": (_Measures | None, None)}
+Summary = create_model("Summary", __base__=(_Results, _Measures), **_chosen)
 _scored: dict[str, Any] = {"train": (_Measures | None, None)}
 _scored |= dict.fromkeys(("test", "validation"), (_Scores | None, None))
 Epoch = create_model("Epoch", __base__=_Content, epoch=Count, **_scored)

@@ -147,8 +147,14 @@ class Run:
         last: dict[str, Any] = metrics[-1] if metrics else {}
         scores = {"accuracy": None, **(last.get("test") or {}), "epochs": last.get("epoch")}
         told = {**summary, "accuracy": summary["accuracy"]["last"]}
+        if (kept := summary.get("kept")) is not None:
+            best = {line["epoch"]: line for line in metrics}.get(kept["epoch"], {}).get("test") or {}
+            scores |= {**best, "accuracy": scores["accuracy"], "kept": best.get("accuracy")}
+            told["kept"] = summary["accuracy"].get("kept")
         if differing := [name for name in scores.keys() - {"per_class"} if scores[name] != told.get(name)]:
             got = f"{', '.join(sorted(differing))} not as in the last line of metrics.jsonl"
+            if kept is not None:
+                got += f", or in that of epoch {kept['epoch']}"
             raise _damaged(self.path / "summary.json", got)
 
     def start(self, recipe: Recipe, environment: dict[str, Any]) -> list[str]:

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ffds.errors import FfdsError, InputError
-from ffds.training.checkpoint import FORMAT, Checkpoint, Checkpoints, manifest_text
+from ffds.training.checkpoint import Checkpoint, Checkpoints
+from ffds.training.manifest import FORMAT, manifest_text
 from tests.training import processes
 
 IDENTITY = {"recipe": {"name": "digits", "optimizer": {"lr": 0.1}}, "class_counts": [5, 3, 2]}

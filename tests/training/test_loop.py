@@ -9,6 +9,7 @@ from torch import nn
 
 from ffds.data.loader import TrainBatches
 from ffds.errors import InputError, Interrupted
+from ffds.evaluation.measures import MEASURES
 from ffds.losses import FFDSLoss, InfluenceBalancedLoss, LDAMLoss, class_balanced_weights
 from ffds.methods.registry import METHODS
 from ffds.models.build import build_model
@@ -156,10 +157,10 @@ def test_validation_is_scored_and_never_trained_on(tmp_path, d_ffds):
     assert all(theirs[name] == value for name, value in ours.items() if name.startswith("model "))
     for without, line in zip(plain.metrics, held.run.metrics, strict=True):
         assert without["validation"] is None
-        assert line["validation"].keys() == line["test"].keys()
+        assert line["validation"].keys() == {*(measure.name for measure in MEASURES), "per_class"}
         assert line["test"] == without["test"]
     again = evaluate(held.fabric, held.state.network, held.validation, tiny.COUNTS, None).scores
-    assert held.run.metrics[-1]["validation"] == again.brief()
+    assert held.run.metrics[-1]["validation"] == again.all()
 
 
 def test_checkpoints_of_some_epochs_alone(tmp_path, d_ffds):

@@ -202,9 +202,15 @@ def _results(summary: dict[str, Any]) -> list[list[str]]:
     accuracy = summary["accuracy"]
     best = f"{cell(accuracy['best_on_test'])} in epoch {accuracy['best_epoch']}"
     names = [measure.name for measure in measures_in("comparison") if measure.name != "accuracy"]
+    chosen, validation = summary.get("kept"), summary.get("validation") or {}
+    kept = [[f"accuracy, epoch {chosen['epoch']}, which is kept", cell(accuracy["kept"])]] if chosen else []
+    by = dict.fromkeys(("accuracy", chosen["by"] if chosen else "balanced_accuracy")) if validation else ()
+    held = [[f"validation {name.replace('_', ' ')}", cell(validation[name])] for name in by]
     return [
         ["measure", f"{summary['method']} seed {summary['seed']}"],
+        *held,
         ["accuracy, last epoch", cell(accuracy["last"])],
+        *kept,
         *([name.replace("_", " "), cell(summary.get(name))] for name in (*names, "train_accuracy")),
         ["best on test (chosen on the test set)", best],
     ]

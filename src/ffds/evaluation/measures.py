@@ -82,12 +82,14 @@ class Measure:
         title: the heading of its column.
         compute: its value from the counts; None without a test image for it.
         shown: places that show it; the summary and ``ffds eval`` hold every measure.
+        smaller_is_better: whether the best value is the smallest.
     """
 
     name: str
     title: str
     compute: Callable[[Counts], float | None]
     shown: tuple[Place, ...] = ()
+    smaller_is_better: bool = False
 
 
 EVERYWHERE: tuple[Place, ...] = ("epoch", "comparison", "runs")
@@ -95,7 +97,7 @@ MEASURES = (
     Measure("accuracy", "accuracy", _accuracy, EVERYWHERE),
     Measure("balanced_accuracy", "balanced", _balanced_accuracy, ("comparison",)),
     Measure("macro_f1", "macro-F1", _macro_f1, ("comparison",)),
-    Measure("ece", "ECE", _ece, ("comparison",)),
+    Measure("ece", "ECE", _ece, ("comparison",), smaller_is_better=True),
     Measure("head", "head", partial(_group_mean, "head"), EVERYWHERE),
     Measure("middle", "middle", partial(_group_mean, "middle"), EVERYWHERE),
     Measure("tail", "tail", partial(_group_mean, "tail"), EVERYWHERE),
@@ -132,6 +134,10 @@ class Scores:
     def accuracy(self) -> float | None:
         """The result of a run."""
         return self.measures["accuracy"]
+
+    def all(self) -> dict[str, float | list[float | None] | None]:
+        """Every measure and the accuracy of each class."""
+        return {**self.measures, "per_class": self.per_class}
 
     def brief(self) -> dict[str, float | list[float | None] | None]:
         """What each epoch records: its measures and the accuracy of each class."""

@@ -16,12 +16,12 @@ __all__ = ["class_names", "kept_checkpoint", "trained_network"]
 
 
 def kept_checkpoint(run: Run) -> Checkpoint:
-    """The checkpoint that a run keeps for use: the newest one that verifies.
+    """The checkpoint that a run keeps for use: that of its best epoch, or the newest one that verifies.
 
     Raises:
         InputError: there is none, or none can be read.
     """
-    checkpoint = Checkpoints(run.checkpoints).latest()
+    checkpoint = Checkpoints(run.checkpoints).kept()
     if checkpoint is None:
         raise InputError("the run has no checkpoint yet", where=run.checkpoints)
     return checkpoint

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ffds.evaluation.measures import MEASURES
 from ffds.methods.base import Beta
 from ffds.settings import Finite, Milestones, Positive, Role, Section
 
@@ -22,6 +23,8 @@ Tracker = Literal["tensorboard", "mlflow", "csv"]
 _WordAsList = BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
 Trackers = Annotated[tuple[Tracker, ...], Field(strict=False), _WordAsList]
 """`track: csv` means `track: [csv]`."""
+_MEASURES = [measure.name for measure in MEASURES]
+MeasureName = Field(pattern=f"^({'|'.join(_MEASURES)})$", description=", ".join(_MEASURES))
 
 
 class Optimizer(Section):
@@ -113,6 +116,13 @@ class Trainer(Section):
     ema: Annotated[Annotated[Finite, Field(ge=0, lt=1)], Role.ADDED] = 0.0
     """Decay of the exponential moving average of weights and buffers that is scored and kept; 0: none. After
     step t it is at most (1 + t) / (10 + t)."""
+
+    keep: Annotated[Literal["last", "best"], Role.ADDED] = "last"
+    """Which network is the result: of the last epoch, or of the best one of the last phase by `best_by`."""
+    best_by: Annotated[Annotated[str, MeasureName], Role.ADDED] = "balanced_accuracy"
+    """Measure of the validation images by which an epoch is better than those before it."""
+    patience: Annotated[Count | None, Role.ADDED] = None
+    """Epochs of the last phase without a better one by `best_by`, after which training stops; null: never."""
 
     def disagreements(self) -> Iterator[str]:
         if self.accumulate > self.batch_size:

@@ -53,7 +53,10 @@ class Comparison:
 
     def cell(self, method: str, column: str) -> Spread:
         """One cell of the table, in a column of `COLUMNS`."""
-        values = (flat_summary(run.summary).get(COLUMNS[column]) for run in self._finished(method))
+        rows = (flat_summary(run.summary) for run in self._finished(method))
+        # The other measures are those of the network that a run keeps.
+        kept = {"accuracy": "accuracy_kept"}.get(column, COLUMNS[column])
+        values = (row.get(kept, row.get(COLUMNS[column])) for row in rows)
         return Spread(tuple(value for value in values if value is not None))
 
     def table(self, columns: Sequence[str] = tuple(COLUMNS)) -> list[list[str]]:
@@ -71,7 +74,8 @@ class Comparison:
             markdown_line(f"# {self.title}"),
             markdown_table(self.table()),
             f"Test set, percent; mean ± sample standard deviation over n seeds of {seeds}. The last epoch is "
-            "the result; best on test is the highest of all epochs, chosen on the test set.",
+            "the result, or with trainer.keep=best the one that is best on validation; best on test is the "
+            "highest of all epochs, chosen on the test set.",
             *(
                 markdown_line(f"Failed: {path}: {str(error).splitlines()[0]}")
                 for path, error in self.failures.items()

@@ -280,7 +280,8 @@ def _norm_chart(found: FinishedRun) -> Markup | None:
     """‖w_c‖₂ of the classifier against the training count; None without a checkpoint that has them."""
     checkpoints = Checkpoints(found.run.checkpoints)
     try:
-        weight = checkpoints.parameter(checkpoints.newest_epoch(), "head.weight")
+        kept = found.summary.get("kept", {}).get("epoch", checkpoints.newest_epoch())
+        weight = checkpoints.parameter(kept, "head.weight")
     except InputError:
         return None
     if weight is None or weight.ndim != 2 or len(weight) != len(found.names):

@@ -159,17 +159,18 @@ def run_record(run: Run) -> RunRecord:
     """The record of a finished run; damaged files, or those of an unknown version, are an InputError."""
     run.check()
     recipe, summary, environment = run.recipe, flat_summary(run.summary), run.environment
+    last = run.metrics[-1]["test"] if "kept" in summary else summary
     return RunRecord(
         recipe=recipe.name,
         method=recipe.method.name,
         settings="; ".join(changed_settings(recipe)),
         seed=recipe.trainer.seed,
         protocol=protocol(recipe),
-        epochs=summary["epochs"],
+        epochs=recipe.schedule.epochs,
         accuracy_last=summary["accuracy_last"],
         best_on_test=summary["accuracy_best_on_test"],
         best_epoch=summary["accuracy_best_epoch"],
-        measures={name: summary.get(name) for name in MEASURES},
+        measures={name: last.get(name) for name in MEASURES},
         train_accuracy=summary["train_accuracy"],
         seconds=summary["seconds"],
         hardware=environment["hardware"],

@@ -8,14 +8,13 @@ unpickled. Only saving and restoring import torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,25 +22,22 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from ffds.environment import versions
 from ffds.errors import InputError, tell
-from ffds.files import flush_directory, saving
+from ffds.files import flush_directory, remove_aside, saving
 from ffds.settings import by_dotted_key
+from ffds.training.manifest import FORMAT, WRONG_TYPES, BrokenError, Manifest, manifest_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMAT", "Checkpoint", "Checkpoints", "manifest_text"]
+__all__ = ["Checkpoint", "Checkpoints"]
 
-FORMAT = 2
 KEPT = 2
 """The newest and the one before it, in case the newest is broken."""
 
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{5,}))?(\.old)?")
 """With ``.old``, a checkpoint put aside until a new one of its name is in its place."""
 _TENSORS = ("model", "optimizer", "loss")
-_WRONG_TYPES = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-"""What reading raises where JSON is damaged, or holds other types than expected, or too many brackets."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Checkpoints:
         Raises:
             FfdsError: the disk is full; older checkpoints are untouched.
         """
-        target = self.directory / (f"epoch-{epoch:04d}" + (f"-step-{step:05d}" if step else ""))
+        target = self._path(epoch, step)
         temporary = target.with_name(target.name + ".tmp")
         contents = self._contents(checkpoint)
         self.recover()
@@ -102,7 +98,7 @@ class Checkpoints:
                 self.recover()
                 raise
         for broken in self.skipped.keys() - {target}:
-            _remove(broken)
+            remove_aside(broken)
         self.skipped.clear()
         self.recover()
         self.prune()
@@ -111,20 +107,23 @@ class Checkpoints:
     def recover(self) -> None:
         """Undo what a save that was killed has left; only for the process that may save."""
         for leftover in self.directory.glob("*.tmp"):
-            _remove(leftover)
+            remove_aside(leftover)
         for aside in self.directory.glob("epoch-*.old"):
             if _NAME.fullmatch(aside.name):
                 target = aside.with_suffix("")
                 if target.exists():
-                    _remove(aside)
+                    remove_aside(aside)
                     continue
                 with suppress(OSError):
                     aside.rename(target)
 
     def prune(self) -> None:
-        """Delete all but the newest two; broken ones that `latest` skipped do not count."""
-        for old in [path for path in self._newest_first() if path not in self.skipped][KEPT:]:
-            _remove(old)
+        """Delete all but the newest two and those of epochs that they keep; broken ones do not count."""
+        paths = [path for path in self._newest_first() if path not in self.skipped]
+        kept = {self._path(epoch) for path in paths[:KEPT] if (epoch := _kept_epoch(path)) is not None}
+        for old in paths[KEPT:]:
+            if old not in kept:
+                remove_aside(old)
 
     @property
     def begun(self) -> bool:
@@ -134,8 +133,8 @@ class Checkpoints:
     def beside_the_newest(self) -> list[Path]:
         """All but the newest one that verifies, which alone a run that is done needs; none if none does."""
         for path in (paths := self._newest_first()):
-            with suppress(_BrokenError):
-                (manifest := _Manifest.read(path)).contents(manifest.files)
+            with suppress(BrokenError):
+                (manifest := Manifest.read(path)).contents(manifest.files)
                 return [one for one in paths if one != path]
         return []
 
@@ -147,8 +146,8 @@ class Checkpoints:
         """Identity of the run at the newest checkpoint whose manifest verifies, empty where there is none."""
         for path in self._newest_first():
             try:
-                return _Manifest.read(path).identity
-            except _BrokenError as error:
+                return Manifest.read(path).identity
+            except BrokenError as error:
                 self._skip(path, str(error))
         return {}
 
@@ -158,13 +157,13 @@ class Checkpoints:
         Raises:
             InputError: the file does not verify.
         """
-        path = self.directory / f"epoch-{epoch:04d}"
+        path = self._path(epoch)
         if not (path / "model.safetensors").is_file():
             return None
         try:
-            content = _Manifest.read(path).contents(["model.safetensors"])["model.safetensors"]
+            content = Manifest.read(path).contents(["model.safetensors"])["model.safetensors"]
             parameter: NDArray[Any] = load_arrays(content)[name]
-        except (_BrokenError, SafetensorError, *_WRONG_TYPES) as error:
+        except (BrokenError, SafetensorError, *WRONG_TYPES) as error:
             fix = "restore it, or train the run again"
             raise InputError("checkpoint is broken", where=path, got=error, fix=fix) from error
         return parameter
@@ -178,10 +177,10 @@ class Checkpoints:
         foreign: dict[Path, str] = {}
         for path in (paths := self._newest_first()):
             try:
-                manifest = _Manifest.read(path)
+                manifest = Manifest.read(path)
                 checkpoint = self._read(path, manifest)
-                differing = self._differences(manifest.identity)
-            except (_BrokenError, RecursionError) as error:
+                differing = "" if self.identity is None else self._differences(manifest.identity)
+            except (BrokenError, RecursionError) as error:
                 self._skip(path, str(error))
                 continue
             if not differing:
@@ -202,15 +201,31 @@ class Checkpoints:
             raise InputError("no checkpoint of this run can be read", where=self.directory, got=got, fix=fix)
         return None
 
+    def kept(self) -> Checkpoint | None:
+        """The checkpoint of the epoch that the newest one keeps, or the newest; as `latest` and `at`."""
+        newest = self.latest()
+        epoch = None if newest is None else newest.state.get("reached", {}).get("kept_epoch")
+        return newest if epoch is None else self.at(epoch)
+
+    def at(self, epoch: int) -> Checkpoint:
+        """The checkpoint after an epoch; InputError where it is not there or cannot be read."""
+        path = self._path(epoch)
+        try:
+            return self._read(path, Manifest.read(path))
+        except (BrokenError, RecursionError) as error:
+            fix = "restore it, or delete the run directory to train from the start"
+            raise InputError("checkpoint is broken", where=path, got=error, fix=fix) from error
+
+    def _path(self, epoch: int, step: int = 0) -> Path:
+        return self.directory / (f"epoch-{epoch:04d}" + (f"-step-{step:05d}" if step else ""))
+
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped[path] = reason
         tell(f"warning: checkpoint {path} is broken ({reason}), skipped")
 
     def _newest_first(self) -> list[Path]:
         """The directories of the checkpoints."""
-        if not self.directory.is_dir():
-            return []
-        names = {path: _NAME.fullmatch(path.name) for path in self.directory.iterdir()}
+        names = {path: _NAME.fullmatch(path.name) for path in self.directory.glob("epoch-*")}
         ranked = [
             (int(name[1]), int(name[2] or 0), not name[3], path) for path, name in names.items() if name
         ]
@@ -228,16 +243,14 @@ class Checkpoints:
         return contents | {"manifest.json": manifest_text(self.identity or {}, contents).encode()}
 
     def _differences(self, identity: Mapping[str, Any]) -> str:
-        """What differs between another run's identity and this one's, with both values."""
-        return "" if self.identity is None else _differences(identity, self._like(identity))
+        """What differs between another run's identity and this one's, in its words, with both values."""
+        own = [by_dotted_key(one) for one in (self.identity, self.earlier) if one is not None]
+        theirs = by_dotted_key(identity)
+        ours = min(own, key=lambda one: len(one.keys() ^ theirs.keys()))
+        differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+        return "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing)
 
-    def _like(self, identity: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the run is, in the words of this version or the earlier one, whichever `identity` is in."""
-        own = [one for one in (self.identity, self.earlier) if one is not None]
-        there = by_dotted_key(identity).keys()
-        return min(own, key=lambda one: len(by_dotted_key(one).keys() ^ there))
-
-    def _read(self, path: Path, manifest: _Manifest) -> Checkpoint:
+    def _read(self, path: Path, manifest: Manifest) -> Checkpoint:
         from safetensors.torch import load
 
         if manifest.format != FORMAT:
@@ -248,103 +261,15 @@ class Checkpoints:
         try:
             tensors = {name: load(contents[f"{name}.safetensors"]) for name in _TENSORS}
             state = json.loads(contents["state.json"])
-        except (SafetensorError, RuntimeError, *_WRONG_TYPES) as error:
-            raise _BrokenError(f"not a checkpoint of ffds: {error}") from error
+        except (SafetensorError, RuntimeError, *WRONG_TYPES) as error:
+            raise BrokenError(f"not a checkpoint of ffds: {error}") from error
         if not isinstance(state, dict):
-            raise _BrokenError("not a checkpoint of ffds: state.json holds no object")
+            raise BrokenError("not a checkpoint of ffds: state.json holds no object")
         return Checkpoint(**tensors, state=state, identity=manifest.identity)
 
 
-def manifest_text(identity: Mapping[str, Any], contents: Mapping[str, bytes]) -> str:
-    """The manifest of a run's checkpoint: size and sha256 of each file, and its own sha256 without that."""
-    files = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
-    rest = {"format": FORMAT, "identity": identity, "versions": versions(), "files": files}
-    return json.dumps({**rest, "sha256": _checksum(rest)}, indent=1)
-
-
-class _BrokenError(Exception):
-    """A checkpoint that does not verify."""
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """What a manifest says, verified against its own checksum; one that is older than those has none."""
-
-    path: Path
-    format: int
-    ffds: object
-    identity: Mapping[str, Any]
-    files: Mapping[str, Any]
-    has_checksum: bool
-
-    @classmethod
-    def read(cls, path: Path) -> _Manifest:
-        """The manifest of the checkpoint at a path."""
-        try:
-            content = json.loads(_content(path / "manifest.json"))
-            checksum = content.pop("sha256", None)
-            if checksum is None:
-                # A flipped bit in the name of the key.
-                sound = content.keys() == {"format", "identity", "versions", "files"}
-            else:
-                sound = checksum == _checksum(content)
-            version, identity, files = content["format"], content["identity"], content["files"]
-            ffds = content["versions"].get("ffds")
-        except (_BrokenError, OSError, *_WRONG_TYPES) as error:
-            raise _BrokenError("manifest.json is missing or damaged") from error
-        # Later formats have a checksum.
-        known = type(version) is int and (checksum is not None or 0 < version <= FORMAT)
-        if not (sound and known and isinstance(identity, dict) and isinstance(files, dict)):
-            raise _BrokenError("manifest.json is missing or damaged")
-        return cls(path, version, ffds, identity, files, checksum is not None)
-
-    def contents(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The content of some files, verified."""
-        contents: dict[str, bytes] = {}
-        for name in names:
-            try:
-                size, digest = self.files[name]["bytes"], self.files[name]["sha256"]
-            except _WRONG_TYPES as error:
-                raise _BrokenError("manifest.json is missing or damaged") from error
-            try:
-                content = contents[name] = _content(self.path / name, size)
-            except OSError as error:
-                raise _BrokenError(f"{name} cannot be read: {error.strerror}") from error
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise _BrokenError(f"{name} does not match its checksum")
-        return contents
-
-
-def _content(file: Path, size: object = None) -> bytes:
-    """The content of a file, which is not read if it is of another size."""
-    if not file.is_file():  # a FIFO would be waited for
-        raise _BrokenError(f"{file.name} is missing")
-    found = file.stat().st_size
-    if size is not None and found != size:
-        raise _BrokenError(f"{file.name} has {found} bytes, not {size}")
-    return file.read_bytes()
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    """The sha256 of JSON, however it is laid out."""
-    values = json.loads(json.dumps(content))  # as it will be read
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _remove(path: Path) -> None:
-    """Delete a checkpoint, under another name first: a part of it never passes for one."""
-    with suppress(OSError):
-        path = path.rename(path.with_suffix(".tmp"))
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    theirs, ours = by_dotted_key(there), by_dotted_key(here)
-    differing = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
-    return "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing)
+def _kept_epoch(path: Path) -> int | None:
+    """The epoch whose network the run kept at a checkpoint, None if that one names none or is damaged."""
+    with suppress(OSError, *WRONG_TYPES):
+        return index(json.loads((path / "state.json").read_bytes())["reached"]["kept_epoch"])
+    return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import index
 from typing import Any
 
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from ffds.data.dataset import Dataset
 from ffds.data.loader import EvalBatches, TrainBatches
@@ -22,6 +23,7 @@ from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 from ffds.training.features import are_constant, with_features
+from ffds.training.kept.best import BestEpoch
 from ffds.training.phases import Phase
 from ffds.training.signals import StopSignals
 from ffds.training.state import Reached, TrainingState, any_rank, average_buffers
@@ -59,6 +61,7 @@ class TrainingLoop:
         identity = {"recipe": recipe.identity, **dataset.identity}
         earlier = {"recipe": recipe.earlier_identity, **dataset.earlier_identity}
         self.checkpoints = Checkpoints(run.checkpoints, identity, earlier)
+        self.best = BestEpoch.of(recipe, dataset, phases[-1].start)
         losses = [phase.stage.loss for phase in phases]
         begun = self.checkpoints.begun
         self.state = TrainingState.initial(fabric, recipe, dataset, losses, restored=begun)
@@ -92,7 +95,9 @@ class TrainingLoop:
         return self.state.reached
 
     def train(self, until: int | None = None) -> Evaluated | None:
-        """Train to the last epoch, or save the state and stop after `until` epochs; then None is returned.
+        """Train to the end and score the network that the run keeps on the test set.
+
+        Where the end is not reached within `until` epochs, the state is saved and None is returned.
 
         Raises:
             Interrupted: a signal came; the state is saved.
@@ -105,10 +110,10 @@ class TrainingLoop:
             self._resume()
             last = None
             try:
-                while self.reached.epoch < (until or epochs):
+                while not self._finished and self.reached.epoch < (until or epochs):
                     last = self._epoch()
-                if self.reached.epoch == epochs:
-                    return last or self._evaluate(self.test)
+                if self._finished:
+                    return self._result(last)
                 if not self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch):
                     self._save()
                 return None
@@ -116,6 +121,23 @@ class TrainingLoop:
                 self._save()
                 saved = f"state saved after epoch {self.reached.epoch}, step {self.reached.step}"
                 raise Interrupted(f"{stop}: {saved}; the same command goes on from there") from stop
+
+    @property
+    def _finished(self) -> bool:
+        """Whether the last epoch is reached, or no better one has come for as long as the recipe waits."""
+        epoch, scored = self.reached.epoch, self.reached.epoch % self.recipe.trainer.eval_every == 0
+        patient = self.best is None or not scored or not self.best.exhausted(self.reached)
+        return epoch == self.recipe.schedule.epochs or not patient
+
+    def _result(self, last: Evaluated | None) -> Evaluated:
+        """What the kept network does on the test set; `last` is what that of the last epoch did, if known."""
+        epoch, kept = self.reached.epoch, self.reached.kept_epoch
+        if epoch < self.recipe.schedule.epochs and self.best:
+            best = f"{self.best.measure.name} on validation since epoch {self.reached.best_validation_epoch}"
+            self.progress.say(f"{self.title}: stopped after epoch {epoch}, no better {best}")
+        if kept is None or kept == epoch:
+            return last or self._evaluate(self.test)
+        return self._evaluate(self.test, self.checkpoints.at(kept).model)
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint: this run's own, or one of a run with the same history."""
@@ -170,6 +192,8 @@ class TrainingLoop:
         self.reached.epoch, self.reached.step = self.reached.epoch + 1, 0
         if test is not None:
             self.reached.consider(test.scores.accuracy, self.reached.epoch)
+        if validation is not None and self.best is not None:
+            self.best.consider(self.reached, validation.scores)
         self._count_seconds()
         entry = {
             "epoch": self.reached.epoch,
@@ -177,7 +201,7 @@ class TrainingLoop:
             "lr": lr,
             "train": self.state.finish_epoch(),
             "test": test and test.scores.brief(),
-            "validation": validation and validation.scores.brief(),
+            "validation": validation and validation.scores.all(),
             "seconds": self.reached.seconds - seconds,
             "images_per_second": images / train_seconds if train_seconds else None,
         }
@@ -187,7 +211,8 @@ class TrainingLoop:
             self._use_observed()
         # Also where the epoch began as one to observe, and another session went on with it.
         self.state.observed.clear()
-        if self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch):
+        due = self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch)
+        if due or self._finished or self.reached.kept_epoch == self.reached.epoch:
             self._save()
         self.progress.report(epoch_line(entry, self.recipe.schedule.epochs))
         try:
@@ -236,14 +261,16 @@ class TrainingLoop:
         if any_rank(self.fabric, requested is not None):
             raise _StopRequested(requested.name if requested else "a signal to another rank")
 
-    def _evaluate(self, batches: EvalBatches) -> Evaluated:
+    def _evaluate(self, batches: EvalBatches, kept: Mapping[str, Tensor] | None = None) -> Evaluated:
+        """Scores of the network, with averaged weights if the recipe says so, or with those that are kept."""
+
         def poll() -> None:
             # Among several ranks a poll is a collective, and here they may have different numbers of batches.
             if self.fabric.world_size == 1:
                 self._stop_if(self.stop_signals.requested)
 
         counts, cut = self.dataset.class_counts, self.recipe.data.cut
-        with self.state.averaged():
+        with self.state.scored(kept):
             return evaluate(self.fabric, self.state.network, batches, counts, cut, self.graphs, poll)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -24,7 +24,7 @@ from ffds.models.build import Classifier, build_model
 from ffds.recipes.schema import Recipe
 from ffds.training.backend.devices import compile_model
 from ffds.training.checkpoint import Checkpoint
-from ffds.training.kept.average import WeightAverage
+from ffds.training.kept.average import WeightAverage, holding
 from ffds.training.optimizer import make_optimizer, set_lr
 
 __all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "average_gradients"]
@@ -88,7 +88,8 @@ def gather_ranks(fabric: Fabric, tensors: dict[str, Tensor]) -> dict[str, Tensor
 class Reached:
     """The point a run has reached: epochs done, steps done in the next one, and what they took and gave.
 
-    `seconds` include evaluation, `train_seconds` do not; `best_epoch` counts from 1.
+    `seconds` include evaluation, `train_seconds` do not; epochs count from 1. What is best on
+    validation is so by the measure that the recipe names; `kept_epoch` is the one whose network is kept.
     """
 
     epoch: int = 0
@@ -98,6 +99,9 @@ class Reached:
     images: int = 0
     best_on_test: float | None = None
     best_epoch: int | None = None
+    best_on_validation: float | None = None
+    best_validation_epoch: int | None = None
+    kept_epoch: int | None = None
 
     def consider(self, accuracy: float | None, epoch: int) -> None:
         """Keep the best test accuracy; one that is missing or NaN is never the best."""
@@ -200,9 +204,10 @@ class TrainingState:
         of_losses = {f"loss.{name}": parameter for name, parameter in self.losses.named_parameters()}
         return {**dict(self.model.named_parameters()), **of_losses}
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """While entered, the network has its averaged weights and buffers, where there is an average."""
-        return nullcontext() if self.average is None else self.average.in_use()
+    def scored(self, kept: Mapping[str, Tensor] | None = None) -> AbstractContextManager[None]:
+        """While entered, the network has the weights to score: those kept, or else the averaged ones."""
+        values = kept or (self.average and self.average.averages)
+        return holding(self.model, values) if values else nullcontext()
 
     def set_lr(self, lr: float) -> None:
         """Train with this learning rate from now on, each group of parameters with its part of it."""

@@ -28,6 +28,7 @@ from ffds.training.backend.devices import launch_fabric, naming_failed_ranks, pr
 from ffds.training.callbacks import Callbacks, check_callbacks
 from ffds.training.checkpoint import Checkpoints
 from ffds.training.evaluate import Evaluated
+from ffds.training.kept.best import BestEpoch
 from ffds.training.loop import TrainingLoop
 from ffds.training.own_loss import check_is_loss, try_loss
 from ffds.training.phases import phases
@@ -162,6 +163,7 @@ def train_recipe(
                 if loss is not None:
                     try_loss(loss, dataset.num_classes, fabric.device, mixes=recipe.data.mixes)
                 plan = phases(recipe, dataset.class_counts, loss)
+                BestEpoch.of(recipe, dataset, plan[-1].start)  # refused before anything is written
                 if fabric.is_global_zero:
                     accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
                     Checkpoints(run.checkpoints).recover()
@@ -220,7 +222,7 @@ def _locked(run: Run, fabric: Fabric) -> Iterator[Run]:
 
 def _finish(run: Run, recipe: Recipe, dataset: Dataset, evaluated: Evaluated, reached: Reached) -> None:
     """Write what only a finished run has; the summary last, which says that it is done."""
-    run.keep_epochs(recipe.schedule.epochs)
+    run.keep_epochs(reached.epoch)
     names, files = dataset.class_names, dataset.test.files
     replace(evaluated.predictions, class_names=names, files=files).write(run.predictions)
     tests = np.bincount(dataset.test.labels, minlength=dataset.num_classes).tolist()
@@ -229,19 +231,26 @@ def _finish(run: Run, recipe: Recipe, dataset: Dataset, evaluated: Evaluated, re
 
 
 def _summary(recipe: Recipe, run: Run, scores: Scores, reached: Reached) -> dict[str, Any]:
+    """The results: measures of the network that is kept, and the accuracy of the last epoch's beside it."""
+    metrics, kept, by = run.metrics, reached.kept_epoch, recipe.trainer.best_by
+    validation = metrics[(kept or reached.epoch) - 1]["validation"]
+    chosen = {"epoch": kept, "by": by, "validation": reached.best_on_validation}
     return {
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.trainer.seed,
         "config_hash": recipe.config_hash,
-        "epochs": recipe.schedule.epochs,
+        "epochs": reached.epoch,
         **scores.measures,
         "accuracy": {
-            "last": scores.accuracy,
+            "last": scores.accuracy if kept is None else metrics[-1]["test"]["accuracy"],
             "best_on_test": reached.best_on_test,
             "best_epoch": reached.best_epoch,
+            **({} if kept is None else {"kept": scores.accuracy}),
         },
-        "train_accuracy": run.metrics[-1]["train"]["accuracy"],
+        **({} if kept is None else {"kept": chosen}),
+        **({"validation": {name: validation[name] for name in scores.measures}} if validation else {}),
+        "train_accuracy": metrics[-1]["train"]["accuracy"],
         "seconds": reached.seconds,
         "images_per_second": reached.images / reached.train_seconds,
     }

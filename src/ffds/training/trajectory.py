@@ -102,6 +102,9 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
             "with_features": phase.stage.with_features,
             "starts_from_observed": observed,
         }
+        if phase is phases[-1] and (recipe.trainer.keep == "best" or recipe.trainer.patience is not None):
+            # These epochs decide which one is kept: what is chosen from them is not in a shared checkpoint.
+            epoch["chosen_by"] = recipe.config_hash
         if phase.stage.sampler != "instance-balanced":
             epoch["sampler"] = phase.stage.sampler
         for number, factor in enumerate(phase.lr_factors, phase.start):

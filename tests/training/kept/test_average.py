@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ffds.errors import NonFiniteLossError
-from ffds.training.kept.average import WeightAverage
+from ffds.training.kept.average import WeightAverage, holding
 from tests.training import tiny
 from tests.training.test_step import Broken
 
@@ -50,7 +50,7 @@ def test_in_use_also_where_it_ends_in_an_error():
     model[0].weight.data.fill_(7)
 
     def stopped():
-        with average.in_use():
+        with holding(model, average.averages):
             assert torch.equal(model[0].weight, averaged)
             raise KeyboardInterrupt
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-__all__ = ["WeightAverage"]
+__all__ = ["WeightAverage", "holding"]
 
 
 class WeightAverage:
@@ -56,17 +56,13 @@ class WeightAverage:
         for name, average in self.averages.items():
             average.copy_(averages[name])
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While entered, the network has the averages for weights."""
-        trained = {name: one.clone() for name, one in self.weights.items()}
-        try:
-            self._set_weights(self.averages)
-            yield
-        finally:
-            self._set_weights(trained)
 
-    @torch.no_grad()
-    def _set_weights(self, values: Mapping[str, Tensor]) -> None:
-        for name, weight in self.weights.items():
-            weight.copy_(values[name])
+@contextmanager
+def holding(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """While entered, a network has these weights and buffers by name; they are copied, in place."""
+    own = {name: one.clone() for name, one in model.state_dict().items()}
+    try:
+        model.load_state_dict({**own, **values})
+        yield
+    finally:
+        model.load_state_dict(own)
