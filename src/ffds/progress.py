@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ffds.errors import printable, quiet, tell
 
-__all__ = ["Progress", "epoch_line", "track"]
+__all__ = ["Progress", "epoch_line", "live_line", "track"]
 
 Item = TypeVar("Item")
 
@@ -26,7 +26,7 @@ class Progress:
         self._console = Console(stderr=True)
         done = (
             rich.TextColumn("{task.description}", markup=False),
-            rich.BarColumn(bar_width=30),
+            rich.BarColumn(bar_width=None),  # as wide as the results leave room
             rich.TaskProgressColumn(),
         )
         columns = (*done, _Speed(unit), rich.TimeRemainingColumn())
@@ -56,13 +56,13 @@ class Progress:
         """So much more is done."""
         self._bar.advance(self._task, count)
 
-    def report(self, text: str) -> None:
-        """Show how far the work is and its results: beside the bar, or as a line with the time left."""
+    def report(self, text: str, short: str | None = None) -> None:
+        """Show how far the work is and its results: a line with the time left, or in short beside the bar."""
         seconds = self._bar.tasks[0].time_remaining
         left = "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
         if self._bar.disable:
             self.say(text + left)
-        self._bar.update(self._task, description=f"{self._title}, {text}")
+        self._bar.update(self._task, description=printable(short or text))
 
 
 class _Speed(rich.ProgressColumn):
@@ -106,6 +106,21 @@ def epoch_line(entry: dict[str, Any], epochs: int) -> str:
             text += f"{images} {_percent(scores['accuracy'])} ({measures}), "
     rate = entry["images_per_second"]
     return text + ("rate not measured" if rate is None else f"{rate:.0f} images/s")
+
+
+def live_line(entry: dict[str, Any], epochs: int) -> str:
+    """The accuracies of one epoch in at most 40 characters, so that a bar fits beside them in 80.
+
+    >>> entry = {"epoch": 130, "validation": {"accuracy": 45.0}, "test": {"accuracy": 40.0, "tail": 12.5}}
+    >>> live_line(entry, 200)
+    '130/200 val 45.0 test 40.0 tail 12.5'
+    """
+    text = f"{entry['epoch']}/{epochs}"
+    if (validation := entry["validation"]) is not None:
+        text += f" val {_percent(validation['accuracy'])}"
+    if (test := entry["test"]) is not None:
+        text += f" test {_percent(test['accuracy'])} tail {_percent(test['tail'])}"
+    return text
 
 
 def _percent(value: float | None) -> str:

@@ -212,7 +212,7 @@ def norms(runs: Iterable[Run]) -> list[Norm]:
     """
     rows = []
     for run in runs:
-        weight = Checkpoints(run.checkpoints).parameter(run.recipe.schedule.epochs, "head.weight")
+        weight = Checkpoints(run.checkpoints).parameter(run.summary["epochs"], "head.weight")
         if weight is None:
             raise InputError("the run has no checkpoint of its last epoch", where=run.checkpoints)
         lengths = np.linalg.norm(weight, axis=1).tolist()

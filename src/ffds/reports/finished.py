@@ -104,7 +104,8 @@ class FinishedRun:
         counts = np.array([one["train"] for one in classes], dtype=np.int64)
         columns = _predictions(run, len(classes))
         found = cls(run, recipe, summary, identity, names, counts, *columns)
-        if abs((found.scores.accuracy or 0.0) - summary["accuracy"]["last"]) > 0.01:
+        accuracy = summary["accuracy"]
+        if abs((found.scores.accuracy or 0.0) - accuracy.get("kept", accuracy["last"])) > 0.01:
             what = "the predictions of this run do not give the accuracy of its summary"
             got = f"{found.scores.accuracy:.2f} and {summary['accuracy']['last']:.2f} percent"
             raise _unusable(run, what, got)

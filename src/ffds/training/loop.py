@@ -15,7 +15,7 @@ from torch import Tensor
 from ffds.data.dataset import Dataset
 from ffds.data.loader import EvalBatches, TrainBatches
 from ffds.errors import FfdsError, InputError, Interrupted
-from ffds.progress import Progress, epoch_line
+from ffds.progress import Progress, epoch_line, live_line
 from ffds.recipes.schedule import backbone_is_frozen
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
@@ -214,7 +214,8 @@ class TrainingLoop:
         due = self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch)
         if due or self._finished or self.reached.kept_epoch == self.reached.epoch:
             self._save()
-        self.progress.report(epoch_line(entry, self.recipe.schedule.epochs))
+        epochs = self.recipe.schedule.epochs
+        self.progress.report(epoch_line(entry, epochs), live_line(entry, epochs))
         try:
             self.after_epoch(entry)
         except Exception:

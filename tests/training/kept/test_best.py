@@ -10,6 +10,7 @@ import pytest
 from ffds.errors import InputError, Interrupted
 from ffds.evaluation.measures import MEASURES
 from ffds.inference.network import kept_checkpoint
+from ffds.reports.finished import FinishedRun
 from ffds.reports.run_records import run_record
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
@@ -67,6 +68,7 @@ def test_all_that_a_run_gives_is_of_the_kept_epoch(kept, tmp_path):
     assert summary["tail"] == best["test"]["tail"]
     assert summary["validation"] == {name: best["validation"][name] for name in BY_NAME}
     run.check()
+    assert FinishedRun.read(run).scores.accuracy == pytest.approx(summary["accuracy"]["kept"])
     record = run_record(run)
     assert (record.accuracy_last, record.epochs) == (summary["accuracy"]["last"], EPOCHS)
     assert record.measures["tail"] == run.metrics[-1]["test"]["tail"]
