@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,8 +95,15 @@ def test_diagnosis_names_what_is_broken():
     network.head.bias.grad[0] = math.nan
     with torch.no_grad():
         network.head.weight[0, 0] = math.inf
-    found = diagnosis(batch, logits, torch.tensor(math.nan), dict(network.named_parameters()))
+    names, files = ["cat", "dog", "barn owl"], [Path(f"photos/{k}.jpg") for k in range(20)]
+    given = (batch, logits, torch.tensor(math.nan), dict(network.named_parameters()), names)
+    found = diagnosis(*given, files)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+    named = [f"photos/{k}.jpg" for k in (11, 12, 13, 14)]
+    bad = ["photos/13.jpg"]
+    of_files = {"samples": named, "samples_not_finite": bad, "images_not_finite": bad}
+    assert found.pop("files") == of_files
+    assert found == diagnosis(*given), "images without files of their own have numbers alone"
     per_class = found.pop("cross_entropy_per_class")
     assert found == {
         "loss": "nan",
@@ -104,9 +113,9 @@ def test_diagnosis_names_what_is_broken():
         "parameters_not_finite": ["head.weight"],
         "gradients_not_finite": ["head.bias"],
     }
-    assert float(per_class["0"]) == pytest.approx(math.log(3))
-    assert per_class["2"] == "nan"
-    assert per_class.keys() == {"0", "2"}
+    assert float(per_class["cat"]) == pytest.approx(math.log(3))
+    assert per_class["barn owl"] == "nan"
+    assert per_class.keys() == {"cat", "barn owl"}
 
 
 class Broken(nn.Module):
@@ -151,7 +160,7 @@ def test_a_run_stops_before_the_step(how, precision, tmp_path):
     found = json.loads(file.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert (found["epoch"], found["step"], found["phase"], found["lr"]) == (2, 2, "custom", 0.1)
     assert found["samples"] == [batch.indices.tolist() for batch in loop.batches.epoch(1)][1]
-    labels = {str(loop.dataset.train.labels[row]) for row in found["samples"]}
+    labels = {loop.dataset.class_names[loop.dataset.train.labels[row]] for row in found["samples"]}
     assert found["cross_entropy_per_class"].keys() == labels
     assert math.isfinite(float(found["loss"])) == (how == "gradient")
     assert found["gradients_not_finite"]
@@ -166,6 +175,23 @@ def test_on_a_full_disk_the_message_has_the_diagnosis(tmp_path):
     assert "cannot save diagnosis.json" in line
     assert json.loads(line[line.index("; {") + 2 :])["samples"]
     assert not list(loop.run.path.glob("*diagnosis*"))
+
+
+def test_the_message_names_the_images_whose_outputs_are_not_finite(tmp_path):
+    """By their files where each has its own, and otherwise by their places in the training set."""
+    images = tiny.dataset()
+    files = tuple(tmp_path / f"{k}.jpg" for k in range(len(images.train)))
+    for file in files:
+        file.touch()
+    with_files = replace(images, train=replace(images.train, files=files))
+    for given, name in ((with_files, f"{tmp_path}/{{}}.jpg"), (images, "sample {}")):
+        loop = tiny.loop(tmp_path / name[-6:], tiny.recipe(method="ce"), images=given)
+        loop.state.model.head.bias.data.fill_(math.nan)
+        samples = next(loop.batches.epoch(0)).indices.tolist()
+        first = ", ".join(name.format(k) for k in samples[:3])
+        told = rf"images: +{len(samples)} of {len(samples)} outputs are not finite: {first}, …\n"
+        with pytest.raises(NonFiniteLossError, match=told):
+            loop.train()
 
 
 class InfiniteSlope(tiny.Scaled):

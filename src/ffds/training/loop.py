@@ -255,7 +255,7 @@ class TrainingLoop:
         step = self.step.nan_guard.first_non_finite(wait=several or last or requested is not None)
         if step is not None:
             batch = next(self.batches.epoch(self.reached.epoch, step, self._phase.stage.sampler))
-            self.step.raise_not_finite(self._phase, batch, step, self.run.path)
+            self.step.raise_not_finite(self._phase, batch, step, self.run.path, self.dataset)
         self._stop_if(requested)
 
     def _stop_if(self, requested: signal.Signals | None) -> None:

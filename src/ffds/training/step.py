@@ -15,8 +15,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ffds.data.dataset import Dataset
 from ffds.data.loader import Batch, TrainBatches
-from ffds.errors import InputError, NonFiniteLossError
+from ffds.errors import InputError, NonFiniteLossError, one_line, printable
 from ffds.files import write_json
 from ffds.losses.base import WeightedMean
 from ffds.recipes.schema import Trainer
@@ -28,6 +29,8 @@ from ffds.training.state import TrainingState, average_gradients
 __all__ = ["NanGuard", "TrainStep", "diagnosis"]
 
 NEVER = 2**62
+MOST_NAMED = 3
+"""Images that the message of a step that was not finite names."""
 
 
 class Checked(NamedTuple):
@@ -83,26 +86,49 @@ class NanGuard:
 
 
 def diagnosis(
-    batch: Batch, logits: Tensor, loss: Tensor, parameters: Mapping[str, nn.Parameter]
+    batch: Batch,
+    logits: Tensor,
+    loss: Tensor,
+    parameters: Mapping[str, nn.Parameter],
+    class_names: Sequence[str],
+    files: Sequence[Path] | None = None,
 ) -> dict[str, Any]:
     """What a person needs to find why a step was not finite, ready for JSON.
 
     The parameters have to be those before the step, with the step's gradients; the logits are (B, C).
+    `samples` are places in the training set, whose `files`, if each image has its own, are named beside them.
     """
     per_sample = F.cross_entropy(logits.detach().float(), batch.target, reduction="none")
+    images = batch.images.isfinite().flatten(1).all(dim=1)
     classes = sorted(set(batch.labels.tolist()))
     gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-    return {
+    found = {
         "loss": str(loss.item()),
         "samples": batch.indices.tolist(),
         "samples_not_finite": batch.indices[~per_sample.isfinite()].tolist(),
         "cross_entropy_per_class": {
-            str(c): str(per_sample[batch.labels == c].mean().item()) for c in classes
+            class_names[c]: str(per_sample[batch.labels == c].mean().item()) for c in classes
         },
-        "images_not_finite": batch.indices[~batch.images.isfinite().flatten(1).all(dim=1)].tolist(),
+        "images_not_finite": batch.indices[~images].tolist(),
         "parameters_not_finite": [name for name, p in parameters.items() if not p.isfinite().all()],
         "gradients_not_finite": [name for name, grad in gradients.items() if not grad.isfinite().all()],
     }
+    if files is None:
+        return found
+    named = {place: printable(str(files[place])) for place in found["samples"]}
+    of = ("samples", "samples_not_finite", "images_not_finite")
+    return found | {"files": {name: [named[place] for place in found[name]] for name in of}}
+
+
+def _named_images(found: Mapping[str, Any]) -> str:
+    """A line of the message that names the first images that are not finite, or whose outputs are not."""
+    for key, what in (("images_not_finite", "images"), ("samples_not_finite", "outputs")):
+        if count := len(found[key]):
+            names = found["files"][key] if "files" in found else [f"sample {k}" for k in found[key]]
+            more = ", …" if count > MOST_NAMED else ""
+            first = ", ".join(map(one_line, names[:MOST_NAMED]))
+            return f"\n  images:    {count} of {len(found['samples'])} {what} are not finite: {first}{more}"
+    return ""
 
 
 class TrainStep:
@@ -132,7 +158,9 @@ class TrainStep:
         given = [tensor for tensor in tensors if tensor is not None]
         self.graphs(key, partial(self._take, phase, batch, observed), *given)
 
-    def raise_not_finite(self, phase: Phase, batch: Batch, step: int, directory: Path) -> NoReturn:
+    def raise_not_finite(
+        self, phase: Phase, batch: Batch, step: int, directory: Path, dataset: Dataset
+    ) -> NoReturn:
         """Repeat a step that was not finite, and so updated no weight; write a diagnosis and raise.
 
         Raises:
@@ -145,14 +173,16 @@ class TrainStep:
         place = {"epoch": epoch, "step": step + 1, "phase": name, "lr": lr}
         rank = "" if self.fabric.is_global_zero else f"-rank{self.fabric.global_rank}"
         file = directory / f"diagnosis{rank}.json"
-        found, written = diagnosis(batch, logits, loss, self.state.parameters), str(file)
+        known = dataset.class_names, dataset.train.files
+        found, written = diagnosis(batch, logits, loss, self.state.parameters, *known), str(file)
         try:
             write_json(file, place | found)
         except InputError as error:  # the loss decides the exit code
             written = f"{error}; {json.dumps(place | found)}"
         what = f"loss or gradient is not finite in epoch {epoch}, step {step + 1} ({name}, lr {lr:g})"
         fix = 'a lower optimizer.lr, or trainer.precision="32"'
-        end = f"stopped before the optimizer step\n  diagnosis: {written}\n  fix:       {fix}"
+        images = _named_images(found)
+        end = f"stopped before the optimizer step{images}\n  diagnosis: {written}\n  fix:       {fix}"
         raise NonFiniteLossError(f"{what}: {end}", file)
 
     def _take(
