@@ -63,7 +63,7 @@ def test_table(by_hand):
     }
     short, _, *others = by_hand.table(SHORT)
     assert short == ["method", "n", "accuracy", "head", "middle", "tail", "best on test"]
-    assert others == [["fl", "1", "40.00", "60.00", "35.00", "—", "50.00"], ["ib", "0", *["—"] * 5]]
+    assert others == [["fl", "1", "40.00", "60.00", "35.00", "n/a", "50.00"], ["ib", "0", *["—"] * 5]]
 
 
 def test_markdown(by_hand):
@@ -71,9 +71,10 @@ def test_markdown(by_hand):
     lines = text.splitlines()
     assert lines[0] == "# digits"
     assert lines[2].split(" | ")[-3:] == ["ECE", "train", "best on test |"]
-    assert lines[5] == "| fl | 1 | 40.00 | 60.00 | 35.00 | — | 40.00 | 40.00 | 20.00 | 90.00 | 50.00 |"
+    assert lines[5] == "| fl | 1 | 40.00 | 60.00 | 35.00 | n/a | 40.00 | 40.00 | 20.00 | 90.00 | 50.00 |"
     assert "over n seeds of 0, 1." in text
     assert "chosen on the test set" in text
+    assert "\n\nhead, middle, tail: the classes in three parts" in text
     assert f"\n\nFailed: {next(iter(by_hand.failures))}: the run is done, but on other images\n\n" in text
     assert lines[-1] == "Measured on 2 cores of X; python 3.11, torch 2.13; commit abc; `ffds table 1a`."
     assert text.count("Measured on") == 1
@@ -97,6 +98,10 @@ def test_a_run_of_an_earlier_version_may_lack_a_measure(by_hand):
     run.finish({name: value for name, value in run.summary.items() if name != "ece"})
     assert [row["ece"] for row in csv_rows(by_hand)] == ["", "20.0", "20.0"]
     assert by_hand.cell("ce", "ECE").values == (20.0,)
+    run = by_hand.runs["fl"][0]
+    run.finish({name: value for name, value in run.summary.items() if name != "tail"} | {"ece": None})
+    empty = [str(by_hand.cell("fl", name)) for name in ("tail", "ECE")]
+    assert empty == ["—", "—"], "n/a is a group without test images alone"
 
 
 # Training

@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 
 from ffds.errors import InputError
 
-__all__ = ["class_groups", "described_groups", "shot_groups"]
+__all__ = ["GROUPS", "class_groups", "described_groups", "shot_groups"]
 
+GROUPS = ("head", "middle", "tail", "many", "medium", "few")
+"""The measures that are the mean accuracy of a group's classes."""
 _THIRDS = "head, middle, tail: the classes in three parts, those with the most training images first"
 _SHOTS = "many, medium, few: the classes with more than 100, 20 to 100, and fewer than 20 training images"
 

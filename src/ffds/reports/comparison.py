@@ -10,12 +10,13 @@ from typing import Any
 from ffds.data.content import knowing_images_if_there
 from ffds.data.sources.registry import titled
 from ffds.errors import FfdsError, InputError
+from ffds.evaluation.groups import GROUPS, described_groups
 from ffds.evaluation.measures import flat_summary, measures_in
 from ffds.files import check_directory, csv_text, make_directory, write_files
 from ffds.jobs.engine import train_all
 from ffds.jobs.options import ALONE, Jobs
 from ffds.recipes.load import override_texts, planned_recipe
-from ffds.reports.formatting import Spread, markdown_line, markdown_table, provenance
+from ffds.reports.formatting import MISSING, NOT_APPLICABLE, Spread, markdown_line, markdown_table, provenance
 from ffds.run_directory import Run
 
 __all__ = ["COLUMNS", "SHORT", "Comparison", "compare", "compare_recipes"]
@@ -52,12 +53,13 @@ class Comparison:
         return [run for method in self.runs for run in self._finished(method)]
 
     def cell(self, method: str, column: str) -> Spread:
-        """One cell of the table, in a column of `COLUMNS`."""
-        rows = (flat_summary(run.summary) for run in self._finished(method))
+        """One cell of the table, in a column of `COLUMNS`; n/a for a group without test images."""
+        rows = [flat_summary(run.summary) for run in self._finished(method)]
         # The other measures are those of the network that a run keeps.
-        kept = {"accuracy": "accuracy_kept"}.get(column, COLUMNS[column])
-        values = (row.get(kept, row.get(COLUMNS[column])) for row in rows)
-        return Spread(tuple(value for value in values if value is not None))
+        names = ("accuracy_kept", "accuracy_last") if column == "accuracy" else (COLUMNS[column],)
+        known = [next(row[name] for name in names if name in row) for row in rows if {*names} & row.keys()]
+        empty = NOT_APPLICABLE if known and column in GROUPS else MISSING
+        return Spread(tuple(value for value in known if value is not None), empty)
 
     def table(self, columns: Sequence[str] = tuple(COLUMNS)) -> list[list[str]]:
         """Header and one row a method, as text; columns are titles of `COLUMNS`."""
@@ -76,6 +78,7 @@ class Comparison:
             f"Test set, percent; mean ± sample standard deviation over n seeds of {seeds}. The last epoch is "
             "the result, or with trainer.keep=best the one that is best on validation; best on test is the "
             "highest of all epochs, chosen on the test set.",
+            *(f"{text}; n/a: none of them has a test image." for text in described_groups(COLUMNS)),
             *(
                 markdown_line(f"Failed: {path}: {str(error).splitlines()[0]}")
                 for path, error in self.failures.items()

@@ -8,20 +8,23 @@ from dataclasses import dataclass
 
 from ffds.errors import one_line
 
-__all__ = ["MISSING", "Spread", "markdown_line", "markdown_table", "provenance"]
+__all__ = ["MISSING", "NOT_APPLICABLE", "Spread", "markdown_line", "markdown_table", "provenance"]
 
 MISSING = "—"
+NOT_APPLICABLE = "n/a"
+"""The accuracy of a group whose classes have no test image."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One measure over several seeds.
+    """One measure over several seeds; `empty` is written where there is no value.
 
     >>> [str(Spread(values)) for values in ((40.0, 42.0), (5.0, 5.0), (40.0,), ())]
     ['41.00 ± 1.41', '5.00 ± 0.00', '40.00', '—']
     """
 
     values: tuple[float, ...]
+    empty: str = MISSING
 
     @property
     def mean(self) -> float | None:
@@ -35,7 +38,7 @@ class Spread:
 
     def __str__(self) -> str:
         numbers = (f"{number:.2f}" for number in (self.mean, self.std) if number is not None)
-        return " ± ".join(numbers) or MISSING
+        return " ± ".join(numbers) or self.empty
 
 
 def markdown_line(text: str) -> str:
