@@ -112,6 +112,8 @@ def test_unreadable_images_are_left_out_as_in_memory(settings, tmp_path, capsys)
     assert is_streamed(ours)
     assert ours.skipped == theirs.skipped
     assert len(ours.skipped) == 3 + (place == tmp_path)
+    assert ours.train.files == theirs.train.files
+    assert ours.identity == theirs.identity
     same(ours, theirs)
 
 

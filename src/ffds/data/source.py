@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +65,10 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images already in memory: uint8 (N, H, W, C)."""
+    """Images already in memory: uint8 (N, H, W, C), and the N files they came from, if each had its own."""
 
     array: NDArray[np.uint8]
-    files: ClassVar[tuple[Path, ...]] = ()
+    files: tuple[Path, ...] = ()
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """The images at `rows`; none of them can be bad."""

@@ -71,7 +71,8 @@ def without_unreadable(
         readable[list(bad)] = False
         kept = split.take(readable)
         if images is not None:
-            kept = replace(kept, images=ArrayImages(images[readable]), rows=np.arange(len(kept)))
+            in_memory = ArrayImages(images[readable], _paths(kept) or ())
+            kept = replace(kept, images=in_memory, rows=np.arange(len(kept)), place=kept.place_of)
         checked.append((kept, readable, tuple(bad.values())))
     return checked
 
@@ -144,9 +145,10 @@ def _files(split: Labelled) -> FileImages:
 
 
 def _paths(split: Labelled) -> tuple[Path, ...] | None:
-    if not isinstance(split.images, FileImages):
-        return None
-    return tuple(split.images.paths[row] for row in split.rows.tolist())
+    match split.images:
+        case FileImages(paths=files) | ArrayImages(files=files) if files:
+            return tuple(files[row] for row in split.rows.tolist())
+    return None
 
 
 def _streaming_message(data: Data, splits: Sequence[Labelled], description: str, workers: int) -> str:
