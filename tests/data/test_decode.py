@@ -89,27 +89,39 @@ def test_orientation_is_respected_and_a_broken_one_ignored_but_not_a_truncated_f
         decode(content[:2000], Stored())
 
 
+both_filters = pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+
+
+def test_the_name_in_the_key_of_the_cache_is_as_it_was_before_there_was_another_filter():
+    assert str(Stored(8, "L", "pad")) == "Stored(size=8, mode='L', fit='pad')"
+    assert str(Stored(8, interpolation="bicubic")) not in str(Stored(8))
+
+
+@both_filters
 @pytest.mark.parametrize("shape", [(40, 64), (64, 40), (41, 64), (20, 20), (9, 9)])
-def test_the_centre_is_kept_and_resized_as_torchvision_does(shape):
+def test_the_centre_is_kept_and_resized_as_torchvision_does(shape, interpolation):
     ramp = np.add.outer(np.arange(shape[0]), 2 * np.arange(shape[1])).astype(np.uint8)
     array = np.stack([ramp, ramp // 2, 255 - ramp], axis=-1)
-    expected = v2.CenterCrop(20)(v2.Resize(20, antialias=True)(Image.fromarray(array)))
-    pixels = decode(encoded(array), Stored(20))
+    resize = v2.Resize(20, v2.InterpolationMode(interpolation), antialias=True)
+    expected = v2.CenterCrop(20)(resize(Image.fromarray(array)))
+    pixels = decode(encoded(array), Stored(20, interpolation=interpolation))
     assert pixels.shape == (20, 20, 3)
     assert np.abs(pixels.astype(int) - np.asarray(expected)).mean() < (2 if shape[0] != shape[1] else 1e-9)
 
 
+@both_filters
 @pytest.mark.parametrize("side", [6, 32, 50])
 @pytest.mark.parametrize("shape", [(20, 41), (41, 20), (41, 40), (7, 90), (33, 33)])
-def test_padding_adds_black_and_loses_nothing(shape, side):
+def test_padding_adds_black_and_loses_nothing(shape, side, interpolation):
     array, long = picture(*shape), max(shape)
     square = np.zeros((long, long, 3), dtype=np.uint8)
     top, left = (long - shape[0]) // 2, (long - shape[1]) // 2
     square[top : top + shape[0], left : left + shape[1]] = array
-    expected = Image.fromarray(square).resize((side, side), Image.Resampling.BILINEAR)
-    pixels = decode(encoded(array), Stored(side, fit="pad"))
-    # Both directions are resampled and rounded in turn: in another order the last bit may differ.
-    assert np.abs(pixels.astype(int) - np.asarray(expected)).max() <= (1 if shape[0] > shape[1] else 0)
+    expected = Image.fromarray(square).resize((side, side), Image.Resampling[interpolation.upper()])
+    pixels = decode(encoded(array), Stored(side, fit="pad", interpolation=interpolation))
+    # Both directions are resampled, rounded and kept in range in turn: pixels may differ in another order.
+    difference = {"bilinear": 1, "bicubic": 20}[interpolation] if shape[0] > shape[1] else 0
+    assert np.abs(pixels.astype(int) - np.asarray(expected)).max() <= difference
 
 
 @pytest.mark.parametrize("shape", [(600, 904), (1304, 520), (256, 256)])

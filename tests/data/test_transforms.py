@@ -22,6 +22,7 @@ ROUNDING = 0.01 if HAS_KERNEL else 1.01
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 STEPS = [(), ("vflip", "hflip", "pad-crop"), ("resized-crop",), ("resized-crop", "hflip", "vflip")]
 STRONG = [("hflip", "randaugment", "random-erasing"), ("resized-crop", "color-jitter", "trivialaugment")]
+both_kernels = pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 each_kind_of_steps = pytest.mark.parametrize("steps", STEPS, ids="+".join)
 
 
@@ -37,6 +38,7 @@ def stored(count=16, height=32, width=32, channels=3, seed=0):
 def twin(images, draws, settings):
     """The same, one image after the other, with torchvision."""
     results, side = [], settings.image_size
+    resized = {"interpolation": tv.InterpolationMode(settings.interpolation), "antialias": True}
     for image, (hflip, vflip, *box) in zip(images, draws.tolist(), strict=True):
         pixels = image.permute(2, 0, 1)
         size = [side, side] if side else list(pixels.shape[1:])
@@ -47,21 +49,22 @@ def twin(images, draws, settings):
         if "pad-crop" in settings.augment:
             pixels = tvf.crop(tvf.pad(pixels, [settings.padding]), *box)
         if "resized-crop" in settings.augment:
-            pixels = tvf.resized_crop(pixels, *box, size, antialias=True)
+            pixels = tvf.resized_crop(pixels, *box, size, **resized)
         else:
-            pixels = tvf.resize(pixels, size, antialias=True)
+            pixels = tvf.resize(pixels, size, **resized)
         results.append(tvf.normalize(pixels.double() / 255, settings.mean, settings.std).float())
     return torch.stack(results)
 
 
 @each_kind_of_steps
 @pytest.mark.parametrize("side", [None, 8, 50])
-@pytest.mark.parametrize("shape", [(32, 32, 3), (20, 31, 1)], ids=str)
-def test_equals_the_naive_twin_and_is_channels_last(steps, side, shape):
+@pytest.mark.parametrize(("shape", "kernel"), [((32, 32, 3), "bilinear"), ((20, 31, 1), "bicubic")], ids=str)
+def test_equals_the_naive_twin_and_is_channels_last(steps, side, shape, kernel):
     images = stored(16, *shape)
     before = images.clone()
     constants = {} if shape[2] == 3 else {"mean": (0.3,), "std": (0.2,)}
-    transform = TrainTransform(settings := data(*steps, image_size=side, **constants))
+    settings = data(*steps, image_size=side, interpolation=kernel, **constants)
+    transform = TrainTransform(settings)
     out = transform(images, 7)
     expected = twin(images, transform.draw(7, 16, *shape[:2]), settings)
     torch.testing.assert_close(out, expected, rtol=0, atol=ROUNDING / 255 / min(STD))
@@ -153,13 +156,16 @@ SIZES = [(24, 28), (24, 27), (24, 24), (24, 41), (20, None), (64, None), (None, 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (61, 40, 1)], ids=str)
 @pytest.mark.parametrize(("side", "short"), SIZES)
-def test_evaluation_resizes_and_crops_the_centre_as_torchvision(shape, side, short):
+@both_kernels
+def test_evaluation_resizes_and_crops_the_centre_as_torchvision(shape, side, short, interpolation):
     images = stored(3, *shape)
     pixels = images.permute(0, 3, 1, 2)
     if side:
-        pixels = tvf.resize(pixels, [short] if short else [side, side], antialias=True)
+        kernel = tv.InterpolationMode(interpolation)
+        pixels = tvf.resize(pixels, [short] if short else [side, side], kernel, antialias=True)
         pixels = tvf.center_crop(pixels, [side, side])
-    out = EvalTransform(data(image_size=side, eval_resize=short, mean=(0.0,), std=(1.0,)))(images)
+    settings = {"image_size": side, "eval_resize": short, "interpolation": interpolation}
+    out = EvalTransform(data(**settings, mean=(0.0,), std=(1.0,)))(images)
     torch.testing.assert_close(out, pixels / 255, rtol=0, atol=ROUNDING / 255)
     assert out.is_contiguous(memory_format=torch.channels_last)
 
@@ -180,6 +186,8 @@ many = hypothesis_settings(deadline=None, max_examples=60)
 def images_and_boxes(draw):
     height, width, channels = draw(SIDE), draw(SIDE), draw(st.integers(1, 4))
     images = stored(3, height, width, channels, seed=draw(st.integers(0, 2**32)))
+    if draw(st.booleans()):  # beside edges of black and white, bicubic pixels have to be kept in range
+        images = torch.where(images < 128, 0, 255).to(torch.uint8)
     boxes = []
     for _ in images:
         tall, wide = draw(st.integers(1, height)), draw(st.integers(1, width))
@@ -187,18 +195,23 @@ def images_and_boxes(draw):
     return images, torch.tensor(boxes)
 
 
-def one_by_one(images, boxes, size, dtype=torch.uint8):
+def one_by_one(images, boxes, size, interpolation="bilinear", dtype=torch.uint8):
+    kernel = tv.InterpolationMode(interpolation)
     pairs = zip(images.permute(0, 3, 1, 2).to(dtype), boxes.tolist(), strict=True)
-    crops = [tvf.resized_crop(image, *box, list(size), antialias=True) for image, box in pairs]
+    crops = [tvf.resized_crop(image, *box, list(size), kernel, antialias=True) for image, box in pairs]
     return torch.stack(crops).permute(0, 2, 3, 1)
 
 
 @pytest.mark.skipif(not HAS_KERNEL, reason="torchvision resizes in float here")
+@both_kernels
 @many
-@given(images_and_boxes(), OUT)
-def test_boxes_are_those_of_torchvision(drawn, size):
+@given(drawn=images_and_boxes(), size=OUT)
+def test_boxes_are_those_of_torchvision(drawn, size, interpolation):
     images, boxes = drawn
-    assert torch.equal(resample_boxes(images, boxes, size), one_by_one(images, boxes, size))
+    expected = one_by_one(images, boxes, size, interpolation)
+    assert torch.equal(resample_boxes(images, boxes, size, interpolation), expected)
+    products = by_products(images, boxes, size, interpolation)
+    torch.testing.assert_close(products.int(), expected.int(), rtol=0, atol=2)
 
 
 @both_ways
@@ -208,23 +221,26 @@ def test_a_pixel_is_the_exact_value_but_for_two_roundings(way, drawn, size):
     images, boxes = drawn
     # Of float images one pixel wide, torch 2.15 repeats the first row instead of going from row to row.
     assume(min(size) > 1 and boxes[:, 2:].min() > 1)
-    exact = one_by_one(images, boxes, size, torch.float64)
+    exact = one_by_one(images, boxes, size, dtype=torch.float64)
     torch.testing.assert_close(way(images, boxes, size).double(), exact, rtol=0, atol=1.1)
 
 
+@both_kernels
 @many
-@given(images_and_boxes(), OUT)
-def test_a_whole_image_is_one_of_its_boxes(drawn, size):
+@given(drawn=images_and_boxes(), size=OUT)
+def test_a_whole_image_is_one_of_its_boxes(drawn, size, interpolation):
     images, _ = drawn
     whole = torch.tensor([[0, 0, *images.shape[1:3]]])
     each = whole.expand(len(images), 4)
-    assert torch.equal(resample(images, size), resample_boxes(images, each, size))
-    assert torch.equal(by_products(images, whole, size), by_products(images, each, size))
+    how = (size, interpolation)
+    assert torch.equal(resample(images, *how), resample_boxes(images, each, *how))
+    assert torch.equal(by_products(images, whole, *how), by_products(images, each, *how))
 
 
 @both_ways
+@both_kernels
 @pytest.mark.parametrize(("out", "value"), [(224, 255), (8, 128), (8, 1)])
-def test_a_constant_image_stays_constant(way, out, value):
+def test_a_constant_image_stays_constant(way, out, value, interpolation):
     images = torch.full((1, 64, 64, 3), value, dtype=torch.uint8)
-    resized = way(images, torch.tensor([[3, 5, 50, 41]]), (out, out))
+    resized = way(images, torch.tensor([[3, 5, 50, 41]]), (out, out), interpolation)
     assert torch.equal(resized, torch.full((1, out, out, 3), value, dtype=torch.uint8))

@@ -44,9 +44,12 @@ def files_of(split):
     return [path for path in sorted(split.rglob("*")) if path.suffix in SUFFIXES]
 
 
-@pytest.mark.parametrize("model", ["resnet20", "timm/mobilenetv3_small_050"])
-def test_files_are_predicted_as_they_were_evaluated(model, photos, tmp_path):
-    run = trained_on(photos, tmp_path, **{"model.name": model})
+MODELS = [("resnet20", "bilinear"), ("timm/mobilenetv3_small_050", "bicubic")]
+
+
+@pytest.mark.parametrize(("model", "interpolation"), MODELS)
+def test_files_are_predicted_as_they_were_evaluated(model, interpolation, photos, tmp_path):
+    run = trained_on(photos, tmp_path, **{"model.name": model, "data.interpolation": interpolation})
     table = pq.read_table(run.predictions).to_pydict()
     predictor = ffds.load(run.path)
     assert list(predictor.class_names) == CLASSES
@@ -58,9 +61,11 @@ def test_files_are_predicted_as_they_were_evaluated(model, photos, tmp_path):
 
 
 BF16 = ("trainer.precision=bf16", "trainer.channels_last=false")
+BICUBIC = ("data.interpolation=bicubic", "data.image_size=12", "data.eval_resize=14")
+RUNS = [("ldam", ()), ("ldam", BF16), ("ce", BF16), ("ce", BICUBIC)]
 
 
-@pytest.mark.parametrize(("method", "settings"), [("ldam", ()), ("ldam", BF16), ("ce", BF16)])
+@pytest.mark.parametrize(("method", "settings"), RUNS)
 def test_arrays_are_predicted_as_they_were_evaluated(method, settings, tmp_path):
     run = tiny.train(tiny.recipe("schedule.epochs=1", *settings, method=method), tmp_path)
     table = pq.read_table(run.predictions).to_pydict()

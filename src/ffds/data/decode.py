@@ -23,6 +23,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from ffds.data.source import Decoded, Encoded, OnBad, Origin
 from ffds.environment import usable_cores
 from ffds.errors import InputError
+from ffds.recipes.schema import Data, Interpolation
 
 __all__ = [
     "BATCH",
@@ -70,22 +71,42 @@ YOUNG = 2 * 10**9
 _KNOWN: dict[tuple[str | int, ...], bytes] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stored:
     """How images are held in memory.
 
     Attributes:
-        size: side S of the stored square, made with Pillow's antialiased bilinear filter. None: as they are,
-            so all must have one size.
+        size: side S of the stored square, made with Pillow's antialiased filter. None: as they are, so all
+            must have one size.
         mode: ``RGB``, three channels, or ``L``, one.
         fit: ``crop``: the centred square of the short side is brought to S x S, as torchvision's Resize(S)
             and CenterCrop(S) do, where a large JPEG is decoded at 2S or more only; ``pad``: black is added to
             the short side first, so that nothing is lost.
+        interpolation: the filter.
     """
 
     size: int | None = None
     mode: Literal["RGB", "L"] = "RGB"
     fit: Literal["crop", "pad"] = "crop"
+    interpolation: Interpolation = "bilinear"
+
+    @classmethod
+    def of(
+        cls, data: Data, mode: Literal["RGB", "L"] = "RGB", fit: Literal["crop", "pad"] = "crop"
+    ) -> Stored:
+        """What a recipe asks for: squares of side `data.eval_resize` or else `data.image_size`."""
+        return cls(data.eval_resize or data.image_size, mode, fit, data.interpolation)
+
+    def __repr__(self) -> str:
+        """Part of the key of cached images: bilinear ones are called as when there was no other filter."""
+        named = f"size={self.size!r}, mode={self.mode!r}, fit={self.fit!r}"
+        other = "" if self.interpolation == "bilinear" else f", interpolation={self.interpolation!r}"
+        return f"Stored({named}{other})"
+
+    @property
+    def resampling(self) -> Image.Resampling:
+        """The filter as Pillow knows it."""
+        return Image.Resampling[self.interpolation.upper()]
 
 
 def decode(content: bytes | Path, stored: Stored) -> NDArray[np.uint8]:
@@ -114,7 +135,7 @@ def pixels_of(image: Image.Image, stored: Stored) -> NDArray[np.uint8]:
     whole = image if image.mode == stored.mode else image.convert(stored.mode)
     whole.load()
     if stored.size is not None:
-        whole = (_cropped if stored.fit == "crop" else _padded)(whole, stored.size)
+        whole = (_cropped if stored.fit == "crop" else _padded)(whole, stored.size, stored.resampling)
     pixels = np.asarray(whole)
     return pixels.reshape(*pixels.shape[:2], -1)
 
@@ -291,19 +312,19 @@ def _turn_upright(image: Image.Image) -> None:
     ImageOps.exif_transpose(image, in_place=True)
 
 
-def _cropped(image: Image.Image, side: int) -> Image.Image:
+def _cropped(image: Image.Image, side: int, resampling: Image.Resampling) -> Image.Image:
     # Cropped before it is resized: a panorama never becomes a huge intermediate image.
     left, top = max(image.width - image.height, 0) / 2, max(image.height - image.width, 0) / 2
     box = (left, top, image.width - left, image.height - top)
-    return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    return image.resize((side, side), resampling, box=box)
 
 
-def _padded(image: Image.Image, side: int) -> Image.Image:
+def _padded(image: Image.Image, side: int, resampling: Image.Resampling) -> Image.Image:
     # The long side is shrunk before black is added to the other, for the same reason.
     long = max(image.size)
     wide, tall = image.width == long, image.height == long
     shrunk = (side if wide else image.width, side if tall else image.height)
-    strip = image.resize(shrunk, Image.Resampling.BILINEAR)
+    strip = image.resize(shrunk, resampling)
     whole = Image.new(image.mode, (side if wide else long, side if tall else long))
     whole.paste(strip, ((whole.width - strip.width) // 2, (whole.height - strip.height) // 2))
-    return whole.resize((side, side), Image.Resampling.BILINEAR)
+    return whole.resize((side, side), resampling)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ffds.data.augment.operations import apply, erase
 from ffds.data.augment.policies import draw_boxes, draw_operations
 from ffds.errors import InputError
-from ffds.recipes.schema import Data
+from ffds.recipes.schema import Data, Interpolation
 
 __all__ = ["EvalTransform", "TrainTransform", "by_products", "resample", "resample_boxes"]
 
@@ -63,9 +63,9 @@ class TrainTransform:
             images = _pad_cropped(images, boxes, data.padding)
         size = (data.image_size or height, data.image_size or width)
         if "resized-crop" in data.augment:
-            images = resample_boxes(images, boxes, size)
+            images = resample_boxes(images, boxes, size, data.interpolation)
         elif size != (height, width):
-            images = resample(images, size)
+            images = resample(images, size, data.interpolation)
         operations = draw_operations(data, seed, total, *size)[:, rows]
         images = apply(images.permute(0, 3, 1, 2), operations).permute(0, 2, 3, 1)
         pixels = _normalised(images, data)
@@ -107,43 +107,48 @@ class EvalTransform:
             InputError: `mean` and `std` do not fit the number of channels.
         """
         (height, width), side = images.shape[1:3], self.data.image_size
+        interpolation = self.data.interpolation
         if side is not None and self.data.eval_resize is not None:
             short = min(height, width)
             resized = [int(self.data.eval_resize * length / short) for length in (height, width)]
             centre = [slice(start := round((length - side) / 2), start + side) for length in resized]
-            images = resample(images, (resized[0], resized[1]))[:, centre[0], centre[1]]
+            images = resample(images, (resized[0], resized[1]), interpolation)[:, centre[0], centre[1]]
         elif side is not None and (side, side) != (height, width):
-            images = resample(images, (side, side))
+            images = resample(images, (side, side), interpolation)
         return _normalised(images, self.data)
 
 
-def resample(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resample(images: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
     """Resize images, uint8 (B, H, W, C), as torchvision's ``resize(antialias=True)`` does; `size` is (h, w).
 
     >>> resample(torch.tensor([0, 8, 16, 24], dtype=torch.uint8).view(1, 1, 4, 1), (1, 2)).flatten()
     tensor([ 6, 18], dtype=torch.uint8)
     """
     if images.device.type == "cpu":
-        return _interpolated(images, size)
+        return _interpolated(images, size, interpolation)
     height, width = images.shape[1:3]
     whole = torch.tensor([[0, 0, height, width]]).to(images.device, non_blocking=True)
-    return by_products(images, whole, size)
+    return by_products(images, whole, size, interpolation)
 
 
-def resample_boxes(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def resample_boxes(
+    images: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """Crop each image to its own box and resize that, as torchvision's ``resized_crop`` does with one image.
 
     `images` are uint8 (B, H, W, C), `boxes` int64 (B, 4): top, left, height and width of each; `size` is
     (h, w). On the CPU torch's own kernel takes one box after the other; elsewhere all are two products.
     """
     if images.device.type != "cpu":
-        return by_products(images, boxes, size)
+        return by_products(images, boxes, size, interpolation)
     pairs = zip(images, boxes.tolist(), strict=True)
     crops = [image[None, top : top + tall, left : left + wide] for image, (top, left, tall, wide) in pairs]
-    return torch.cat([_interpolated(crop, size) for crop in crops])
+    return torch.cat([_interpolated(crop, size, interpolation) for crop in crops])
 
 
-def by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def by_products(
+    images: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """`resample_boxes` without a loop, on any device, rounded after each axis as torch's kernel does.
 
     A pixel may differ from that kernel's by one, rarely two, where the exact value lies in the middle of two
@@ -151,34 +156,52 @@ def by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """
     batch, height, width, channels = images.shape
     top, left, tall, wide = boxes.unbind(1)
-    columns = _triangle_weights(left, wide, width, size[1])
+    columns = _weights(left, wide, width, size[1], interpolation)
     lines = images.float().transpose(2, 3).reshape(batch, height * channels, width)
-    narrowed = (lines @ columns.transpose(1, 2)).add_(0.5).floor_().view(batch, height, channels, size[1])
+    narrowed = (lines @ columns.transpose(1, 2)).add_(0.5).floor_()
+    narrowed = _in_range(narrowed, interpolation).view(batch, height, channels, size[1])
     stacked = narrowed.transpose(2, 3).reshape(batch, height, size[1] * channels)
-    resized = _triangle_weights(top, tall, height, size[0]) @ stacked
-    return resized.add_(0.5).to(torch.uint8).view(batch, *size, channels)
+    resized = (_weights(top, tall, height, size[0], interpolation) @ stacked).add_(0.5)
+    return _in_range(resized, interpolation).to(torch.uint8).view(batch, *size, channels)
 
 
-def _triangle_weights(start: Tensor, length: Tensor, in_size: int, out_size: int) -> Tensor:
+def _in_range(pixels: Tensor, interpolation: Interpolation) -> Tensor:
+    """From 0 to 255, in place: bicubic weights, some of them negative, may lead beyond."""
+    return pixels.clamp_(0, 255) if interpolation == "bicubic" else pixels
+
+
+def _weights(
+    start: Tensor, length: Tensor, in_size: int, out_size: int, interpolation: Interpolation
+) -> Tensor:
     """Weights (B, out_size, in_size) that resample `length` pixels (B,) from `start` (B,) on along one axis.
 
     With s = length / out_size, output pixel i looks at c_i = start + s (i + ½) and takes input pixel j with
 
-        w_ij ∝ max(0, 1 − |j + ½ − c_i| / max(s, 1)),   start ≤ j < start + length,   Σ_j w_ij = 1,
+        w_ij ∝ k(|j + ½ − c_i| / max(s, 1)),   start ≤ j < start + length,   Σ_j w_ij = 1,
 
-    which is ``torch.nn.functional.interpolate(mode="bilinear", antialias=True)`` of the box.
+    which is ``torch.nn.functional.interpolate(mode=interpolation, antialias=True)`` of the box. The kernel is
+    k(x) = max(0, 1 − x), or for bicubic (Keys, 1981, with a = −½)
+
+        k(x) = 1.5 x³ − 2.5 x² + 1 for x < 1,   −0.5 x³ + 2.5 x² − 4 x + 2 for 1 ≤ x < 2,   0 beyond.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / out_size
     centre = scale * (torch.arange(out_size, device=start.device)[:, None] + 0.5)
     pixel = torch.arange(in_size, device=start.device) - start
-    weights = (1 - (pixel + 0.5 - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    distance = (pixel + 0.5 - centre).abs() / scale.clamp(min=1)
+    weights = (1 - distance).clamp(min=0) if interpolation == "bilinear" else _cubic(distance)
     weights = weights * ((pixel >= 0) & (pixel < length))
     return weights / weights.sum(-1, keepdim=True)
 
 
-def _interpolated(images: Tensor, size: tuple[int, int]) -> Tensor:
-    pixels = F.interpolate(images.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
+def _cubic(x: Tensor) -> Tensor:
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def _interpolated(images: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    pixels = F.interpolate(images.permute(0, 3, 1, 2), size, mode=interpolation, antialias=True)
     return pixels.permute(0, 2, 3, 1)
 
 

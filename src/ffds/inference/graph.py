@@ -28,7 +28,7 @@ class _Preprocessing(nn.Module):
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
         data, channels = predictor.recipe.data, 1 if predictor.stored.mode == "L" else 3
-        self.stored, self.side = side_of(predictor), data.image_size
+        self.stored, self.side, self.interpolation = side_of(predictor), data.image_size, data.interpolation
         self.resized = data.eval_resize if data.image_size and data.eval_resize else data.image_size
         mean, std = (torch.tensor(values).expand(channels) for values in (data.mean, data.std))
         self.register_buffer("slope", (1 / (255 * std)).view(-1, 1, 1), persistent=False)
@@ -38,7 +38,7 @@ class _Preprocessing(nn.Module):
         """Resized, cropped at the centre, normalised."""
         if self.resized is not None and self.resized != self.stored:
             whole = torch.tensor([[0, 0, self.stored, self.stored]])
-            images = by_products(images, whole, (self.resized, self.resized))
+            images = by_products(images, whole, (self.resized, self.resized), self.interpolation)
         side = self.side or self.stored
         start = round(((self.resized or self.stored) - side) / 2)
         images = images[:, start : start + side, start : start + side]
@@ -94,6 +94,7 @@ def described(predictor: Predictor, *, preprocess: bool) -> dict[str, str]:
         "fit": stored.fit,
         "eval_resize": data.eval_resize,
         "image_size": data.image_size,
+        "interpolation": data.interpolation,
         "mean": list(data.mean),
         "std": list(data.std),
         "in_graph": preprocess,

@@ -40,7 +40,7 @@ def stored_like(run: Run, channels: int) -> Stored:
             what = "this network was trained on images as they are, which are no squares"
             fix = "train it with data.image_size=S to predict images of any size"
             raise InputError(what, where=run.path, got=f"{width}x{side}", fix=fix)
-    return Stored(side, "L" if mode == "L" else "RGB", source.fit)
+    return Stored(side, "L" if mode == "L" else "RGB", source.fit, data.interpolation)
 
 
 def images_in(given: object) -> list[AnyImage] | None:

@@ -50,7 +50,7 @@ def timm_folder(predictor: Predictor, folder: Path) -> None:
             "mean": list(data.mean) * (channels // len(data.mean)),
             "std": list(data.std) * (channels // len(data.std)),
             "crop_pct": side / (data.eval_resize or side),
-            "interpolation": "bilinear",
+            "interpolation": data.interpolation,
             "crop_mode": "center",
             "num_classes": len(names),
         },

@@ -45,14 +45,15 @@ class ViewsTransform:
         if side is not None and data.eval_resize is not None:
             short = min(height, width)
             height, width = (int(data.eval_resize * length / short) for length in (height, width))
-            images, tall, wide = resample(images, (height, width)), side, side
+            images = resample(images, (height, width), data.interpolation)
+            tall = wide = side
         else:
             tall, wide = round(SMALLER * height), round(SMALLER * width)
         low, right = height - tall, width - wide
         corners = [(low // 2, right // 2), (0, 0), (0, right), (low, 0), (low, right)]
         crops = [images[:, top : top + tall, left : left + wide] for top, left in corners]
         if side is None:
-            return [resample(crop, (height, width)) for crop in crops]
+            return [resample(crop, (height, width), data.interpolation) for crop in crops]
         return crops
 
 

@@ -15,7 +15,7 @@ from ffds.recipes.yaml_loader import Node
 
 __all__ = ["KEYS", "with_preprocessing"]
 
-KEYS = ("mean", "std", "image_size", "eval_resize")
+KEYS = ("mean", "std", "image_size", "eval_resize", "interpolation")
 """Keys of `data` in which the word ``model`` may stand."""
 WORD = "model"
 
@@ -24,15 +24,19 @@ def with_preprocessing(tree: Node, load: Callable[[str], Recipe]) -> tuple[Node,
     """The recipe with the numbers of its network for the word ``model``, and what has none.
 
     A network that begins with trained weights (`model.pretrained`, `model.weights`) gives the keys that the
-    recipe leaves out, too. They come from the recipe of the run whose weights they are, or from the
-    ``config.json`` beside the weights, or from what timm knows of the name. `eval_resize` is ⌊image_size /
-    crop_pct⌋ for the image size of the recipe. `load` reads the recipe of a run.
+    recipe leaves out, too. A recipe that leaves out the interpolation alone takes the default instead: so do
+    the recipes of runs that are older than this key. The values come from the recipe of the run whose weights
+    they are, or from the ``config.json`` beside the weights, or from what timm knows of the name;
+    `eval_resize` is ⌊image_size / crop_pct⌋ for the image size of the recipe. `load` reads the recipe of a
+    run.
     """
     data, model = (tree.entries.get(name, Node({}, name)) for name in ("data", "model"))
     settings, given = model.plain() if model.entries else {}, data.entries
     asked = [key for key in KEYS if key in given and given[key].value == WORD]
     begins_trained = settings.get("pretrained") is True or isinstance(settings.get("weights"), str)
     open_keys = [key for key in KEYS if key not in given] if begins_trained and data.entries else []
+    if open_keys == ["interpolation"]:
+        open_keys = []  # another filter would make another run of a recipe that gives all else
     if not (asked or open_keys):
         return tree, []
     try:
@@ -76,14 +80,14 @@ def _of_model(settings: Mapping[str, Any], load: Callable[[str], Recipe]) -> tup
 def _values(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of timm's configuration of a pretrained network."""
     size = config.get("input_size")
-    found = {"mean": config.get("mean"), "std": config.get("std"), "crop_pct": config.get("crop_pct")}
+    found = {key: config.get(key) for key in ("mean", "std", "crop_pct", "interpolation")}
     found["image_size"] = size[-1] if isinstance(size, Sequence) and size else None
     return {key: value for key, value in found.items() if value}
 
 
 def _node(value: Any, key: str, source: str) -> Node:
     """A value as if it were written in the place that it comes from."""
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return Node(tuple(Node(float(one), f"{key}.{k}", source) for k, one in enumerate(value)), key, source)
     return Node(value, key, source)
 

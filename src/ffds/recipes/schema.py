@@ -14,7 +14,8 @@ from ffds.methods.reweighting import CrossEntropy
 from ffds.recipes.training_sections import Count, Optimizer, Schedule, Seed, Trainer
 from ffds.settings import Finite, Fraction, Positive, Role, Section, by_dotted_key, json_digest
 
-__all__ = ["SECTIONS", "Data", "Model", "Optimizer", "Recipe", "Schedule", "Trainer", "keys_with"]
+__all__ = ["SECTIONS", "Data", "Interpolation", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
+__all__ += ["keys_with"]
 
 Channels = Field(strict=False, min_length=1, max_length=3)
 Sum = Field(pattern=r"^sha256:[0-9a-f]{16}$", description="sha256: and 16 of 0-9 a-f")
@@ -26,6 +27,7 @@ Side = Annotated[int, Field(ge=1, le=2**14)]
 Text = Annotated[
     str, Field(pattern=r"^[^\x00]*$", description="text (in quotes if it looks like a number), without NUL")
 ]
+Interpolation = Literal["bilinear", "bicubic"]
 Policy = Literal["randaugment", "trivialaugment", "autoaugment-cifar", "autoaugment-imagenet"]
 AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip", Policy, "color-jitter", "random-erasing"]
 
@@ -84,6 +86,8 @@ class Data(Section):
     """Side of the network's input in pixels; null takes the images' own, model what the network wants."""
     eval_resize: Side | None = None
     """Short side in pixels before the centre crop in evaluation; model: what the network wants."""
+    interpolation: Annotated[Interpolation, Role.ADDED] = "bilinear"
+    """Filter with which images are resized, antialiased; model: the one that the network wants."""
     augment: Annotated[tuple[AugmentStep, ...], Field(strict=False)] = ()
     """Random changes of each training image; their order is fixed, whatever the order here."""
     padding: Annotated[int, Field(ge=1, le=2**10)] = 4

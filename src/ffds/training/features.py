@@ -97,7 +97,7 @@ class FeaturesOfImages:
         return Origin((Path(self.data.root or self.data.name) / "features",), json_digest(decided))
 
 
-PREPROCESSING = ("image_size", "eval_resize", "mean", "std")
+PREPROCESSING = ("image_size", "eval_resize", "interpolation", "mean", "std")
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -45,7 +45,7 @@ def open_folder(data: Data) -> Source:
     `splits`); without one for testing the test set is cut from each class.
     """
     root = existing_root(data, LAYOUT, FIX)
-    stored = Stored(data.eval_resize or data.image_size)
+    stored = Stored.of(data)
     directories = _directories(root)
     splits = _splits(directories, data.test_split, root)
     names = _directories(root / (splits.train or ""))
@@ -87,7 +87,7 @@ def open_labelled(data: Data) -> Source:
     place = root / name
     names = _directories(place)
     files = list(_files(place, names))
-    stored = Stored(data.eval_resize or data.image_size)
+    stored = Stored.of(data)
     images = labelled_files([one for one in files if is_image(one[0])], stored)
     if not len(images):
         raise InputError("no images in class directories", where=place, allowed=LAYOUT)

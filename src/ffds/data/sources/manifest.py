@@ -63,7 +63,7 @@ def open_manifest(data: Data) -> Source:
         trained, held, tested = rows, [], []
     _check([*trained, *held, *tested], data, root)
     classes = _classes(trained, root)
-    stored = Stored(data.eval_resize or data.image_size)
+    stored = Stored.of(data)
     return Source(
         f"manifest {root}",
         classes,
@@ -87,7 +87,7 @@ def open_labelled(data: Data) -> Source:
         notes = (*notes, *unused_splits(sorted(names - {name}), root))
     _check(rows, data, root)
     classes = _classes(rows, root)
-    images = _labelled(rows, classes, Stored(data.eval_resize or data.image_size))
+    images = _labelled(rows, classes, Stored.of(data))
     described = f"the split {name} of manifest {root}" if name else f"manifest {root}"
     return Source(described, classes, images.take(np.arange(0)), images, notes=notes)
 

@@ -95,7 +95,7 @@ def _columns(data: Data, file: Path) -> tuple[str, str, Stored]:
     """The columns of the images and of their labels, and how the images are held in memory."""
     schema = schema_of(file)
     images = image_column(schema, data.image_column, file)
-    stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
+    stored = Stored.of(data, image_mode(schema, images))
     return images, label_column(schema, data.label_column, file), stored
 
 

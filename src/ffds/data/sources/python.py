@@ -124,7 +124,7 @@ def _read(dataset: Any, name: str, data: Data) -> _Split:
     bare, transforms = _without_transforms(dataset, name)
     note = f"{name} is read without its transform ({{}}): ffds augments as data.augment says"
     notes = tuple(note.format(" ".join(one.split())) for one in dict.fromkeys(transforms))
-    stored, names = Stored(data.eval_resize or data.image_size), _names(bare)
+    stored, names = Stored.of(data), _names(bare)
     if (samples := _samples(bare)) is not None:
         images = FileImages(tuple(Path(path) for path, _ in samples), stored)
         return _Split(images, _labels(name, [label for _, label in samples], names), images.place, notes)
@@ -242,7 +242,7 @@ def _read_hub(dataset: Any, name: str, data: Data) -> _Split:
         image_column(schema, data.image_column, name),
         label_column(schema, data.label_column, name),
     )
-    stored = Stored(data.eval_resize or data.image_size, image_mode(schema, images))
+    stored = Stored.of(data, image_mode(schema, images))
     encoded = plainly.select_columns([images]).cast_column(images, Image(decode=False))
     values = plainly.select_columns([labels]).with_format("arrow")[:].column(0)
     values = plain(Path(name), labels, pa.chunked_array(values) if not len(values.chunks) else values)

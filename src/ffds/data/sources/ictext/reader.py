@@ -56,7 +56,7 @@ def _read_layout(root: Path, data: Data) -> Source:
     """
     label_of = _labels(root / INDEX)
     names = tuple(sorted(CHARACTERS, key=lambda character: label_of[character]))
-    stored = Stored(data.eval_resize or data.image_size, fit="pad")
+    stored = Stored.of(data, fit="pad")
     train, test = (_split(root, split, label_of, stored) for split in ("train", "val"))
     description = f"{RENDERED}: {root}" if (root / MARKER).is_file() else f"ICText-LT in {root}"
     return Source(description, names, train, _balanced(test, names, root / "val"))
