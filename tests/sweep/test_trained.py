@@ -107,6 +107,16 @@ def test_two_jobs_share_the_common_epochs_and_one_goes_on_after_a_signal(tmp_pat
     assert len(begun) == 1, "the times of the common epochs too are those of the one training"
 
 
+def test_a_trial_that_stops_early_has_the_score_of_its_last_epoch(tmp_path, monkeypatch):
+    made.images(monkeypatch)
+    never_better = ("optimizer.lr=1e-30", "trainer.patience=1")
+    found = sweep("digits", [*SETTINGS, *never_better], trials=1, out=tmp_path, shown=False)
+    (trial,) = found.trials
+    lines = Run(trial.run).metrics
+    assert len(lines) < EPOCHS
+    assert trial.score == pytest.approx(np.mean(lines[-1]["validation"]["per_class"]))
+
+
 def test_jobs_that_cannot_be_had_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(InputError, match="no such GPU"):

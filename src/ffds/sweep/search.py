@@ -125,8 +125,8 @@ class Objective:
 
     @property
     def score(self) -> float:
-        """The score after the last epoch."""
-        return self._scores[self.recipe.schedule.epochs]
+        """The score after the last epoch that was trained: `trainer.patience` may stop before all are."""
+        return self._scores[max(self._scores)]
 
     @property
     def in_common(self) -> bool:
