@@ -142,7 +142,7 @@ def _data(images: OwnImages, gpu: bool) -> Iterator[Line]:
     )
     yield "mean", [0.485, 0.456, 0.406], "of the images that the network was pretrained on"
     yield "std", [0.229, 0.224, 0.225], "of the images that the network was pretrained on"
-    yield "interpolation", "bicubic", "the filter with which these were resized"
+    yield "interpolation", "bicubic", "the filter with which those images were resized"
 
 
 def _side(images: OwnImages, gpu: bool) -> tuple[int, str]:
