@@ -1,8 +1,12 @@
-"""What the files of a run hold, once they are whole: types, ranges, and how a fault in them is told."""
+"""What the files of a run hold, once they are whole, how a fault is told, and which checkpoint is kept."""
 
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
+from operator import index
+from pathlib import Path
 from reprlib import repr as short
 from typing import Annotated, Any
 
@@ -11,6 +15,10 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from ffds.evaluation.measures import MEASURES
 
 __all__ = ["Amount", "Classes", "Count", "Environment", "Epoch", "Percent", "Summary", "checked", "faults"]
+__all__ += ["CHECKPOINT_NAME", "checkpoint_path", "checkpoints_in", "kept_beside", "kept_path"]
+
+CHECKPOINT_NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{5,}))?(\.old)?")
+"""With ``.old``, a checkpoint put aside until a new one of its name is in its place."""
 
 Percent = Annotated[float, Field(ge=0, le=100.01, allow_inf_nan=False)]
 """A sum of rounded confidences can be a little above 100."""
@@ -100,3 +108,36 @@ def faults(error: ValidationError) -> str:
     """All that pydantic found wrong in what a file holds, in one line."""
     found = ((".".join(map(str, one["loc"])), one) for one in error.errors())
     return "; ".join(f"{place}: {one['msg']}, not {short(one['input'])}" for place, one in found)
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """The checkpoints in a directory of them, newest first; one put aside comes after one in its place."""
+    names = {path: CHECKPOINT_NAME.fullmatch(path.name) for path in directory.glob("epoch-*")}
+    ranked = [(int(name[1]), int(name[2] or 0), not name[3], path) for path, name in names.items() if name]
+    return [path for *_, path in sorted(ranked, reverse=True)]
+
+
+def checkpoint_path(directory: Path, epoch: int, step: int = 0) -> Path:
+    """Where the checkpoint after so many epochs, and steps in the next one, lies."""
+    return directory / (f"epoch-{epoch:04d}" + (f"-step-{step:05d}" if step else ""))
+
+
+def kept_beside(path: Path) -> Path | None:
+    """The checkpoint of the epoch whose network the run kept when it saved the one at a path.
+
+    None where `trainer.keep` is last, or the checkpoint at the path is damaged.
+    """
+    with suppress(OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        reached = json.loads((path / "state.json").read_bytes())["reached"]
+        return checkpoint_path(path.parent, index(reached["kept_epoch"]))
+    return None
+
+
+def kept_path(directory: Path) -> Path | None:
+    """The checkpoint whose network the run of this directory of checkpoints gives: whoever uses one takes it.
+
+    It is that of the best epoch where the run keeps one, otherwise the newest; None without any. Nothing is
+    verified.
+    """
+    newest = next(iter(checkpoints_in(directory)), None)
+    return newest and (kept_beside(newest) or newest)

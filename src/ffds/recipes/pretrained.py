@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ffds.errors import InputError
+from ffds.run_contents import kept_path
 
 __all__ = ["SUFFIXES", "config_beside", "is_run", "sum_of_file", "weights_file"]
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 """Of files with weights: safetensors, or a state dict saved by torch."""
 _NAMES = ("model.safetensors", "pytorch_model.bin")
-_CHECKPOINT = re.compile(r"epoch-(\d{4,})(?:-step-(\d{5,}))?")
 _WHERE = "model.weights"
 
 
 def weights_file(place: str) -> Path:
     """The file of weights that `model.weights` names.
 
-    It is the file itself; in the directory of a run the newest checkpoint's; in any other directory
+    It is the file itself; in the directory of a run that of its best epoch, where it keeps
+    one, or the newest checkpoint's; in any other directory
     ``model.safetensors``, ``pytorch_model.bin``, or the only file that ends like one with weights.
 
     Raises:
@@ -37,11 +37,9 @@ def weights_file(place: str) -> Path:
         fix = "a run that has begun goes on without it: ffds train RUN/recipe.yaml"
         raise InputError("no such weights", where=_WHERE, got=place, allowed=allowed, fix=fix)
     if is_run(path):
-        named = {one: _CHECKPOINT.fullmatch(one.name) for one in (path / "checkpoints").glob("epoch-*")}
-        steps = {(int(name[1]), int(name[2] or 0)): one for one, name in named.items() if name}
-        if not steps:
+        if (kept := kept_path(path / "checkpoints")) is None:
             raise InputError("the run has no checkpoint yet", where=_WHERE, got=place)
-        return steps[max(steps)] / "model.safetensors"
+        return kept / "model.safetensors"
     files = sorted(one.name for one in path.iterdir() if one.suffix in SUFFIXES and one.is_file())
     found = next((name for name in _NAMES if name in files), files[0] if len(files) == 1 else None)
     if found is None:

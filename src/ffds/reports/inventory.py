@@ -100,9 +100,9 @@ def spare(out: str | Path, unfinished_days: float | None = None) -> list[Spare]:
     """What can be removed below a directory without losing a result, sorted by path.
 
     That is what killed processes have left half written; of runs that are done all checkpoints but the
-    newest one that verifies; the checkpoints that the runs of a recipe share, if all of them are done; and,
-    if it is asked for, whole runs that are not done and were not written to for so many days. Never anything
-    of a run that is in use.
+    newest one that verifies and the one that is kept for use; the checkpoints that the runs of a recipe
+    share, if all of them are done; and, if it is asked for, whole runs that are not done and were not written
+    to for so many days. Never anything of a run that is in use.
     """
     found: list[Spare] = []
     waiting: set[Path] = set()
@@ -129,8 +129,8 @@ def _spare_of(run: Run) -> Iterator[Spare]:
     for path in [*leftovers(run.path), *run.checkpoints.glob("*.tmp")]:
         yield Spare(path, "left half written by a process that was killed", _bytes(path), run)
     if run.done:
-        for path in Checkpoints(run.checkpoints).beside_the_newest():
-            yield Spare(path, "an older checkpoint of a run that is done", _bytes(path), run)
+        for path in Checkpoints(run.checkpoints).not_needed():
+            yield Spare(path, "a checkpoint that a run that is done needs no more", _bytes(path), run)
 
 
 def remove(one: Spare) -> bool:

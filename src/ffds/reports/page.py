@@ -57,6 +57,7 @@ def run_page(found: FinishedRun, test: Split | None = None) -> dict[str, Any]:
         "calibration": calibration(found),
         "curves": curves(found),
         "norms": _norm_chart(found),
+        "kept": kept_epoch(found),
         "about": about_run(found),
     }
 
@@ -244,6 +245,8 @@ def curves(found: FinishedRun) -> list[dict[str, Any]]:
         if before is None or before["phase"] != entry["phase"]:
             phases[entry["epoch"] - 1] = one_line(str(entry["phase"]))
     marks = phases if len(phases) > 1 else {}
+    if kept := found.summary.get("kept"):
+        marks[kept["epoch"]] = "kept"
     percent = percent_axis()
     sets = {name: by_epoch(metrics, name, "accuracy") for name in ("train", "validation", "test")}
     groups = {f"group {name}": by_epoch(metrics, "test", name) for name in GROUPS}
@@ -266,6 +269,19 @@ def curves(found: FinishedRun) -> list[dict[str, Any]]:
     ]
 
 
+def kept_epoch(found: FinishedRun) -> str:
+    """Which epoch's network the results are of, and why, in a sentence."""
+    kept, by = found.summary.get("kept"), found.recipe.trainer.best_by
+    if not kept:
+        return "The results are those of the last epoch."
+    name = next(measure.title for measure in MEASURES if measure.name == by)
+    return (
+        f"The results are those of epoch {kept['epoch']}, whose network is kept: of the epochs of the last "
+        f"phase it has the best {name} on the validation images, {kept['validation']:.2f} percent. "
+        "The test images chose nothing."
+    )
+
+
 def by_epoch(metrics: Sequence[Mapping[str, Any]], part: str, name: str) -> list[tuple[float, float]]:
     """Epoch and value of a measure of the training, validation or test images, where it was measured."""
     values = ((entry["epoch"], (entry[part] or {}).get(name)) for entry in metrics)
@@ -280,8 +296,7 @@ def _norm_chart(found: FinishedRun) -> Markup | None:
     """‖w_c‖₂ of the classifier against the training count; None without a checkpoint that has them."""
     checkpoints = Checkpoints(found.run.checkpoints)
     try:
-        kept = found.summary.get("kept", {}).get("epoch", checkpoints.newest_epoch())
-        weight = checkpoints.parameter(kept, "head.weight")
+        weight = checkpoints.parameter(checkpoints.kept_epoch(), "head.weight")
     except InputError:
         return None
     if weight is None or weight.ndim != 2 or len(weight) != len(found.names):

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from safetensors.numpy import load as load_arrays
 
 from ffds.errors import InputError, tell
 from ffds.files import flush_directory, remove_aside, saving
+from ffds.run_contents import CHECKPOINT_NAME, checkpoint_path, checkpoints_in, kept_beside, kept_path
 from ffds.settings import by_dotted_key
 from ffds.training.manifest import FORMAT, WRONG_TYPES, BrokenError, Manifest, manifest_text
 
@@ -35,8 +34,6 @@ __all__ = ["Checkpoint", "Checkpoints"]
 KEPT = 2
 """The newest and the one before it, in case the newest is broken."""
 
-_NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{5,}))?(\.old)?")
-"""With ``.old``, a checkpoint put aside until a new one of its name is in its place."""
 _TENSORS = ("model", "optimizer", "loss")
 
 
@@ -109,7 +106,7 @@ class Checkpoints:
         for leftover in self.directory.glob("*.tmp"):
             remove_aside(leftover)
         for aside in self.directory.glob("epoch-*.old"):
-            if _NAME.fullmatch(aside.name):
+            if CHECKPOINT_NAME.fullmatch(aside.name):
                 target = aside.with_suffix("")
                 if target.exists():
                     remove_aside(aside)
@@ -120,7 +117,7 @@ class Checkpoints:
     def prune(self) -> None:
         """Delete all but the newest two and those of epochs that they keep; broken ones do not count."""
         paths = [path for path in self._newest_first() if path not in self.skipped]
-        kept = {self._path(epoch) for path in paths[:KEPT] if (epoch := _kept_epoch(path)) is not None}
+        kept = {kept_beside(path) for path in paths[:KEPT]}
         for old in paths[KEPT:]:
             if old not in kept:
                 remove_aside(old)
@@ -130,12 +127,15 @@ class Checkpoints:
         """Whether there is a checkpoint; nothing is verified."""
         return bool(self._newest_first())
 
-    def beside_the_newest(self) -> list[Path]:
-        """All but the newest one that verifies, which alone a run that is done needs; none if none does."""
+    def not_needed(self) -> list[Path]:
+        """What a run that is done does without: all but the newest one that verifies and the one it keeps.
+
+        None if none verifies.
+        """
         for path in (paths := self._newest_first()):
             with suppress(BrokenError):
                 (manifest := Manifest.read(path)).contents(manifest.files)
-                return [one for one in paths if one != path]
+                return [one for one in paths if one not in (path, kept_beside(path))]
         return []
 
     def newest_epoch(self) -> int:
@@ -150,6 +150,11 @@ class Checkpoints:
             except BrokenError as error:
                 self._skip(path, str(error))
         return {}
+
+    def kept_epoch(self) -> int:
+        """Epochs done at the checkpoint that is kept for use, 0 without one; nothing is verified."""
+        path = kept_path(self.directory)
+        return 0 if path is None else int(path.name.split("-")[1])
 
     def parameter(self, epoch: int, name: str) -> NDArray[Any] | None:
         """A tensor of the network after an epoch, read without torch; None if that checkpoint is gone.
@@ -217,7 +222,7 @@ class Checkpoints:
             raise InputError("checkpoint is broken", where=path, got=error, fix=fix) from error
 
     def _path(self, epoch: int, step: int = 0) -> Path:
-        return self.directory / (f"epoch-{epoch:04d}" + (f"-step-{step:05d}" if step else ""))
+        return checkpoint_path(self.directory, epoch, step)
 
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped[path] = reason
@@ -225,11 +230,7 @@ class Checkpoints:
 
     def _newest_first(self) -> list[Path]:
         """The directories of the checkpoints."""
-        names = {path: _NAME.fullmatch(path.name) for path in self.directory.glob("epoch-*")}
-        ranked = [
-            (int(name[1]), int(name[2] or 0), not name[3], path) for path, name in names.items() if name
-        ]
-        return [path for *_, path in sorted(ranked, reverse=True)]
+        return checkpoints_in(self.directory)
 
     def _contents(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The files by name, the manifest last."""
@@ -266,10 +267,3 @@ class Checkpoints:
         if not isinstance(state, dict):
             raise BrokenError("not a checkpoint of ffds: state.json holds no object")
         return Checkpoint(**tensors, state=state, identity=manifest.identity)
-
-
-def _kept_epoch(path: Path) -> int | None:
-    """The epoch whose network the run kept at a checkpoint, None if that one names none or is damaged."""
-    with suppress(OSError, *WRONG_TYPES):
-        return index(json.loads((path / "state.json").read_bytes())["reached"]["kept_epoch"])
-    return None

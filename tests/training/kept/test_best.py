@@ -6,12 +6,19 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from ffds.cli import main
 from ffds.errors import InputError, Interrupted
 from ffds.evaluation.measures import MEASURES
+from ffds.inference.load import train_probabilities
 from ffds.inference.network import kept_checkpoint
+from ffds.recipes.pretrained import weights_file
 from ffds.reports.finished import FinishedRun
+from ffds.reports.page import run_page
 from ffds.reports.run_records import run_record
+from ffds.run_contents import kept_path
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
 from ffds.training.evaluate import evaluate
@@ -79,6 +86,45 @@ def test_all_that_a_run_gives_is_of_the_kept_epoch(kept, tmp_path):
     _, predictions = evaluate(loop.fabric, loop.state.model, loop.test, tiny.COUNTS, None)
     written = pq.read_table(run.predictions)["confidence"].to_pylist()
     assert predictions.confidence.tolist() == written
+
+
+def test_whoever_takes_the_weights_of_a_run_takes_the_kept_ones(kept, tmp_path, monkeypatch):
+    """A new run that begins with them, its page, and what cleaning leaves."""
+    _, images, run = kept
+    best = run.summary["kept"]["epoch"]
+    model = run.checkpoints / f"epoch-{best:04d}" / "model.safetensors"
+    assert kept_path(run.checkpoints) == model.parent
+    assert weights_file(str(run.path)) == model
+    weights = tiny.recipe(f"model.weights={run.path}", method="ce")
+    began = tiny.loop(tmp_path / "new", weights, images=images).state.model.state_dict()
+    assert all(torch.equal(began[name], tensor) for name, tensor in load_file(model).items())
+    shown = []
+    parameter = Checkpoints.parameter
+    monkeypatch.setattr(Checkpoints, "parameter", lambda *given: shown.append(given[1]) or parameter(*given))
+    page = run_page(FinishedRun.read(run), images.test)
+    assert (shown, page["norms"] is not None) == ([best], True)
+    assert page["kept"].startswith(f"The results are those of epoch {best}, whose network is kept")
+    assert all(">kept</text>" in one["chart"] for one in page["curves"])
+    copy = Run(tmp_path / "runs" / run.path.relative_to(run.path.parents[2]))
+    shutil.copytree(run.path, copy.path)
+    assert main(["runs", "clean", "--yes", "--out", str(tmp_path / "runs")]) == 0
+    assert sorted(path.name for path in copy.checkpoints.iterdir()) == [
+        f"epoch-{epoch:04d}" for epoch in (best, EPOCHS)
+    ]
+    left = kept_checkpoint(copy).model
+    assert all(torch.equal(left[name], tensor) for name, tensor in load_file(model).items())
+
+
+def test_the_probabilities_of_training_images_are_of_the_kept_epoch(tmp_path, monkeypatch):
+    """With the group means that the loss had then."""
+    images = tiny.dataset(validation=True)
+    tiny.use(monkeypatch, images)
+    run = tiny.train(tiny.recipe(*KEEP, method="ffds"), tmp_path, images=images)
+    best = run.summary["kept"]["epoch"]
+    assert best < EPOCHS, "else this shows nothing"
+    loss = load_file(run.checkpoints / f"epoch-{best:04d}" / "loss.safetensors")
+    (means,) = (value for name, value in loss.items() if name.endswith("group_means"))
+    assert train_probabilities(run).group_means.tolist() == means.double().tolist()
 
 
 @pytest.mark.parametrize("every", [1, 4])
