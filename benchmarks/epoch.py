@@ -14,7 +14,7 @@ import torch
 from benchmarks import conventional
 from benchmarks.laps import Laps, Side
 from benchmarks.result import Result
-from benchmarks.setting import RECIPE, Setting
+from benchmarks.setting import RECIPE, Setting, sgd_settings
 from benchmarks.timing import Pairs, alternate
 from ffds.environment import environment
 from ffds.jobs.plan import plan
@@ -175,7 +175,7 @@ def conventional_epochs(laps: Laps, setting: Setting, epochs: int) -> None:
         in_channels=3,
         seed=recipe.trainer.seed,
     )
-    optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer.model_dump())
+    optimizer = torch.optim.SGD(model.parameters(), **sgd_settings(recipe))
     side = dataset.train.images.shape[1]
     train = conventional.PictureDataset(dataset.train, conventional.train_transform(data, side))
     test = conventional.PictureDataset(dataset.test, conventional.eval_transform(data))

@@ -24,6 +24,7 @@ from benchmarks import conventional
 from benchmarks.arguments import add_only, file_of, script_parser
 from benchmarks.losses import LOSSES, Work, cross_entropy_work, loss_work
 from benchmarks.result import number
+from benchmarks.setting import sgd_settings
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
 from ffds.environment import commit, hardware, versions
@@ -305,7 +306,7 @@ def _conventional(place: Place, dataset: Dataset, size: int) -> list[float]:
         recipe.model, head="linear", num_classes=dataset.num_classes, in_channels=channels, seed=0
     )
     model.to(place.device)
-    optimizer = torch.optim.SGD(model.parameters(), **recipe.optimizer.model_dump())
+    optimizer = torch.optim.SGD(model.parameters(), **sgd_settings(recipe))
     transform = conventional.train_transform(recipe.data, dataset.train.images.shape[1])
     pictures = conventional.PictureDataset(dataset.train, transform)
     workers, pinned = place.workers, place.device == "cuda"

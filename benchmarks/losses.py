@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.result import Result
-from benchmarks.setting import SIDE, Setting
+from benchmarks.setting import SIDE, Setting, sgd_settings
 from benchmarks.timing import alternate, timed
 from ffds.data import long_tail_counts
 from ffds.data.transforms import TrainTransform
@@ -108,7 +108,7 @@ def training_step(setting: Setting) -> Work:
     model = build_model(recipe.model, head="linear", num_classes=classes, in_channels=3, seed=0)
     model.to(memory_format=torch.channels_last)
     forward = compile_model(model, torch.device("cpu")) if setting.sizes.compiled else model
-    optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
+    optimizer = torch.optim.SGD(model.parameters(), fused=True, **sgd_settings(recipe))
     loss, transform = FFDSLoss(_counts(classes)), TrainTransform(recipe.data)
     images = torch.randint(256, (size, SIDE, SIDE, 3), dtype=torch.uint8)
     target = torch.randint(classes, (size,))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from benchmarks.arguments import add_data_root, add_only, file_of, script_parser, setting_of
 from benchmarks.losses import LOSSES, cross_entropy_work, loss_work
 from benchmarks.ranks import seconds_per_image
-from benchmarks.setting import SIDE, Setting
+from benchmarks.setting import SIDE, Setting, sgd_settings
 from benchmarks.timing import timed
 from ffds.data.dataset import Split
 from ffds.data.loader import TrainBatches
@@ -76,7 +76,7 @@ def by_batch(batch_sizes: Sequence[int], times: int = 7) -> list[Point]:
     recipe = load_recipe("cifar100-lt-100").recipe
     model = build_model(recipe.model, head="linear", num_classes=100, in_channels=3, seed=0)
     model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), fused=True, **recipe.optimizer.model_dump())
+    optimizer = torch.optim.SGD(model.parameters(), fused=True, **sgd_settings(recipe))
 
     def step(size: int) -> Callable[[], None]:
         images = torch.randn(size, 3, SIDE, SIDE).to(memory_format=torch.channels_last)

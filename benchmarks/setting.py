@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ffds.errors import InputError
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Recipe
 
-__all__ = ["FULL", "QUICK", "RECIPE", "Setting", "Sizes", "found_root"]
+__all__ = ["FULL", "QUICK", "RECIPE", "Setting", "Sizes", "found_root", "sgd_settings"]
 
 RECIPE = "cifar10-lt-100"
 CLASSES, FACTOR, SIDE = 10, 100, 32
@@ -127,3 +128,8 @@ def _random(labels: np.ndarray) -> Split:
     generator = np.random.default_rng(0)
     shape = (len(labels), SIDE, SIDE, 3)
     return Split(generator.integers(256, size=shape, dtype=np.uint8), labels.astype(np.int64))
+
+
+def sgd_settings(recipe: Recipe) -> dict[str, Any]:
+    """What `torch.optim.SGD` takes of a recipe's optimizer."""
+    return recipe.optimizer.model_dump(include={"lr", "momentum", "weight_decay", "nesterov"})

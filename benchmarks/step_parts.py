@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.arguments import file_of, script_parser
-from benchmarks.setting import FULL, QUICK, RECIPE, SIDE, Sizes
+from benchmarks.setting import FULL, QUICK, RECIPE, SIDE, Sizes, sgd_settings
 from ffds.data.transforms import TrainTransform
 from ffds.environment import commit, hardware, versions
 from ffds.files import write_json
@@ -122,7 +122,7 @@ def _step(
     if compiled:
         forward = compile_model(model, torch.device("cpu"))
     fused = layout == torch.channels_last
-    optimizer = torch.optim.SGD(model.parameters(), fused=fused, **recipe.optimizer.model_dump())
+    optimizer = torch.optim.SGD(model.parameters(), fused=fused, **sgd_settings(recipe))
     transform = TrainTransform(recipe.data)
     images = torch.randint(256, (size, SIDE, SIDE, 3), dtype=torch.uint8)
     target = torch.randint(classes, (size,))

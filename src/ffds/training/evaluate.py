@@ -53,7 +53,7 @@ class Predictions:
         order = np.argsort(self.index)
         columns: dict[str, list[Any]] = {name: getattr(self, name)[order].tolist() for name in _NUMBERS}
         if self.class_names is not None:
-            names = {-1: None, **dict(enumerate(self.class_names))}  # a logit was not finite
+            names = {-1: None, **dict(enumerate(map(printable, self.class_names)))}  # -1: not finite
             columns |= {f"{one}_name": [names[c] for c in columns[one]] for one in ("label", "prediction")}
         if self.files is not None:
             columns["file"] = [printable(str(self.files[place])) for place in columns["index"]]

@@ -105,15 +105,18 @@ class Tracker(ABC):
 
 
 class TensorBoard(Tracker):
-    """Event files in ``RUN/tensorboard``: each session writes all epochs so far and voids earlier ones."""
+    """An event file in ``RUN/tensorboard``: each session writes all epochs anew."""
 
     libraries = ("tensorboard",)
 
     def begin(self, run: Run, recipe: Recipe) -> None:
-        """Open an event file whose first entry makes readers forget those of earlier sessions."""
+        """Open an event file, and delete those of earlier sessions."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=1)
+        directory = run.path / "tensorboard"
+        for file in directory.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = SummaryWriter(str(directory))
 
     def write(self, run: Run, entry: Mapping[str, Any], ended: float) -> None:
         """Write an epoch as scalars, its number as the step."""
