@@ -107,6 +107,11 @@ def test_every_recipe_loads_and_fits(counts: tuple[int, ...], short_side: int, g
             assert recipe.data.root == "a: #b"
             assert recipe.data.image_size in (32, 128, 224)
             assert method == "ce" or recipe.method.model_dump()["num_groups"] <= len(counts)
+            validated = own or recipe.data.validation > 0
+            assert recipe.trainer.keep == ("best" if validated else "last")
+            if recipe.model.pretrained:
+                assert recipe.data.mean == (0.485, 0.456, 0.406), "the network's own, in numbers"
+                assert "trivialaugment" in recipe.data.augment
         held = sum(round(count * recipe.data.validation) for count in counts)
         assert not held or held >= 10
         assert not (own and held)

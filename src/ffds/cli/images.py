@@ -45,6 +45,8 @@ def init(options: argparse.Namespace) -> None:
     from torch.cuda import is_available
 
     from ffds.data.look import look_at
+    from ffds.recipes.load import load_recipe
+    from ffds.recipes.preprocessing import with_preprocessing
     from ffds.recipes.schema import Data
     from ffds.recipes.yaml_loader import parse_yaml
 
@@ -53,7 +55,8 @@ def init(options: argparse.Namespace) -> None:
     text = first_recipe(images, name=name, file=str(file), gpu=is_available())
     document, _ = parse_yaml(text, str(file))
     if document is not None:
-        look = look.with_data(Data.model_validate(document.entries["data"].plain()))
+        resolved, _ = with_preprocessing(document, lambda path: load_recipe(path).recipe)
+        look = look.with_data(Data.model_validate(resolved.entries["data"].plain()))
     content = {"recipe": str(file), "look": look.facts()}
     if not (images.validation or images.validated):
         tell("warning: there are too few images to hold any out for validation")

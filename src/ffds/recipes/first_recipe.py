@@ -134,15 +134,15 @@ def _data(images: OwnImages, gpu: bool) -> Iterator[Line]:
         return
     side, why = _side(images, gpu)
     yield "image_size", side, why
-    yield "eval_resize", side * 8 // 7, "in evaluation the short side has this size, and the centre is taken"
+    yield "eval_resize", "model", "in evaluation the centre is cut from images of the size the network wants"
+    yield "interpolation", "model", "likewise the filter with which images are resized"
+    yield "mean", "model", "of the images that the network was pretrained on"
+    yield "std", "model", "likewise"
     yield (
         "augment",
-        ["resized-crop", "hflip"],
-        "random boxes, mirroring; drop hflip where left and right matter",
+        ["resized-crop", "hflip", "trivialaugment"],
+        "random boxes, mirroring, one random change of shape or colour; drop what changes the class",
     )
-    yield "mean", [0.485, 0.456, 0.406], "of the images that the network was pretrained on"
-    yield "std", [0.229, 0.224, 0.225], "of the images that the network was pretrained on"
-    yield "interpolation", "bicubic", "the filter with which those images were resized"
 
 
 def _side(images: OwnImages, gpu: bool) -> tuple[int, str]:
@@ -150,8 +150,8 @@ def _side(images: OwnImages, gpu: bool) -> tuple[int, str]:
     if images.short_side < 160:
         return 128, f"the median short side is {images.short_side} pixels: 224 would only cost time"
     if not gpu:
-        return 128, "no GPU here: 224 sees more detail and takes three times as long"
-    return 224, "what the network was pretrained on; 128 takes a third of the time"
+        return 128, "no GPU here: 224 sees more detail, in three times as many pixels"
+    return 224, "usual for pretrained networks; 128 has a third of the pixels"
 
 
 def _model(images: OwnImages, gpu: bool) -> Iterator[Line]:
@@ -166,7 +166,8 @@ def _model(images: OwnImages, gpu: bool) -> Iterator[Line]:
     elif images.total < 10_000:
         name, why = "timm/resnet50", "of middle size, for thousands of images"
     yield "name", name, f"{why}; timm/NAME is any other network of timm"
-    yield "pretrained", True, "weights of ImageNet, downloaded at the first run; false needs many more epochs"
+    why = "weights downloaded at the first run; without a network, instead of this: weights: FILE.safetensors"
+    yield "pretrained", True, why
 
 
 def _optimizer(images: OwnImages) -> Iterator[Line]:
@@ -199,8 +200,11 @@ def _trainer(images: OwnImages, gpu: bool) -> Iterator[Line]:
     yield "batch_size", batch, "images of a step; halve it where the memory runs out"
     if not images.tiny:
         yield "clip_norm", 1.0, "longer gradients are shortened to this, which steadies small batches"
+    if images.validated or images.validation:
+        yield "keep", "best", "the network of the best epoch on the validation images is the result"
+        yield "best_by", "balanced_accuracy", "in which every class counts the same, however rare"
     if gpu:
-        yield "precision", "bf16", "about twice as fast on a recent GPU; 32 on one that lacks it"
+        yield "precision", "bf16", "half the bits for the network; 32 on a GPU that lacks it"
 
 
 def _method(images: OwnImages) -> Iterator[str]:
