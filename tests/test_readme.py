@@ -36,7 +36,11 @@ def test_the_loss_as_a_drop_in_trains() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command: str) -> None:
+def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = OwnImages("folder", "photos", (300, 60, 20), False, False, 300, 0)
+    text = first_recipe(images, name="photos", file="photos.yaml", gpu=False)  # as `ffds init photos/` does
+    Path("photos.yaml").write_text(text, encoding="utf-8")
     options = parsed(shlex.split(command)[1:])
     if "table" in options:
         name = "1a" if options.table == "runs" else options.table
