@@ -11,6 +11,7 @@ from ffds.cli.main import parsed
 from ffds.methods.registry import METHODS
 from ffds.paper.table_plan import planned_table
 from ffds.recipes import load_recipe
+from ffds.recipes.first_recipe import OwnImages, first_recipe
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
