@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from ffds.data import cache
+from ffds.training.features import with_features
 from ffds.training.phases import phases
 from ffds.training.trajectory import history_hashes
 from tests.training import tiny
@@ -39,6 +40,26 @@ def test_training_on_features_is_training_on_images(method, tmp_path):
         else:
             assert not torch.equal(first[name], tensor), name
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_computed_or_read_is_said_and_the_cache_names_it(tmp_path, capsys):
+    def told(shown):
+        images = tiny.dataset()
+        state = tiny.loop(tmp_path / "run", tiny.recipe(method="ce")).state
+        recipe = tiny.recipe(*THROUGHOUT, method="ce")
+        with_features(state.fabric, recipe, state.model, images, shown=shown)
+        return capsys.readouterr().err.splitlines()
+
+    sizes = {"training": sum(tiny.COUNTS), "test": 4 * len(tiny.COUNTS)}
+    lines = {
+        how: [f"features of {n} {name} images: {how}" for name, n in sizes.items()]
+        for how in ("computed, and kept in the cache", "read from the cache")
+    }
+    assert told(True) == lines["computed, and kept in the cache"]
+    assert told(True) == lines["read from the cache"]
+    assert told(False) == []
+    directories = sorted(entry.about["directory"] for entry in cache.entries())
+    assert directories == [f"digits (features of the {name} images)" for name in ("test", "training")]
 
 
 def test_features_are_computed_once(tmp_path, monkeypatch):

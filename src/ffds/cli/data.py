@@ -106,7 +106,7 @@ def cache(options: argparse.Namespace) -> None:
         print_result(options, content, {}, f"{mebibytes(freed)} removed from {directory}")
         return
     facts = [_facts(entry) for entry in entries()]
-    rows = [["images of", "N x H x W x C", "size", "last used"]]
+    rows = [["images of", "N x H x W x C or N x D", "size", "last used"]]
     for one in facts:
         about, shape = one["images_of"] or "a damaged file", "x".join(map(str, one["shape"]))
         rows.append([about, shape, mebibytes(one["bytes"]), one["last_used"].replace("T", " ")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ffds.data.cache import cached
 from ffds.data.dataset import Dataset, Split
 from ffds.data.loader import EvalBatches
 from ffds.data.source import Decoded, OnBad, Origin
+from ffds.errors import note
 from ffds.models.build import Classifier
 from ffds.progress import Progress
 from ffds.recipes.schema import Data, Recipe
@@ -34,15 +35,19 @@ def are_constant(recipe: Recipe) -> bool:
     return recipe.schedule.frozen_epochs == "all" and not recipe.data.augments
 
 
-def with_features(fabric: Fabric, recipe: Recipe, network: Classifier, dataset: Dataset) -> Dataset:
+def with_features(
+    fabric: Fabric, recipe: Recipe, network: Classifier, dataset: Dataset, *, shown: bool = True
+) -> Dataset:
     """The dataset with the features that the network's backbone makes of each image, from the cache if there.
 
-    The first process of each machine computes them, the others read what it has put into the cache.
+    The first process of each machine computes them, the others read what it has put into the cache. If
+    `shown`, a line on standard error says which of both was done, and a terminal shows the progress.
     """
+    shown = shown and fabric.is_global_zero
     splits = {"training": dataset.train, "test": dataset.test, "validation": dataset.validation}
     with fabric.rank_zero_first(local=True):
         done = {
-            name: replace(split, features=_features(fabric, recipe, network, split, name))
+            name: replace(split, features=_features(fabric, recipe, network, split, name, shown))
             for name, split in splits.items()
             if split is not None
         }
@@ -51,33 +56,46 @@ def with_features(fabric: Fabric, recipe: Recipe, network: Classifier, dataset: 
 
 
 def _features(
-    fabric: Fabric, recipe: Recipe, network: Classifier, split: Split, name: str
+    fabric: Fabric, recipe: Recipe, network: Classifier, split: Split, name: str, shown: bool
 ) -> NDArray[np.float32]:
     # Without augmentation, training images are resized to data.image_size whole, not cropped to it.
     data = recipe.data.model_copy(update={"eval_resize": None}) if name == "training" else recipe.data
-    images = FeaturesOfImages(fabric, data, network, split, name)
+    computed: list[str] = []
+    images = FeaturesOfImages(fabric, data, network, split, name, shown, computed.append)
     rows = np.arange(len(split))
     features: Any = (cached(images, rows, "stop") if data.cache else images.read(rows, "stop")).images
+    if shown and not computed:
+        note(f"features of {len(split):,} {name} images: read from the cache")
     return np.asarray(features, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class FeaturesOfImages:
-    """Features of the images of a split: what the cache keeps as it keeps decoded images."""
+    """Features of the images of a split: what the cache keeps as it keeps decoded images.
+
+    `begin` is called with the split's name when features are computed, which `shown` says to people.
+    """
 
     fabric: Fabric
     data: Data
     network: Classifier
     split: Split
     name: str
+    shown: bool
+    begin: Callable[[str], None]
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """Features float32 (N, D) of the images at `rows`."""
         network, split = self.network, self.split.take(rows)
+        self.begin(self.name)
+        if self.shown:
+            kept = "computed, and kept in the cache" if self.data.cache else "computed"
+            note(f"features of {len(split):,} {self.name} images: {kept}")
         batches = EvalBatches(split, self.data, batch_size=BATCH_SIZE, device=self.fabric.device)
         parts, was_training = [], network.training
         network.eval()
-        with Progress(f"features of the {self.name} images", len(split), "images") as progress:
+        title = f"features of the {self.name} images"
+        with Progress(title, len(split), "images", shown=self.shown) as progress:
             for batch in batches:
                 with torch.inference_mode(), self.fabric.autocast():
                     parts.append(network.backbone(batch.images).float().cpu())
@@ -94,7 +112,8 @@ class FeaturesOfImages:
             "precision": str(self.fabric.strategy.precision.precision),
             "torch": torch.__version__,
         }
-        return Origin((Path(self.data.root or self.data.name) / "features",), json_digest(decided))
+        place = f"{self.data.root or self.data.name} (features of the {self.name} images)"
+        return Origin((Path(place) / "features",), json_digest(decided))
 
 
 PREPROCESSING = ("image_size", "eval_resize", "interpolation", "mean", "std")

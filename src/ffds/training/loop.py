@@ -68,7 +68,7 @@ class TrainingLoop:
         if are_constant(recipe):
             if (checkpoint := self.checkpoints.latest()) is not None:
                 self.state.model.load_state_dict(checkpoint.model)
-            dataset = with_features(fabric, recipe, self.state.model, dataset)
+            dataset = with_features(fabric, recipe, self.state.model, dataset, shown=shown)
         seed, held = recipe.trainer.seed, dataset.validation
         self.batches = TrainBatches(
             dataset.train,
