@@ -13,7 +13,7 @@ __all__ = ["Axis", "Chart", "Dot", "bar", "dots", "linear", "lines", "logarithmi
 __all__ += ["reliability"]
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 48, 20, 14, 44
 CHARACTER = 6.4
 """Width of a letter in a label, on average."""
 
