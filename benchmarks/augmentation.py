@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from benchmarks.conventional import PictureDataset, train_transform
 from benchmarks.result import Result
-from benchmarks.setting import Setting
+from benchmarks.setting import FULL, Setting
 from benchmarks.timing import alternate, timed
 from ffds.data.transforms import TrainTransform
 from ffds.recipes.schema import Data
@@ -42,7 +42,8 @@ def augmentation(setting: Setting) -> list[Result]:
             setting.sizes.pairs,
         )
     name = f"augmentation of an image, one thread, {setting.images}, batches of {BATCH_SIZE}"
-    policies = [_step(setting, step, side) for side in (32, 224) for step in STEPS]
+    sides = (32, 224) if setting.sizes == FULL else (8,)
+    policies = [_step(setting, step, side) for side in sides for step in STEPS]
     return [
         Result.of(
             name,

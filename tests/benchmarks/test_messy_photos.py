@@ -18,7 +18,13 @@ from tests.data.pictures import write_picture
 
 OF_TEST = 5
 SMALL = ["model.name=resnet20", "model.pretrained=false", "data.image_size=32", "data.eval_resize=36"]
-SMALL += ["data.mean=[0.5]", "data.std=[0.25]", "schedule.epochs=2", "optimizer.layer_decay=1.0"]
+SMALL += [
+    "data.interpolation=bilinear",
+    "data.mean=[0.5]",
+    "data.std=[0.25]",
+    "schedule.epochs=2",
+    "optimizer.layer_decay=1.0",
+]
 
 
 def write_pack(directory: Path, scratch: Path) -> Path:
