@@ -28,7 +28,7 @@ COLUMNS = {
     "train": "train_accuracy",
     _BEST: "accuracy_best_on_test",
 }
-"""Title of a column → its name in ``compare.csv``; all but the last are of the last epoch."""
+"""Title of a column → its name in ``compare.csv``; all but the last are of the network that a run keeps."""
 
 SHORT = (*(measure.title for measure in measures_in("comparison") if "epoch" in measure.shown), _BEST)
 """The columns that fit a terminal."""

@@ -29,8 +29,8 @@ class StoredRun:
     """A run directory.
 
     `state` is ``done``, ``unfinished``, ``in use`` or ``damaged``; `epoch` of `epochs` are trained;
-    `accuracy` is that of the last epoch, in percent; `bytes` are those of all its files. What a damaged run
-    does not tell is None, and `error` says what is wrong.
+    `accuracy` is that of the network that it keeps, in percent; `bytes` are those of all its files. What a
+    damaged run does not tell is None, and `error` says what is wrong.
     """
 
     path: Path
@@ -76,7 +76,8 @@ def _stored(run: Run) -> StoredRun:
         recipe = run.recipe
         names = {"recipe": recipe.name, "method": recipe.method.name, "seed": recipe.trainer.seed}
         epoch, epochs = len(run.metrics), recipe.schedule.epochs
-        accuracy = run.summary["accuracy"]["last"] if run.done else None
+        accuracies = run.summary["accuracy"] if run.done else {}
+        accuracy = accuracies.get("kept", accuracies.get("last"))
         state = "in use" if is_locked(run.path / "lock") else "done" if run.done else "unfinished"
     except InputError as error:
         return StoredRun(state="damaged", error=str(error), **names, **found)
