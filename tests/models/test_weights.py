@@ -2,6 +2,7 @@
 
 import json
 import socket
+from pathlib import Path
 
 import pytest
 import timm
@@ -117,6 +118,26 @@ def test_files_without_weights_give_one_message_each(tmp_path):
     for name in bad_files(tmp_path):
         with pytest.raises(InputError, match=rf"{words.get(name, 'weights')}"):
             read_weights(tmp_path / name)
+
+
+class _Touch:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return Path.touch, (self.canary,)
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path):
+    hostile, canary = {"weight": torch.zeros(2), "more": _Touch(tmp_path / "canary")}, tmp_path / "canary"
+    torch.save(hostile, tmp_path / "hostile.pth")
+    with pytest.raises(InputError):
+        read_weights(tmp_path / "hostile.pth")
+    assert not canary.exists()
+    torch.load(tmp_path / "hostile.pth", weights_only=False)  # the file is a danger to others
+    assert canary.exists()
 
 
 def test_directories_and_missing_files(tmp_path, capsys):
