@@ -11,11 +11,16 @@ import torch
 import ffds
 from ffds.cli import main
 from ffds.errors import InputError
-from ffds.inference.adjustment import Adjustment
-from ffds.inference.calibration import balanced_accuracy, balanced_nll, calibration, fitted_temperature
-from ffds.inference.fitting import TAUS, adjust_run
+from ffds.inference.adjustment import Adjustment, class_shares
+from ffds.inference.fitting import (
+    TAUS,
+    adjust_run,
+    balanced_accuracy,
+    balanced_nll,
+    calibration,
+    fitted_temperature,
+)
 from ffds.inference.load import evaluate_run
-from ffds.inference.priors import class_shares
 from ffds.run_directory import Run
 from tests.training import tiny
 

@@ -1,23 +1,98 @@
-"""Fits temperature and logit adjustment on the validation images of a run."""
+"""Fits temperature and logit adjustment on the validation images of a run, and says what they change."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ffds.data.open import open_dataset
 from ffds.errors import InputError
+from ffds.evaluation.groups import class_groups
+from ffds.evaluation.measures import mean
 from ffds.files import write_json
-from ffds.inference.adjustment import FILE, Adjustment
-from ffds.inference.calibration import balanced_accuracy, balanced_nll, calibration, fitted_temperature
+from ffds.inference.adjustment import FILE, Adjustment, Calibration, class_shares, log_ratio
 from ffds.inference.load import in_classes, loaded, logits_of, refuse_changed
 from ffds.inference.network import class_names
-from ffds.inference.priors import class_shares, log_ratio
 from ffds.run_directory import Run
 
-__all__ = ["Criterion", "adjust_run"]
+__all__ = [
+    "Criterion",
+    "adjust_run",
+    "balanced_accuracy",
+    "balanced_nll",
+    "calibration",
+    "fitted_temperature",
+]
+
+BINS = 15
+RANGE = (0.05, 20.0)
+"""A temperature stays within: where all images are classified correctly it would fall to 0."""
+
+
+def calibration(
+    logits: Tensor, labels: Tensor, class_counts: Sequence[int], cut: tuple[int, int, int] | None
+) -> Calibration:
+    """Accuracy, ECE and NLL of logits (N, C) for labels (N,); None for a group without images."""
+    groups = {"all": list(range(len(class_counts))), **class_groups(class_counts, cut)}
+    chosen = {name: torch.isin(labels, torch.tensor(group)) for name, group in groups.items()}
+    return {name: _measured(logits[own], labels[own]) for name, own in chosen.items()}
+
+
+def _measured(logits: Tensor, labels: Tensor) -> dict[str, float | None]:
+    if not len(labels):
+        return dict.fromkeys(("accuracy", "ece", "nll"))
+    confidence, predicted = logits.softmax(1).max(1)
+    right = (predicted == labels).to(confidence)
+    place = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1, dtype=confidence.dtype)[1:-1])
+    gaps = torch.zeros(BINS, dtype=confidence.dtype).index_add_(0, place, right - confidence)
+    return {
+        "accuracy": 100 * right.mean().item(),
+        "ece": 100 * gaps.abs().sum().item() / len(labels),
+        "nll": F.cross_entropy(logits, labels).item(),
+    }
+
+
+def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature T that minimises the NLL of logits / T, float64 (N, C), within 0.05 to 20.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
+
+    >>> logits = torch.tensor([[4.0, 0.0]] * 3 + [[0.0, 4.0]], dtype=torch.float64)
+    >>> round(fitted_temperature(logits, torch.tensor([0, 0, 0, 0])), 3)    # 4 / T = log 3
+    3.641
+    """
+    exponent = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([exponent], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(logits / exponent.clamp(-5, 5).exp(), labels)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return min(max(exponent.detach().exp().item(), RANGE[0]), RANGE[1])
+
+
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Mean accuracy of the classes that have images, in percent."""
+    return _over_classes((logits.argmax(1) == labels).double() * 100, labels)
+
+
+def balanced_nll(logits: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that have images of their mean NLL."""
+    return _over_classes(F.cross_entropy(logits, labels, reduction="none"), labels)
+
+
+def _over_classes(values: Tensor, labels: Tensor) -> float:
+    found = mean(values[labels == label].mean().item() for label in set(labels.tolist()))
+    assert found is not None
+    return found
+
 
 TAUS = tuple(step / 20 for step in range(41))
 """Strengths that are tried: 0 to 2."""

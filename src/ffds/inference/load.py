@@ -18,9 +18,8 @@ from ffds.data.open import open_dataset, open_labelled
 from ffds.data.sources.class_names import labels_among
 from ffds.data.sources.registry import SOURCES
 from ffds.errors import InputError
-from ffds.inference.adjustment import saved_adjustment
+from ffds.inference.adjustment import Adjusted, class_shares, log_ratio, saved_adjustment
 from ffds.inference.network import class_names, kept_checkpoint, trained_network
-from ffds.inference.priors import Adjusted, class_shares, log_ratio
 from ffds.inference.views import VIEWS, MeanOfViews, TestTimeAugmentation, ViewsTransform
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe

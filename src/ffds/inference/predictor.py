@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from ffds.data.decode import Stored, image_threads, refusing_bombs
 from ffds.errors import InputError, tell
-from ffds.inference.adjustment import FILE, Adjustment, saved_adjustment
+from ffds.inference.adjustment import FILE, Adjusted, Adjustment, saved_adjustment
 from ffds.inference.images import AnyImage, images_in, pixels_or_fault, stored_like
 from ffds.inference.network import class_names, kept_checkpoint, trained_network
-from ffds.inference.priors import Adjusted
 from ffds.inference.views import VIEWS, MeanOfViews, TestTimeAugmentation, ViewsTransform
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run, open_run
