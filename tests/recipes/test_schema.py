@@ -31,14 +31,15 @@ def test_the_head_is_what_the_method_needs():
 
 
 def test_runs_made_earlier_keep_their_hash():
-    """It counted the text of `data.root` then: now it is the same wherever the images lie."""
+    """Once it counted the text of `data.root`: now it is the same wherever the images lie."""
     files = sorted((Path(__file__).parents[2] / "results").rglob("seed*-*/recipe.yaml"))
     assert len(files) >= 52
     for file in files:
         seed, _, digest = file.parent.name.partition("-")
         recipe = load_recipe(str(file)).recipe
         assert Run.of(recipe, file.parents[3]).path == file.parent
-        assert (f"seed{recipe.trainer.seed}", recipe.earlier_hash[:8]) == (seed, digest), file
+        assert f"seed{recipe.trainer.seed}" == seed, file
+        assert digest in (recipe.earlier_hash[:8], recipe.config_hash[:8]), file
         assert recipe.data.root is not None or recipe.earlier_hash == recipe.config_hash
         nowhere = load_recipe(str(file), ["data.root=null"]).recipe
         assert recipe.config_hash == nowhere.config_hash == nowhere.earlier_hash
