@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ def _onnx(
     import onnxscript  # noqa: F401  (the exporter needs it)
 
     with _exporting("onnx"):
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             network,
             (example,),
             dynamo=True,
@@ -122,7 +122,6 @@ def _onnx(
             opset_version=opset,
             verbose=False,
         )
-        assert program is not None
         model = program.model_proto
     onnx.helper.set_model_props(model, about)
     onnx.checker.check_model(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from ffds.data.open import open_dataset
 from ffds.errors import InputError
 from ffds.evaluation.groups import class_groups
-from ffds.evaluation.measures import mean
 from ffds.files import write_json
 from ffds.inference.adjustment import FILE, Adjustment, Calibration, class_shares, log_ratio
 from ffds.inference.load import in_classes, loaded, logits_of, refuse_changed
@@ -89,9 +89,7 @@ def balanced_nll(logits: Tensor, labels: Tensor) -> float:
 
 
 def _over_classes(values: Tensor, labels: Tensor) -> float:
-    found = mean(values[labels == label].mean().item() for label in set(labels.tolist()))
-    assert found is not None
-    return found
+    return fmean(values[labels == label].mean().item() for label in set(labels.tolist()))
 
 
 TAUS = tuple(step / 20 for step in range(41))
@@ -146,29 +144,32 @@ def adjust_run(
         raise InputError("the network's output is not finite on a validation image", where=run.path)
     temperature, ratio = fitted_temperature(logits, labels), log_ratio(shares, counts)
 
-    def adjusted(strength: float, given: Tensor) -> Tensor:
-        return given / temperature + strength * ratio
-
-    def score(strength: float) -> float:
-        if by == "nll":
-            return -balanced_nll(adjusted(strength, logits), labels)
-        return balanced_accuracy(adjusted(strength, logits), labels)
-
-    chosen = tau if tau is not None else max(TAUS, key=score) if prior == "uniform" else 1.0
+    chooses = tau is None and prior == "uniform"
+    chosen = _best_tau(logits / temperature, ratio, labels, by) if chooses else 1.0 if tau is None else tau
     reached: dict[str, Any] = checkpoint.state["reached"]
     adjustment = Adjustment(
         temperature=temperature,
         tau=chosen,
         prior=dict(zip(names, shares, strict=True)),
-        chosen_by=by if tau is None and prior == "uniform" else "given",
+        chosen_by=by if chooses else "given",
         validation_images=len(labels),
         epoch=reached["epoch"],
         step=reached["step"],
         before={name: calibration(*one, counts, recipe.data.cut) for name, one in found.items()},
         after={
-            name: calibration(adjusted(chosen, given), target, counts, recipe.data.cut)
+            name: calibration(given / temperature + chosen * ratio, target, counts, recipe.data.cut)
             for name, (given, target) in found.items()
         },
     )
     write_json(run.path / FILE, adjustment.model_dump())
     return adjustment
+
+
+def _best_tau(logits: Tensor, ratio: Tensor, labels: Tensor, by: Criterion) -> float:
+    """The τ for which z + τ·ratio does best on these images; of equal ones the smallest."""
+
+    def score(tau: float) -> float:
+        adjusted = logits + tau * ratio
+        return -balanced_nll(adjusted, labels) if by == "nll" else balanced_accuracy(adjusted, labels)
+
+    return max(TAUS, key=score)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from ffds.settings import json_digest
 from ffds.training.evaluate import BATCH_SIZE
 
 __all__ = ["are_constant", "with_features"]
+
+PREPROCESSING = ("image_size", "eval_resize", "interpolation", "mean", "std")
+"""Settings of `data` that decide the pixels that the backbone sees."""
 
 
 def are_constant(recipe: Recipe) -> bool:
@@ -60,20 +63,19 @@ def _features(
 ) -> NDArray[np.float32]:
     # Without augmentation, training images are resized to data.image_size whole, not cropped to it.
     data = recipe.data.model_copy(update={"eval_resize": None}) if name == "training" else recipe.data
-    computed: list[str] = []
-    images = FeaturesOfImages(fabric, data, network, split, name, shown, computed.append)
+    images = FeaturesOfImages(fabric, data, network, split, name, shown)
     rows = np.arange(len(split))
     features: Any = (cached(images, rows, "stop") if data.cache else images.read(rows, "stop")).images
-    if shown and not computed:
+    if shown and not images.computed:
         note(f"features of {len(split):,} {name} images: read from the cache")
     return np.asarray(features, dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FeaturesOfImages:
     """Features of the images of a split: what the cache keeps as it keeps decoded images.
 
-    `begin` is called with the split's name when features are computed, which `shown` says to people.
+    `computed` says whether they had to be; if `shown`, people are told when that begins.
     """
 
     fabric: Fabric
@@ -82,12 +84,12 @@ class FeaturesOfImages:
     split: Split
     name: str
     shown: bool
-    begin: Callable[[str], None]
+    computed: bool = False
 
     def read(self, rows: NDArray[np.int64], on_bad: OnBad) -> Decoded:
         """Features float32 (N, D) of the images at `rows`."""
         network, split = self.network, self.split.take(rows)
-        self.begin(self.name)
+        self.computed = True
         if self.shown:
             kept = "computed, and kept in the cache" if self.data.cache else "computed"
             note(f"features of {len(split):,} {self.name} images: {kept}")
@@ -114,9 +116,6 @@ class FeaturesOfImages:
         }
         place = f"{self.data.root or self.data.name} (features of the {self.name} images)"
         return Origin((Path(place) / "features",), json_digest(decided))
-
-
-PREPROCESSING = ("image_size", "eval_resize", "interpolation", "mean", "std")
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
