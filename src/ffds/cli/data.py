@@ -58,12 +58,12 @@ def _look(options: argparse.Namespace, data: Data) -> None:
     """Print what was seen of images of the user's own, which are not kept in memory or in the cache."""
     from ffds.cli.images import look_lines, look_tables
     from ffds.data.look import look_at
-    from ffds.errors import tell
+    from ffds.errors import note
 
     look = look_at(data)
     source, counts = look.source, {role: sum(numbers) for role, numbers in look.counts.items()}
-    for note in source.notes if options.json else ():
-        tell(f"note: {note}")  # the tables have them
+    for text in source.notes if options.json else ():
+        note(f"note: {text}")  # the tables have them
     facts: dict[str, Any] = {
         "name": data.name,
         "source": source.description,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ffds.data.decode import Stored, image_threads, refusing_bombs
-from ffds.errors import InputError, tell
+from ffds.errors import InputError, note
 from ffds.inference.adjustment import FILE, Adjusted, Adjustment, saved_adjustment
 from ffds.inference.images import AnyImage, images_in, pixels_or_fault, stored_like
 from ffds.inference.network import class_names, kept_checkpoint, trained_network
@@ -227,12 +227,12 @@ def load(
     recipe, checkpoint = run.recipe, kept_checkpoint(run)
     if not run.done:
         epoch, epochs = checkpoint.state["reached"]["epoch"], recipe.schedule.epochs
-        tell(f"note: {run.path} is not finished: this is its network after {epoch} of {epochs} epochs")
+        note(f"note: {run.path} is not finished: this is its network after {epoch} of {epochs} epochs")
     if augmentation not in VIEWS:
         raise InputError("no such augmentation", got=augmentation, allowed=", ".join(VIEWS))
     adjustment = saved_adjustment(run, checkpoint) if adjust else None
     if adjustment is not None:
-        tell(f"note: probabilities are adjusted as {run.path / FILE} says: {adjustment}")
+        note(f"note: probabilities are adjusted as {run.path / FILE} says: {adjustment}")
     there = usable_device(device, recipe.trainer.accelerator)
     network, channels = trained_network(recipe, checkpoint)
     if recipe.trainer.channels_last:

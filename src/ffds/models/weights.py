@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ffds.environment import is_first_rank
-from ffds.errors import InputError, tell
+from ffds.errors import InputError, note
 from ffds.recipes.load import load_recipe
 from ffds.recipes.pretrained import config_beside, is_run, sum_of_file, weights_file
 from ffds.recipes.schema import Model
@@ -62,7 +62,7 @@ def load_weights(backbone: nn.Module, head: nn.Module, model: Model) -> None:
         head.load_state_dict({name: given[source] for name, source in of_head.items()})
         left = [name for name in left if name not in of_head.values()]
     if left and is_first_rank():
-        tell(f"note: left out of {file}: {_some(left)}; the classifier begins anew")
+        note(f"note: left out of {file}: {_some(left)}; the classifier begins anew")
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
