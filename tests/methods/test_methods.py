@@ -1,5 +1,6 @@
 """Every method: the losses that it makes of its settings."""
 
+import re
 from collections import namedtuple
 
 import pytest
@@ -86,6 +87,11 @@ def same(ours, theirs):
 def test_the_registry_knows_each_method_by_its_own_name():
     assert list(METHODS) == list(ROWS)
     assert [method().name for method in SETTINGS.values()] == list(SETTINGS) == [*METHODS, "custom"]
+
+
+def test_every_method_names_its_source():
+    assert all(re.search(r", .*\d{4}", method.source) for method in METHODS.values())
+    assert all(re.match(r"$|\d\d\.\d+.*, .*\d{4}", method.published) for method in METHODS.values())
 
 
 @pytest.mark.parametrize("method", METHODS)

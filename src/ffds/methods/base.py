@@ -47,6 +47,12 @@ class Method(Section):
 
     head: ClassVar[Head] = "linear"
     """The classifier head that the method is defined on; `model.head: auto` takes it."""
+    source: ClassVar[str] = ""
+    """Who published it, where and when, and which equation it is."""
+    needs: ClassVar[str] = ""
+    """What it needs beside training images and labels, such as "validation images"; empty for nothing."""
+    published: ClassVar[str] = ""
+    """Published accuracy on CIFAR-100-LT, IF 100, ResNet-32, in percent, and where; empty for none."""
 
     name: Annotated[str, Role.COLUMN]
     """The method."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ffds.errors import InputError
 from ffds.methods.base import Beta, Method, Stage, WeightScale, cross_entropy
@@ -15,6 +15,9 @@ __all__ = ["CBFocal", "ClassBalanced", "CrossEntropy", "Custom", "Focal"]
 class CrossEntropy(Method):
     """Plain cross-entropy, the baseline."""
 
+    source: ClassVar[str] = "Nah et al., CVPR Workshops 2023, the baseline"
+    published: ClassVar[str] = "38.85, Nah et al. 2023"
+
     name: Literal["ce"] = "ce"
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
@@ -23,6 +26,9 @@ class CrossEntropy(Method):
 
 class Focal(Method):
     """Focal loss (1 - p)^gamma CE (Lin et al. 2017)."""
+
+    source: ClassVar[str] = "Lin et al., Focal loss, ICCV 2017, equation 4"
+    published: ClassVar[str] = "38.41, Nah et al. 2023"
 
     name: Literal["fl"] = "fl"
     gamma: NonNegative = 1.0
@@ -36,6 +42,9 @@ class Focal(Method):
 
 class ClassBalanced(Method):
     """Cross-entropy weighted by the effective number of samples (Cui et al. 2019)."""
+
+    source: ClassVar[str] = "Cui et al., Class-balanced loss, CVPR 2019, section 4.1"
+    published: ClassVar[str] = "38.32, Nah et al. 2023"
 
     name: Literal["cb"] = "cb"
     beta: Beta = 0.9999
@@ -52,6 +61,9 @@ class ClassBalanced(Method):
 
 class CBFocal(Method):
     """Focal loss with class-balanced weights (Cui et al. 2019)."""
+
+    source: ClassVar[str] = "Cui et al., Class-balanced loss, CVPR 2019, section 4.3"
+    published: ClassVar[str] = "39.60, Nah et al. 2023"
 
     name: Literal["cb-fl"] = "cb-fl"
     beta: Beta = 0.9999
