@@ -14,6 +14,8 @@ from ffds.losses import (
     FocalLoss,
     InfluenceBalancedLoss,
     LDAMLoss,
+    LogitAdjustedLoss,
+    VSLoss,
     class_balanced_weights,
     inverse_frequency_weights,
 )
@@ -35,6 +37,8 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "ldam-drw": lambda counts, **how: LDAMLoss(counts, weight=class_balanced_weights(counts), **how),
     "ib": lambda counts, **how: InfluenceBalancedLoss(weight=inverse_frequency_weights(counts), **how),
     "ib-focal": lambda counts, **how: InfluenceBalancedLoss(gamma=1.0, alpha=2.0, epsilon=0.5, **how),
+    "logit-adjusted": lambda counts, **how: LogitAdjustedLoss(counts, tau=1.5, **how),
+    "vs": lambda counts, **how: VSLoss(counts, gamma=0.2, tau=1.5, **how),
 }
 STATEFUL = [name for name in LOSSES if name.startswith("ffds")]
 EACH_KIND = ["ffds", "cb-focal", "ldam-drw", "ib-focal"]
@@ -88,7 +92,7 @@ kinds_of_target = pytest.mark.parametrize("kind", [Batch._replace, mixed], ids=[
 def twin(loss: Any, data: Batch) -> Tensor:
     """The unreduced loss (N,) of labels by the formulas as the papers write them, in float64."""
     logits, target, features = data
-    weight = loss.class_weight if isinstance(loss, FFDSLoss) else loss.weight
+    weight = loss.class_weight if isinstance(loss, FFDSLoss) else getattr(loss, "weight", None)
     per_class = [1.0] * logits.shape[1] if weight is None else weight.tolist()
     scale = torch.tensor([per_class[label] for label in target.tolist()], dtype=torch.float64)
     match loss:
@@ -99,11 +103,16 @@ def twin(loss: Any, data: Batch) -> Tensor:
             gamma = loss.gamma.tolist()
             return naive.ffds(logits, target, per_class, gamma, means, loss.k, loss.label_smoothing)
         case LDAMLoss():
-            return scale * naive.ldam(logits, target, loss.margin.tolist(), loss.scale)
+            expected = naive.ldam(logits, target, loss.margin.tolist(), loss.scale)
         case InfluenceBalancedLoss():
             setting = (loss.alpha, loss.epsilon, loss.gamma)
-            return scale * naive.influence_balanced(logits, target, features, *setting)
-    return naive.focal(logits, target, loss.gamma, per_class)
+            expected = naive.influence_balanced(logits, target, features, *setting)
+        case LogitAdjustedLoss():
+            factor = loss.factor.tolist() if isinstance(loss, VSLoss) else [1.0] * len(per_class)
+            expected = naive.adjusted(logits, target, factor, loss.adjustment.tolist())
+        case FocalLoss():
+            expected = naive.focal(logits, target, loss.gamma)
+    return scale * expected
 
 
 def end_epoch(loss: nn.Module) -> None:

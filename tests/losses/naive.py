@@ -44,6 +44,14 @@ def ldam(cosines: Tensor, target: Tensor, margin: Sequence[float], scale: float)
     return cross_entropy(torch.stack(rows), target)
 
 
+def adjusted(logits: Tensor, target: Tensor, factor: Sequence[float], shift: Sequence[float]) -> Tensor:
+    """Cross-entropy of Δ_c·z_c + ι_c."""
+    rows = []
+    for row in logits.double():
+        rows.append(torch.stack([d * z + i for d, z, i in zip(factor, row, shift, strict=True)]))
+    return cross_entropy(torch.stack(rows), target)
+
+
 def influence_balanced(
     logits: Tensor, target: Tensor, features: Tensor, alpha: float, epsilon: float, gamma: float
 ) -> Tensor:

@@ -19,6 +19,8 @@ FORMAT = {
         "InfluenceBalancedLoss(alpha=1000.0, epsilon=0.001, gamma=0.0, weighted=True, reduction='mean')",
         ["weight"],
     ),
+    "logit-adjusted": ("LogitAdjustedLoss(reduction='mean')", ["adjustment"]),
+    "vs": ("VSLoss(reduction='mean')", ["adjustment", "factor"]),
 }
 
 

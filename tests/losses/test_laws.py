@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss, class_balanced_weights
+from ffds.losses import (
+    FFDSLoss,
+    FocalLoss,
+    InfluenceBalancedLoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
+    VSLoss,
+    class_balanced_weights,
+)
 from tests.losses import naive
 from tests.losses.battery import (
     COUNTS,
@@ -67,6 +75,11 @@ def test_any_logits_and_labels_give_the_value_of_the_twin(data, name, classes):
         (FocalLoss(2.0, weight=[3.0, 1.0]), 3 * 0.75**2 * math.log(4)),
         (LDAMLoss([1, 16], scale=2.0), math.log1p(9 * math.exp(2 * 0.5))),
         (InfluenceBalancedLoss(alpha=2.0, epsilon=0.5), math.log(4) * 2 / (1.5 * 4 + 0.5)),
+        # Of the odds 1 : 3 the counts make 1 : 6, and of their square 1 : 12.
+        (LogitAdjustedLoss([10, 20]), math.log(7)),
+        (LogitAdjustedLoss([10, 20], tau=2.0), math.log(13)),
+        # Δ = ¼ and 1: the label has the odds 4^(−¼) : ¾.
+        (VSLoss([1, 16], gamma=0.5, tau=0.0), math.log1p(0.75 * 4**0.25)),
     ],
 )
 def test_by_hand(loss, by_hand):
@@ -76,6 +89,21 @@ def test_by_hand(loss, by_hand):
     logits = torch.tensor([[0.25, 0.75]], dtype=torch.float64).log()
     data = Batch(logits, torch.tensor([0]), torch.tensor([[1.0, -3.0]]))
     assert data.given_to(loss).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("limit", "simpler"),
+    [
+        (LogitAdjustedLoss(COUNTS, tau=0.0), nn.CrossEntropyLoss()),
+        (LogitAdjustedLoss([9] * CLASSES, tau=2.0), nn.CrossEntropyLoss()),
+        (VSLoss(COUNTS, gamma=0.0, tau=0.7), LogitAdjustedLoss(COUNTS, tau=0.7)),
+        (VSLoss([9] * CLASSES), nn.CrossEntropyLoss()),
+    ],
+)
+def test_in_the_limit_a_loss_is_a_simpler_one(limit, simpler):
+    data = batch(20).to(torch.float64)
+    for kind in (data, mixed(data)):
+        torch.testing.assert_close(kind.given_to(limit), kind.given_to(simpler), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("max_margin", [0.5, 0.1])

@@ -9,7 +9,7 @@ import torch
 
 import ffds.losses
 from ffds.errors import InputError
-from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss
+from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss, LogitAdjustedLoss, VSLoss
 from tests.losses.battery import COUNTS, LOSSES, WIDTH, Batch, batch, cold, every_loss
 
 
@@ -40,7 +40,7 @@ def test_features_that_do_not_fit_are_refused(features):
         InfluenceBalancedLoss()(torch.zeros(3, 2), torch.tensor([0, 1, 0]), features)
 
 
-@pytest.mark.parametrize("name", ["ffds", "cb-focal", "ldam", "ldam-drw", "ib"])
+@pytest.mark.parametrize("name", ["ffds", "cb-focal", "ldam", "ldam-drw", "ib", "vs"])
 @pytest.mark.parametrize("classes", [4, 6])
 def test_logits_of_another_number_of_classes_are_refused(name, classes):
     with pytest.raises(InputError, match="number of classes"):
@@ -74,6 +74,14 @@ def ldam(**setting):
     return LDAMLoss(COUNTS, **setting)
 
 
+def logit_adjusted(**setting):
+    return LogitAdjustedLoss(COUNTS, **setting)
+
+
+def vs(**setting):
+    return VSLoss(COUNTS, **setting)
+
+
 @pytest.mark.parametrize(
     ("loss", "setting", "values"),
     [
@@ -89,6 +97,8 @@ def ldam(**setting):
         (InfluenceBalancedLoss, "alpha", [0.0, -1.0, math.nan, math.inf]),
         (InfluenceBalancedLoss, "epsilon", [0.0, -1.0, math.nan, math.inf]),
         (InfluenceBalancedLoss, "gamma", [-0.1, math.nan, math.inf]),
+        (logit_adjusted, "tau", [-0.1, math.nan, math.inf]),
+        (vs, "gamma", [-0.1, math.nan, math.inf]),
     ],
 )
 def test_a_setting_out_of_range_is_refused_and_named_with_its_value(loss, setting, values):
@@ -123,6 +133,8 @@ def test_public_names_and_their_options():
         "FocalLoss": f"gamma=1.0, *, weight=None, {common}",
         "InfluenceBalancedLoss": f"*, alpha=1000.0, epsilon=0.001, gamma=0.0, weight=None, {common}",
         "LDAMLoss": f"class_counts, *, max_margin=0.5, scale=30.0, weight=None, {common}",
+        "LogitAdjustedLoss": f"class_counts, *, tau=1.0, {common}",
+        "VSLoss": f"class_counts, *, gamma=0.3, tau=1.0, {common}",
         "class_balanced_weights": f"class_counts, beta=0.9999, {scaled}",
         "inverse_frequency_weights": f"class_counts, power=1.0, {scaled}",
     }

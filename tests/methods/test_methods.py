@@ -13,6 +13,7 @@ from ffds.losses import (
     FocalLoss,
     InfluenceBalancedLoss,
     LDAMLoss,
+    LogitAdjustedLoss,
     class_balanced_weights,
     inverse_frequency_weights,
 )
@@ -62,6 +63,8 @@ ROWS = {
     "d-ffds": ROW(
         *(f"{' '.join(FFDS)} start observe", ["cross-entropy", "ffds"], FFDS), FFDSLoss(COUNTS, **FFDS)
     ),
+    "logit-adjusted": ROW("tau", ["logit-adjusted"], {"tau": 0.5}, LogitAdjustedLoss(COUNTS, tau=0.5)),
+    "balanced-softmax": ROW("", ["balanced softmax"], {}, LogitAdjustedLoss(COUNTS)),
 }
 
 

@@ -4,6 +4,7 @@ from ffds.losses.ffds import FFDSLoss
 from ffds.losses.focal import FocalLoss
 from ffds.losses.influence_balanced import InfluenceBalancedLoss
 from ffds.losses.ldam import LDAMLoss
+from ffds.losses.logit_adjusted import LogitAdjustedLoss, VSLoss
 from ffds.losses.weights import class_balanced_weights, inverse_frequency_weights
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "FocalLoss",
     "InfluenceBalancedLoss",
     "LDAMLoss",
+    "LogitAdjustedLoss",
+    "VSLoss",
     "class_balanced_weights",
     "inverse_frequency_weights",
 ]

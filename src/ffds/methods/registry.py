@@ -10,13 +10,19 @@ from ffds.methods.base import Method
 from ffds.methods.ffds import DFFDS, FFDS
 from ffds.methods.influence_balanced import IB, IBCB, IBFocal
 from ffds.methods.ldam import LDAM, LDAMDRW
+from ffds.methods.logit_adjusted import BalancedSoftmax, LogitAdjusted
 from ffds.methods.reweighting import CBFocal, ClassBalanced, CrossEntropy, Custom, Focal
 
 __all__ = ["METHODS", "SETTINGS", "MethodSettings"]
 
-_ALL = (CrossEntropy, Focal, ClassBalanced, CBFocal, LDAM, FFDS, LDAMDRW, IB, IBCB, IBFocal, DFFDS)
+_TABLE_1A = (CrossEntropy, Focal, ClassBalanced, CBFocal, LDAM, FFDS, LDAMDRW, IB, IBCB, IBFocal, DFFDS)
+_ALL = (
+    *_TABLE_1A,
+    LogitAdjusted,
+    BalancedSoftmax,
+)
 METHODS: dict[str, type[Method]] = {method.model_fields["name"].default: method for method in _ALL}
-"""The methods that need no code of the user by their names, in the order of Table 1a."""
+"""The methods that need no code of the user by their names, those of Table 1a first, in its order."""
 
 SETTINGS: dict[str, type[Method]] = {**METHODS, "custom": Custom}
 """Every name that `method` may have in a recipe; `custom` stands in the recipe of a finished run."""
