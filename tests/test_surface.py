@@ -25,8 +25,8 @@ PUBLIC = {
 KEYS = {
     "data": "name root images download imbalance_factor profile seed validation test_split test_fraction cut "
     "image_column label_column split_column on_bad_image in_memory workers cache image_size eval_resize "
-    "interpolation augment padding randaugment_ops randaugment_magnitude color_jitter erasing_probability "
-    "mixup cutmix mean std",
+    "interpolation augment padding randaugment_ops randaugment_magnitude color_jitter "
+    "color_jitter_probability grayscale_probability cutout_size erasing_probability mixup cutmix mean std",
     "model": "name pretrained weights weights_sum head",
     "optimizer": "name lr momentum weight_decay nesterov betas layer_decay head_lr",
     "schedule": "epochs warmup milestones shape frozen_epochs",

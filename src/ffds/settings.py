@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Finite", "Fraction", "Milestones", "NonNegative", "Positive", "Role", "Section"]
-__all__ += ["by_dotted_key", "json_digest"]
+__all__ = ["AugmentStep", "Finite", "Fraction", "Milestones", "NonNegative", "Positive", "Role", "Section"]
+__all__ += ["by_dotted_key", "json_digest", "opposed_steps"]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[Finite, Field(gt=0)]
@@ -30,6 +30,22 @@ def _rising(milestones: tuple[tuple[float, float], ...]) -> tuple[tuple[float, f
 _Milestone = Annotated[tuple[Fraction, Positive], Field(strict=False)]
 Milestones = Annotated[tuple[_Milestone, ...], Field(strict=False), AfterValidator(_rising)]
 """Pairs (fraction of the epochs, factor): from there on the base learning rate is multiplied by it."""
+
+Policy = Literal["randaugment", "trivialaugment", "autoaugment-cifar", "autoaugment-imagenet"]
+Recoloring = Literal["color-jitter", "grayscale"]
+Erasing = Literal["cutout", "random-erasing"]
+AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip", Policy, Recoloring, Erasing]
+"""A random change of training images, see `ffds.data.transforms.TrainTransform`."""
+
+
+def opposed_steps(steps: tuple[AugmentStep, ...], key: str) -> Iterator[str]:
+    """What is wrong with the steps of one list together, one line each; `key` names the list."""
+    if "pad-crop" in steps and "resized-crop" in steps:
+        yield f"{key} takes one crop: pad-crop or resized-crop"
+    if len(policies := [step for step in steps if step in get_args(Policy)]) > 1:
+        yield f"{key} takes one policy: {' or '.join(policies)}"
+    if len(set(steps)) != len(steps):
+        yield f"{key} names a step twice"
 
 
 class Section(BaseModel):

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ffds.data.augment.operations import apply, erase
-from ffds.data.augment.policies import draw_boxes, draw_operations
+from ffds.data.augment.operations import apply, cut_out, erase
+from ffds.data.augment.policies import draw_boxes, draw_holes, draw_operations
 from ffds.data.transforms import EvalTransform, TrainTransform, by_products, resample, resample_boxes
 from ffds.errors import InputError
 from ffds.recipes.schema import Data
@@ -21,7 +21,8 @@ ROUNDING = 0.01 if HAS_KERNEL else 1.01
 """Of 255: on other processors torchvision resizes in float and rounds once."""
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 STEPS = [(), ("vflip", "hflip", "pad-crop"), ("resized-crop",), ("resized-crop", "hflip", "vflip")]
-STRONG = [("hflip", "randaugment", "random-erasing"), ("resized-crop", "color-jitter", "trivialaugment")]
+RECOLOURED = ("resized-crop", "color-jitter", "trivialaugment", "grayscale", "cutout")
+STRONG = [("hflip", "randaugment", "random-erasing"), RECOLOURED]
 both_kernels = pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 each_kind_of_steps = pytest.mark.parametrize("steps", STEPS, ids="+".join)
 
@@ -74,11 +75,12 @@ def test_equals_the_naive_twin_and_is_channels_last(steps, side, shape, kernel):
 
 def test_policies_and_jitter_change_pixels_after_the_crop_and_erasing_comes_last():
     constants = {"image_size": 20, "mean": (0.5,), "std": (0.1,), "erasing_probability": 0.5}
-    changes = ("color-jitter", "random-erasing", "trivialaugment")
+    changes = ("color-jitter", "grayscale", "cutout", "random-erasing", "trivialaugment")
     plain, whole = (data("resized-crop", "hflip", *more, **constants) for more in ((), changes))
     images, seed = stored(32), 5
     cropped = ((TrainTransform(plain)(images, seed) * 0.1 + 0.5) * 255).round().to(torch.uint8)
     changed = apply(cropped, draw_operations(whole, seed, 32, 20, 20))
+    changed = cut_out(changed, draw_holes(16, seed, 32, 20, 20))
     expected = (changed.float() / 255 - 0.5) / 0.1
     boxes = draw_boxes(0.5, seed, 32, 20, 20)
     assert 0 < (boxes[:, 2] > 0).sum() < 32

@@ -261,7 +261,8 @@ def test_long_values_are_cut_and_control_characters_shown():
 
 
 STEPS = ["pad-crop", "resized-crop", "hflip", "vflip", "randaugment", "trivialaugment"]
-STEPS += ["autoaugment-cifar", "autoaugment-imagenet", "color-jitter", "random-erasing"]
+STEPS += ["autoaugment-cifar", "autoaugment-imagenet", "color-jitter", "grayscale", "cutout"]
+STEPS += ["random-erasing"]
 
 
 @pytest.mark.parametrize(

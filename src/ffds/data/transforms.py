@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffds.data.augment.operations import apply, erase
-from ffds.data.augment.policies import draw_boxes, draw_operations
+from ffds.data.augment.operations import apply, cut_out, erase
+from ffds.data.augment.policies import draw_boxes, draw_holes, draw_operations
 from ffds.errors import InputError
 from ffds.recipes.schema import Data, Interpolation
 
@@ -24,8 +24,8 @@ class TrainTransform:
     """Random training images from stored ones, by the steps of `data.augment`.
 
     The steps run in one order whatever order the recipe names them in: flips (each with probability ½), crop,
-    resize, a policy, colour jitter, normalise, erasing. Flipping first changes no probability: crops are
-    symmetric.
+    resize, a policy, colour jitter, grayscale, cutout, normalise, erasing. Flipping first changes no
+    probability: crops are symmetric.
 
     - ``pad-crop``: `data.padding` zero pixels on each side, then a crop of the stored size; zero is the pixel
       value before normalisation, as in torchvision's ``RandomCrop(padding=...)``.
@@ -34,6 +34,8 @@ class TrainTransform:
     - Without ``resized-crop``, images are resized to `data.image_size` if they are stored at another size.
     - ``randaugment``, ``trivialaugment``, ``autoaugment-cifar``, ``autoaugment-imagenet``, ``color-jitter``,
       ``random-erasing``: as torchvision's transforms of these names, see `ffds.data.augment.policies`.
+    - ``color-jitter`` changes an image with `data.color_jitter_probability`, ``grayscale`` takes its colours
+      with `data.grayscale_probability`, ``cutout`` blackens a square of side `data.cutout_size`.
 
     `data.mean` and `data.std` are on the scale 0 to 1.
     """
@@ -67,7 +69,10 @@ class TrainTransform:
         elif size != (height, width):
             images = resample(images, size, data.interpolation)
         operations = draw_operations(data, seed, total, *size)[:, rows]
-        images = apply(images.permute(0, 3, 1, 2), operations).permute(0, 2, 3, 1)
+        images = apply(images.permute(0, 3, 1, 2), operations)
+        if "cutout" in data.augment:
+            images = cut_out(images, draw_holes(data.cutout_size, seed, total, *size)[rows])
+        images = images.permute(0, 2, 3, 1)
         pixels = _normalised(images, data)
         if "random-erasing" in data.augment:
             erase(pixels, draw_boxes(data.erasing_probability, seed, total, *size)[rows])

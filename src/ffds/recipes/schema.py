@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -12,7 +12,17 @@ from ffds.methods.base import Deferred, Head, Method
 from ffds.methods.registry import MethodSettings
 from ffds.methods.reweighting import CrossEntropy
 from ffds.recipes.training_sections import Count, Optimizer, Schedule, Seed, Trainer
-from ffds.settings import Finite, Fraction, Positive, Role, Section, by_dotted_key, json_digest
+from ffds.settings import (
+    AugmentStep,
+    Finite,
+    Fraction,
+    Positive,
+    Role,
+    Section,
+    by_dotted_key,
+    json_digest,
+    opposed_steps,
+)
 
 __all__ = ["SECTIONS", "Data", "Interpolation", "Model", "Optimizer", "Recipe", "Schedule", "Trainer"]
 __all__ += ["keys_with"]
@@ -20,6 +30,7 @@ __all__ += ["keys_with"]
 Channels = Field(strict=False, min_length=1, max_length=3)
 Sum = Field(pattern=r"^sha256:[0-9a-f]{16}$", description="sha256: and 16 of 0-9 a-f")
 Jitter = Annotated[Finite, Field(ge=0, le=10)]
+Probability = Annotated[Finite, Field(ge=0, le=1)]
 HueShift = Annotated[Finite, Field(ge=0, le=0.5)]
 ColorJitter = Annotated[tuple[Jitter, Jitter, Jitter, HueShift], Field(strict=False)]
 Alpha = Annotated[Finite, Field(ge=0, le=100)]
@@ -28,8 +39,6 @@ Text = Annotated[
     str, Field(pattern=r"^[^\x00]*$", description="text (in quotes if it looks like a number), without NUL")
 ]
 Interpolation = Literal["bilinear", "bicubic"]
-Policy = Literal["randaugment", "trivialaugment", "autoaugment-cifar", "autoaugment-imagenet"]
-AugmentStep = Literal["pad-crop", "resized-crop", "hflip", "vflip", Policy, "color-jitter", "random-erasing"]
 
 
 class Data(Section):
@@ -98,7 +107,13 @@ class Data(Section):
     """Strength of these operations, 0 to 30."""
     color_jitter: Annotated[ColorJitter, Role.ADDED] = (0.4, 0.4, 0.4, 0.1)
     """Of color-jitter: the most that brightness, contrast and saturation change, and the shift of the hue."""
-    erasing_probability: Annotated[Annotated[Finite, Field(ge=0, le=1)], Role.ADDED] = 0.25
+    color_jitter_probability: Annotated[Probability, Role.ADDED] = 1.0
+    """Probability with which color-jitter changes an image."""
+    grayscale_probability: Annotated[Probability, Role.ADDED] = 0.2
+    """Probability with which grayscale takes the colours out of an image."""
+    cutout_size: Annotated[Side, Role.ADDED] = 16
+    """Side in pixels of the square that cutout blackens."""
+    erasing_probability: Annotated[Probability, Role.ADDED] = 0.25
     """Probability with which random-erasing erases a box of an image."""
     mixup: Annotated[Alpha, Role.ADDED] = 0.0
     """α of mixup: an image is mixed with another by λ from Beta(α, α), and so are their labels; 0: off."""
@@ -120,12 +135,7 @@ class Data(Section):
         return bool(self.augment) or self.mixes
 
     def disagreements(self) -> Iterator[str]:
-        if "pad-crop" in self.augment and "resized-crop" in self.augment:
-            yield "augment takes one crop: pad-crop or resized-crop"
-        if len(policies := [step for step in self.augment if step in get_args(Policy)]) > 1:
-            yield f"augment takes one policy: {' or '.join(policies)}"
-        if len(set(self.augment)) != len(self.augment):
-            yield "augment names a step twice"
+        yield from opposed_steps(self.augment, "augment")
         if len(self.mean) != len(self.std):
             yield f"mean has {len(self.mean)} channels and std {len(self.std)}"
         if self.eval_resize is not None and (self.image_size is None or self.eval_resize < self.image_size):

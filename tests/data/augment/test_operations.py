@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from ffds.data.augment.operations import NAMES, OPERATIONS, apply, erase
+from ffds.data.augment.operations import NAMES, OPERATIONS, apply, cut_out, erase
 
 MAGNITUDES = {"posterize": (4, 6, 8), "solarize": (0.0, 0.3, 1.0), "hue": (-0.1, 0.0, 0.5)}
 MAGNITUDES |= {"translate-x": (-9.7, 0.0, 3.2), "translate-y": (-9.7, 0.0, 3.2), "rotate": (-30.0, 7.0)}
@@ -57,6 +57,14 @@ def test_images_of_several_operations_keep_their_places():
         expected.append(image)
     assert torch.equal(apply(images, drawn), torch.stack(expected))
     assert torch.equal(apply(images, drawn[:0]), images)
+
+
+def test_a_hole_is_black_and_all_around_it_stays():
+    images = torch.full((2, 3, 6, 5), 9, dtype=torch.uint8)
+    expected = images.clone()
+    expected[0, :, 1:4, 2:4] = 0
+    assert torch.equal(cut_out(images, torch.tensor([[1, 2, 3, 2], [0, 0, 0, 0]])), expected)
+    assert (images == 9).all()
 
 
 def test_only_the_boxes_are_erased():

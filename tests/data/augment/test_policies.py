@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from ffds.data.augment.operations import NAMES
-from ffds.data.augment.policies import draw_boxes, draw_operations
+from ffds.data.augment.operations import NAMES, apply
+from ffds.data.augment.policies import draw_boxes, draw_holes, draw_operations
 from ffds.recipes.schema import Data
 from tests.data.augment.test_operations import TORCHVISION
 
@@ -97,6 +97,30 @@ def test_color_jitter_draws_four_factors_in_random_order():
     assert sorted(off[..., 0].unique().tolist()) == [0, NAMES.index("color")]
 
 
+def test_jitter_and_grayscale_change_as_many_images_as_the_recipe_says():
+    some = drawn("color-jitter", color_jitter_probability=0.8)
+    jittered = (some[..., 0] > 0).all(dim=0)
+    assert torch.equal(some, drawn("color-jitter") * jittered[:, None])
+    gray = drawn("grayscale")[0]
+    assert {tuple(step) for step in gray.tolist()} == {(NAMES.index("color"), -1.0), (0.0, 0.0)}
+    for share, expected in ((jittered, 0.8), (gray[:, 0] > 0, 0.2)):
+        assert abs(share.double().mean() - expected) < 0.03
+    red = torch.tensor([200, 50, 10], dtype=torch.uint8).view(1, 3, 1, 1).expand(SIZE, 3, 1, 1)
+    changed = apply(red, gray[None])[:, :, 0, 0]
+    assert torch.equal(changed.amin(1) == changed.amax(1), gray[:, 0] > 0)
+
+
+def test_holes_have_their_middle_at_any_pixel():
+    holes = draw_holes(8, 0, SIZE, HEIGHT, WIDTH)
+    top, left, tall, wide = holes.T
+    assert (tall.min(), tall.max(), wide.min(), wide.max()) == (4, 8, 4, 8)
+    assert (top + tall).max() == HEIGHT
+    assert (left + wide).max() == WIDTH
+    inside = (tall == 8) & (wide == 8)
+    expected = (HEIGHT - 7) * (WIDTH - 7) / (HEIGHT * WIDTH)
+    assert abs(inside.double().mean() - expected) < 0.03
+
+
 def test_erased_boxes_have_the_distribution_of_torchvision():
     ours = draw_boxes(0.25, 0, SIZE, HEIGHT, WIDTH).double()
     erased = ours[:, 2] > 0
@@ -116,11 +140,11 @@ def test_erased_boxes_have_the_distribution_of_torchvision():
     assert (every[:, :2] + every[:, 2:] <= torch.tensor([HEIGHT, WIDTH])).all()
 
 
-@pytest.mark.parametrize("name", [*POLICIES, "color-jitter"])
+@pytest.mark.parametrize("name", [*POLICIES, "color-jitter", "grayscale"])
 def test_draws_depend_on_the_seed_and_on_no_other_step(name):
     assert torch.equal(drawn(name, 3, 50), drawn(name, 3, 50))
     assert not torch.equal(drawn(name, 3, 50), drawn(name, 4, 50))
-    if name != "color-jitter":
+    if name in POLICIES:
         both = Data(name="digits", augment=("color-jitter", name))
         assert torch.equal(draw_operations(both, 3, 50, HEIGHT, WIDTH)[:-4], drawn(name, 3, 50))
 

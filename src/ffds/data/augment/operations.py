@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.v2.functional as tvf
 from torch import Tensor
 
-__all__ = ["NAMES", "OPERATIONS", "apply", "erase"]
+__all__ = ["NAMES", "OPERATIONS", "apply", "cut_out", "erase"]
 
 
 def _translate(images: Tensor, x: float, y: float) -> Tensor:
@@ -65,6 +65,14 @@ def apply(images: Tensor, drawn: Tensor) -> Tensor:
             groups[part] = OPERATIONS[NAMES[int(operation)]](groups[part], magnitude)
         images = groups.index_select(0, order.argsort().to(images.device, non_blocking=True))
     return images
+
+
+def cut_out(images: Tensor, boxes: Tensor) -> Tensor:
+    """Images uint8 (B, C, H, W), black inside the box (4,) of each; `boxes` (B, 4) lie on the CPU."""
+    top, left, tall, wide = boxes.to(images.device, non_blocking=True)[:, :, None].unbind(1)
+    row, column = (torch.arange(side, device=images.device) for side in images.shape[2:])
+    rows, columns = (row >= top) & (row < top + tall), (column >= left) & (column < left + wide)
+    return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0)
 
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:

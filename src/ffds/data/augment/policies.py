@@ -11,7 +11,7 @@ from ffds.data.augment.operations import NAMES
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
-__all__ = ["draw_boxes", "draw_operations"]
+__all__ = ["draw_boxes", "draw_holes", "draw_operations"]
 
 BINS, POLICY_BINS = 31, 10
 DRAWN = NAMES.index("equalize") + 1
@@ -81,9 +81,9 @@ IMAGENET: tuple[tuple[Step, Step], ...] = (
 def draw_operations(data: Data, seed: int, size: int, height: int, width: int) -> Tensor:
     """For each image of a global batch the operations and magnitudes of `data.augment`, float64 (S, size, 2).
 
-    First one of the policies, then the four of colour jitter in random order. The policies have the
-    operations, magnitudes and probabilities of torchvision's transforms of their names; one with a sign is
-    negative with probability ½.
+    First one of the policies, then the four of colour jitter in random order, then grayscale. The policies
+    have the operations, magnitudes and probabilities of torchvision's transforms of their names; one with a
+    sign is negative with probability ½.
     """
     drawn = [torch.empty(0, size, 2, dtype=torch.float64)]
     generator = torch.Generator().manual_seed(derived_seed(seed, "policy"))
@@ -100,8 +100,28 @@ def draw_operations(data: Data, seed: int, size: int, height: int, width: int) -
             drawn.append(_of_policy(policy, _magnitudes(POLICY_BINS, height, width), size, generator))
     if "color-jitter" in data.augment:
         generator = torch.Generator().manual_seed(derived_seed(seed, "color-jitter"))
-        drawn.append(_jitter(data.color_jitter, size, generator))
+        jittered = _jitter(data.color_jitter, size, generator)
+        happens = torch.rand(size, generator=generator) < data.color_jitter_probability
+        drawn.append(jittered * happens[:, None])
+    if "grayscale" in data.augment:
+        generator = torch.Generator().manual_seed(derived_seed(seed, "grayscale"))
+        happens = torch.rand(1, size, 1, generator=generator) < data.grayscale_probability
+        drawn.append(torch.tensor([NAMES.index("color"), -1.0], dtype=torch.float64) * happens)
     return torch.cat(drawn)
+
+
+def draw_holes(side: int, seed: int, size: int, height: int, width: int) -> Tensor:
+    """For each image of a global batch the top, left, height and width of a square hole, int64 (size, 4).
+
+    Its middle is any pixel, all alike, and what lies outside of the image is cut off (DeVries and Taylor,
+    "Improved regularization of convolutional neural networks with cutout", 2017).
+    """
+    generator = torch.Generator().manual_seed(derived_seed(seed, "cutout"))
+    shape = torch.tensor([height, width])
+    middle = (torch.rand(size, 2, generator=generator, dtype=torch.float64) * shape).long()
+    start = (middle - side // 2).clamp(min=0)
+    end = (middle - side // 2 + side).clamp(max=shape)
+    return torch.cat([start, end - start], dim=1)
 
 
 def draw_boxes(probability: float, seed: int, size: int, height: int, width: int) -> Tensor:
