@@ -11,7 +11,7 @@ from ffds.cli.main import parser
 from ffds.recipes.load import load_recipe
 
 VERBS = {"train", "compare", "eval", "predict", "adjust", "sweep", "table", "figure", "recipes", "show"}
-VERBS |= {"data info", "data pack", "data cache", "data ictext", "report", "init"}
+VERBS |= {"methods", "data info", "data pack", "data cache", "data ictext", "report", "init"}
 VERBS |= {"runs list", "runs clean", "export"}
 
 PUBLIC = {

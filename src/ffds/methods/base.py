@@ -65,6 +65,11 @@ class Method(Section):
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         """The losses of this method in the order of training: one, or two where it has a setting `start`."""
 
+    @property
+    def phases(self) -> int:
+        """The number of its stages, told without their losses."""
+        return 2 if isinstance(self, Deferred) else 1
+
 
 @runtime_checkable
 class Deferred(Protocol):

@@ -13,15 +13,26 @@ from ffds.methods.ldam import LDAM, LDAMDRW
 from ffds.methods.logit_adjusted import BalancedSoftmax, LogitAdjusted
 from ffds.methods.reweighting import CBFocal, ClassBalanced, CrossEntropy, Custom, Focal
 
-__all__ = ["METHODS", "SETTINGS", "MethodSettings"]
+__all__ = ["GROUPS", "METHODS", "SETTINGS", "MethodSettings"]
 
-_TABLE_1A = (CrossEntropy, Focal, ClassBalanced, CBFocal, LDAM, FFDS, LDAMDRW, IB, IBCB, IBFocal, DFFDS)
-_ALL = (
-    *_TABLE_1A,
-    LogitAdjusted,
-    BalancedSoftmax,
-)
-METHODS: dict[str, type[Method]] = {method.model_fields["name"].default: method for method in _ALL}
+GROUPS: dict[str, tuple[type[Method], ...]] = {
+    "Table 1a of the paper": (
+        *(CrossEntropy, Focal, ClassBalanced, CBFocal, LDAM, FFDS),
+        *(LDAMDRW, IB, IBCB, IBFocal, DFFDS),
+    ),
+    "Class weights and label smoothing": (),
+    "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax),
+    "One-vs-all losses and class difficulty": (),
+    "Sampling": (),
+    "A classifier of its own after training": (),
+    "Mixing images": (),
+    "Contrastive learning": (),
+}
+"""The methods in groups by what they change, in the order in which tables and pages show them."""
+
+METHODS: dict[str, type[Method]] = {
+    method.model_fields["name"].default: method for group in GROUPS.values() for method in group
+}
 """The methods that need no code of the user by their names, those of Table 1a first, in its order."""
 
 SETTINGS: dict[str, type[Method]] = {**METHODS, "custom": Custom}

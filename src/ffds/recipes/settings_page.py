@@ -21,7 +21,7 @@ from ffds.recipes.messages import allowed
 from ffds.recipes.schema import SECTIONS, Recipe
 from ffds.settings import Role, Section
 
-__all__ = ["meaning", "settings_page"]
+__all__ = ["key_rows", "meaning", "settings_page"]
 
 _INTRODUCTION = """# All settings
 
@@ -86,14 +86,23 @@ def _about(section: type[Section]) -> str:
     return inspect.cleandoc(section.__doc__ or "")
 
 
-def _table(section: type[Section], keys: Iterable[str], part: str) -> str:
-    lines = [["key", "values", "default", "meaning", "changes"], ["---"] * 5]
+def key_rows(section: type[Section], keys: Iterable[str], part: str) -> list[list[str]]:
+    """Of each key of a section its dotted name, its values, its default in JSON and its meaning."""
+    rows = []
     for key in keys:
         field = section.model_fields[key]
-        shown = f"`{part}.{key}`" if part else f"`{key}`"
-        default = "" if field.is_required() else f"`{json.dumps(field.default)}`"
-        values, effect = allowed(section, (key,)), _effect(field.metadata)
-        lines.append([shown, values, default, meaning(section, key), effect])
+        default = "" if field.is_required() else json.dumps(field.default)
+        name = f"{part}.{key}" if part else key
+        rows.append([name, allowed(section, (key,)), default, meaning(section, key)])
+    return rows
+
+
+def _table(section: type[Section], keys: Iterable[str], part: str) -> str:
+    keys = list(keys)
+    lines = [["key", "values", "default", "meaning", "changes"], ["---"] * 5]
+    for key, (name, values, default, text) in zip(keys, key_rows(section, keys, part), strict=True):
+        effect = _effect(section.model_fields[key].metadata)
+        lines.append([f"`{name}`", values, default and f"`{default}`", text, effect])
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
