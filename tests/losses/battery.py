@@ -16,6 +16,7 @@ from ffds.losses import (
     LDAMLoss,
     LogitAdjustedLoss,
     VSLoss,
+    WeightedCrossEntropyLoss,
     class_balanced_weights,
     inverse_frequency_weights,
 )
@@ -37,6 +38,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "ldam-drw": lambda counts, **how: LDAMLoss(counts, weight=class_balanced_weights(counts), **how),
     "ib": lambda counts, **how: InfluenceBalancedLoss(weight=inverse_frequency_weights(counts), **how),
     "ib-focal": lambda counts, **how: InfluenceBalancedLoss(gamma=1.0, alpha=2.0, epsilon=0.5, **how),
+    "weighted-ce": lambda counts, **how: WeightedCrossEntropyLoss(inverse_frequency_weights(counts), **how),
     "logit-adjusted": lambda counts, **how: LogitAdjustedLoss(counts, tau=1.5, **how),
     "vs": lambda counts, **how: VSLoss(counts, gamma=0.2, tau=1.5, **how),
 }
@@ -112,6 +114,8 @@ def twin(loss: Any, data: Batch) -> Tensor:
             expected = naive.adjusted(logits, target, factor, loss.adjustment.tolist())
         case FocalLoss():
             expected = naive.focal(logits, target, loss.gamma)
+        case WeightedCrossEntropyLoss():
+            expected = naive.cross_entropy(logits, target)
     return scale * expected
 
 

@@ -19,6 +19,7 @@ FORMAT = {
         "InfluenceBalancedLoss(alpha=1000.0, epsilon=0.001, gamma=0.0, weighted=True, reduction='mean')",
         ["weight"],
     ),
+    "weighted-ce": ("WeightedCrossEntropyLoss(reduction='mean')", ["weight"]),
     "logit-adjusted": ("LogitAdjustedLoss(reduction='mean')", ["adjustment"]),
     "vs": ("VSLoss(reduction='mean')", ["adjustment", "factor"]),
 }
@@ -34,7 +35,7 @@ def test_repr_and_names_of_the_state_are_format(name):
     assert {key for key, dtype in types.items() if dtype == torch.int64} <= {"class_group", "gathered.counts"}
 
 
-@pytest.mark.parametrize("name", ["ldam", "ldam-drw"])
+@pytest.mark.parametrize("name", ["ldam", "ldam-drw", "weighted-ce"])
 def test_parts_of_a_batch_count_by_what_their_mean_divides_by(name):
     """As a training on several ranks uses it."""
     loss = LOSSES[name](COUNTS)

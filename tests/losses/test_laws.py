@@ -17,7 +17,9 @@ from ffds.losses import (
     LDAMLoss,
     LogitAdjustedLoss,
     VSLoss,
+    WeightedCrossEntropyLoss,
     class_balanced_weights,
+    inverse_frequency_weights,
 )
 from tests.losses import naive
 from tests.losses.battery import (
@@ -94,6 +96,7 @@ def test_by_hand(loss, by_hand):
 @pytest.mark.parametrize(
     ("limit", "simpler"),
     [
+        (WeightedCrossEntropyLoss([3.0] * CLASSES), nn.CrossEntropyLoss()),
         (LogitAdjustedLoss(COUNTS, tau=0.0), nn.CrossEntropyLoss()),
         (LogitAdjustedLoss([9] * CLASSES, tau=2.0), nn.CrossEntropyLoss()),
         (VSLoss(COUNTS, gamma=0.0, tau=0.7), LogitAdjustedLoss(COUNTS, tau=0.7)),
@@ -353,7 +356,8 @@ def test_reductions_agree(name, made, kind):
     each, total, mean = (data.given_to(made(name, reduction=how)) for how in ("none", "sum", "mean"))
     assert each.shape == (8,)
     torch.testing.assert_close(total, each.sum())
-    weight = class_balanced_weights(COUNTS).double() if name == "ldam-drw" else torch.ones(CLASSES).double()
+    weights = {"ldam-drw": class_balanced_weights, "weighted-ce": inverse_frequency_weights}
+    weight = weights[name](COUNTS).double() if name in weights else torch.ones(CLASSES).double()
     q = data.target if data.target.ndim == 2 else data.one_hot().target
     torch.testing.assert_close(mean, each.sum() / (q * weight).sum())
     assert data.given_to(made(name)) == mean, "the default"

@@ -135,6 +135,7 @@ def test_public_names_and_their_options():
         "LDAMLoss": f"class_counts, *, max_margin=0.5, scale=30.0, weight=None, {common}",
         "LogitAdjustedLoss": f"class_counts, *, tau=1.0, {common}",
         "VSLoss": f"class_counts, *, gamma=0.3, tau=1.0, {common}",
+        "WeightedCrossEntropyLoss": f"weight, *, {common}",
         "class_balanced_weights": f"class_counts, beta=0.9999, {scaled}",
         "inverse_frequency_weights": f"class_counts, power=1.0, {scaled}",
     }

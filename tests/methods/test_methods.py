@@ -14,6 +14,7 @@ from ffds.losses import (
     InfluenceBalancedLoss,
     LDAMLoss,
     LogitAdjustedLoss,
+    WeightedCrossEntropyLoss,
     class_balanced_weights,
     inverse_frequency_weights,
 )
@@ -27,6 +28,7 @@ MARGINS, INFLUENCE = {"max_margin": 0.3, "scale": 20.0}, {"alpha": 10.0, "epsilo
 FFDS = {"beta": 0.9, "k": 0.5, "num_groups": 3, "gamma_min": 0.5, "gamma_max": 2.0, "curve": "linear"}
 FFDS |= {"label_smoothing": 0.2, "weight_scale": "released", "cold_start": "unsmoothed"}
 INVERSE = inverse_frequency_weights(COUNTS)
+SQUARE_ROOT = WeightedCrossEntropyLoss(inverse_frequency_weights(COUNTS, 0.5))
 NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe", "sampler"}
 
 
@@ -61,6 +63,11 @@ ROWS = {
     ),
     "d-ffds": ROW(
         *(f"{' '.join(FFDS)} start observe", ["cross-entropy", "ffds"], FFDS), FFDSLoss(COUNTS, **FFDS)
+    ),
+    "ls": ROW("epsilon", ["label smoothing"], {"epsilon": 0.2}, nn.CrossEntropyLoss(label_smoothing=0.2)),
+    "rw": ROW("power", ["cross-entropy, re-weighted"], {"power": 0.5}, SQUARE_ROOT),
+    "ce-drw": ROW(
+        "power start", ["cross-entropy", "cross-entropy, re-weighted"], {"power": 0.5}, SQUARE_ROOT
     ),
     "logit-adjusted": ROW("tau", ["logit-adjusted"], {"tau": 0.5}, LogitAdjustedLoss(COUNTS, tau=0.5)),
     "balanced-softmax": ROW("", ["balanced softmax"], {}, LogitAdjustedLoss(COUNTS)),
@@ -111,7 +118,7 @@ def test_keys_stages_and_the_loss_that_settings_make(method):
 
 
 def test_first_stages_are_plain():
-    for method in ("ib", "ib-cb", "ib-fl", "d-ffds"):
+    for method in ("ib", "ib-cb", "ib-fl", "d-ffds", "ce-drw"):
         same(made(method).stages(COUNTS)[0].loss, nn.CrossEntropyLoss())
     same(made("ldam-drw", **MARGINS).stages(COUNTS)[0].loss, LDAMLoss(COUNTS, **MARGINS))
 
@@ -137,4 +144,4 @@ def test_a_class_without_images_is_refused_where_the_counts_matter(method):
         with pytest.raises(InputError):
             made(method).stages([20, 0, 5, 80])
     else:
-        assert not {"beta", "max_margin", "alpha"} & METHODS[method].model_fields.keys()
+        assert not {"beta", "max_margin", "alpha", "tau", "power"} & METHODS[method].model_fields.keys()

@@ -1,5 +1,6 @@
 """Losses for long-tailed classification; needs torch and numpy only."""
 
+from ffds.losses.cross_entropy import WeightedCrossEntropyLoss
 from ffds.losses.ffds import FFDSLoss
 from ffds.losses.focal import FocalLoss
 from ffds.losses.influence_balanced import InfluenceBalancedLoss
@@ -14,6 +15,7 @@ __all__ = [
     "LDAMLoss",
     "LogitAdjustedLoss",
     "VSLoss",
+    "WeightedCrossEntropyLoss",
     "class_balanced_weights",
     "inverse_frequency_weights",
 ]

@@ -88,6 +88,11 @@ class ClassificationLoss(FullPrecision):
                 raise InputError("a label is no class", got=bad[:10], allowed=allowed) from error
             raise
 
+    def sum_at_label(self, per_class: Tensor, target: Tensor) -> Tensor:
+        """Sum over the batch of values (C,) at the labels, (), by which a weighted mean divides."""
+        at_label = self.at_label(per_class, target)
+        return at_label.sum() if target.ndim == 1 else (target * at_label).sum()
+
     def weighted(self, values: Tensor, weight: Tensor | None, target: Tensor) -> Tensor:
         """Values times the weight (C,) of their class, if there are weights."""
         return values if weight is None else self.at_label(weight.to(values.dtype), target) * values

@@ -78,8 +78,7 @@ class LDAMLoss(ClassificationLoss):
     def divisor(self, target: Tensor) -> Tensor:
         """What the mean over target divides by, (): Σ w_y, or without weights the number of samples."""
         weight = torch.ones_like(self.margin) if self.weight is None else self.weight
-        per_sample = self.at_label(weight, target)
-        return per_sample.sum() if target.ndim == 1 else (target * per_sample).sum()
+        return self.sum_at_label(weight, target)
 
     def extra_repr(self) -> str:
         """The settings, for repr."""

@@ -11,7 +11,16 @@ from ffds.methods.ffds import DFFDS, FFDS
 from ffds.methods.influence_balanced import IB, IBCB, IBFocal
 from ffds.methods.ldam import LDAM, LDAMDRW
 from ffds.methods.logit_adjusted import BalancedSoftmax, LogitAdjusted
-from ffds.methods.reweighting import CBFocal, ClassBalanced, CrossEntropy, Custom, Focal
+from ffds.methods.reweighting import (
+    CBFocal,
+    ClassBalanced,
+    CrossEntropy,
+    Custom,
+    DeferredReweighting,
+    Focal,
+    LabelSmoothing,
+    Reweighting,
+)
 
 __all__ = ["GROUPS", "METHODS", "SETTINGS", "MethodSettings"]
 
@@ -20,7 +29,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
         *(CrossEntropy, Focal, ClassBalanced, CBFocal, LDAM, FFDS),
         *(LDAMDRW, IB, IBCB, IBFocal, DFFDS),
     ),
-    "Class weights and label smoothing": (),
+    "Class weights and label smoothing": (LabelSmoothing, Reweighting, DeferredReweighting),
     "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax),
     "One-vs-all losses and class difficulty": (),
     "Sampling": (),

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from ffds.errors import InputError
 from ffds.methods.base import Beta, Method, Stage, WeightScale, cross_entropy
-from ffds.settings import NonNegative
+from ffds.settings import Finite, Fraction, Milestones, NonNegative
 
-__all__ = ["CBFocal", "ClassBalanced", "CrossEntropy", "Custom", "Focal"]
+__all__ = ["CBFocal", "ClassBalanced", "CrossEntropy", "Custom", "DeferredReweighting", "Focal"]
+__all__ += ["LabelSmoothing", "Reweighting"]
+
+_BAG_OF_TRICKS = ((0.8, 0.01), (0.9, 0.0001))
+"""The learning-rate drops of Bag of Tricks (Zhang et al. 2021), which are those of LDAM-DRW."""
 
 
 class CrossEntropy(Method):
@@ -78,6 +84,61 @@ class CBFocal(Method):
 
         weight = class_balanced_weights(class_counts, self.beta, self.weight_scale)
         return (Stage("class-balanced focal", FocalLoss(self.gamma, weight=weight)),)
+
+
+class LabelSmoothing(Method):
+    """Cross-entropy with smoothed labels: 1 − ε + ε/C at the label, ε/C elsewhere (Szegedy et al. 2016).
+
+    Its learning rate falls as in Bag of Tricks (Zhang et al. 2021).
+    """
+
+    source: ClassVar[str] = "Szegedy et al., Rethinking the Inception architecture, CVPR 2016, section 7"
+    published: ClassVar[str] = "38.44, Zhang et al. 2021"
+
+    name: Literal["ls"] = "ls"
+    epsilon: Annotated[Finite, Field(ge=0, lt=1)] = 0.1
+    """ε, the share of the label that all classes get alike."""
+    milestones: Milestones | None = _BAG_OF_TRICKS
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        from torch import nn
+
+        return (Stage("label smoothing", nn.CrossEntropyLoss(label_smoothing=self.epsilon)),)
+
+
+class Reweighting(Method):
+    """Cross-entropy weighted by n^(−power) from the first epoch, divided by Σ w_y.
+
+    Power 1 is inverse class frequency, 0.5 its square root. Its learning rate falls as in Bag of Tricks.
+    """
+
+    source: ClassVar[str] = "Zhang et al., Bag of tricks, AAAI 2021, equation 2"
+    published: ClassVar[str] = "32.27 (38.36 with power 0.5), Zhang et al. 2021"
+
+    name: Literal["rw"] = "rw"
+    power: NonNegative = 1.0
+    """The power of 1/n."""
+    milestones: Milestones | None = _BAG_OF_TRICKS
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        from ffds.losses import WeightedCrossEntropyLoss, inverse_frequency_weights
+
+        weight = inverse_frequency_weights(class_counts, self.power)
+        return (Stage("cross-entropy, re-weighted", WeightedCrossEntropyLoss(weight)),)
+
+
+class DeferredReweighting(Reweighting):
+    """Cross-entropy, weighted by n^(−power) from `start` on (Cao et al. 2019; Zhang et al. 2021)."""
+
+    source: ClassVar[str] = "Cao et al., Label-distribution-aware margins, NeurIPS 2019, algorithm 1"
+    published: ClassVar[str] = "41.62, Zhang et al. 2021"
+
+    name: Literal["ce-drw"] = "ce-drw"  # type: ignore[assignment]
+    start: Fraction = 0.8
+    """Fraction of the epochs after which the second loss begins."""
+
+    def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
+        return cross_entropy(), *super().stages(class_counts)
 
 
 class Custom(Method):
