@@ -38,6 +38,17 @@ def test_cosine_head_equals_the_cosine_and_knows_no_length(dim, classes, batch, 
     torch.testing.assert_close(head(length * features).double(), cosines, rtol=0, atol=1e-4)
 
 
+def test_a_scaled_cosine_head_is_the_cosine_times_s_and_may_begin_with_class_means():
+    head, scaled = CosineHead(8, 3), CosineHead(8, 3, scale=25.0)
+    means, features = 7 * torch.randn(3, 8), torch.randn(4, 8)
+    for one in (head, scaled):
+        one.start_from_means(means)
+    torch.testing.assert_close(scaled(features), 25 * head(features))
+    cosines = torch.nn.functional.cosine_similarity(features[:, None], means[None], dim=2)
+    torch.testing.assert_close(head(features), cosines)
+    assert scaled(means).argmax(1).tolist() == [0, 1, 2]
+
+
 def test_zero_features_have_logit_zero_and_finite_gradients():
     head = CosineHead(4, 3)
     features = torch.zeros(2, 4, requires_grad=True)

@@ -30,6 +30,20 @@ def test_the_head_is_what_the_method_needs():
     assert Recipe(name="x", data=data, model=Model(head="cosine")).head == "cosine"
 
 
+def test_a_loss_with_a_scale_of_its_own_gets_plain_cosines():
+    model = Model(head="cosine", head_scale=25.0)
+    assert Recipe(name="x", data=Data(name="digits"), model=model).head_scale == 25
+    assert Recipe(name="x", data=Data(name="digits"), model=model, method=LDAM()).head_scale == 1
+
+
+@pytest.mark.parametrize("setting", [{"head_scale": 25.0}, {"head_init": "class-means"}])
+def test_settings_of_a_cosine_head_are_refused_on_a_linear_one(setting):
+    (key,) = setting
+    for head in ("auto", "linear"):
+        with pytest.raises(ValidationError, match=f"model.{key} belongs to a cosine head"):
+            Recipe(name="x", data=Data(name="digits"), model=Model(head=head, **setting))
+
+
 def test_runs_made_earlier_keep_their_hash():
     """Once it counted the text of `data.root`: now it is the same wherever the images lie."""
     files = sorted((Path(__file__).parents[2] / "results").rglob("seed*-*/recipe.yaml"))

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from ffds.data import cache
+from ffds.errors import Interrupted
 from ffds.training.features import with_features
 from ffds.training.phases import phases
 from ffds.training.trajectory import history_hashes
@@ -116,3 +117,31 @@ def test_a_history_knows_its_frozen_epochs():
     none, one, two = history(), history("schedule.frozen_epochs=1"), history("schedule.frozen_epochs=2")
     assert [a == b for a, b in zip(one, two, strict=True)] == [True, True, False, False, False]
     assert [a == b for a, b in zip(none, one, strict=True)] == [True, False, False, False, False]
+
+
+MEANS = ("model.head=cosine", "model.head_scale=25", "model.head_init=class-means")
+
+
+@pytest.mark.parametrize("frozen", [(), THROUGHOUT], ids=["trained", "frozen"])
+def test_a_cosine_head_begins_with_the_class_means(frozen, tmp_path):
+    unmoved = ("trainer.ema=0.9", "optimizer.lr=1e-30")
+    recipe = tiny.recipe(*MEANS, *frozen, *unmoved, method="ce")
+    loop, images = tiny.loop(tmp_path, recipe, polls=0), tiny.dataset().train
+    network = loop.state.model
+    with pytest.raises(Interrupted):
+        loop.train()
+    scaled = torch.tensor(images.images).permute(0, 3, 1, 2).float() / 255
+    pixels = (scaled - recipe.data.mean[0]) / recipe.data.std[0]
+    begun = tiny.loop(tmp_path / "look", recipe).state.model.eval()
+    with torch.no_grad():
+        features = begun.backbone(pixels).double()
+    means = torch.stack([features[images.labels == c].mean(0) for c in range(len(tiny.COUNTS))])
+    expected = torch.nn.functional.normalize(means).float()
+    assert network.head.scale == 25
+    torch.testing.assert_close(network.head.weight.detach(), expected)
+    torch.testing.assert_close(loop.state.average.averages["head.weight"], expected)
+
+
+@pytest.mark.parametrize("frozen", [(), THROUGHOUT], ids=["trained", "frozen"])
+def test_a_run_that_begins_with_class_means_goes_on_as_if_it_never_stopped(frozen, tmp_path):
+    check_parts(tiny.recipe(*MEANS, *frozen, method="ce"), tmp_path)

@@ -42,7 +42,12 @@ def trained_network(recipe: Recipe, checkpoint: Checkpoint) -> tuple[Classifier,
     classes = len(checkpoint.identity["class_counts"])
     for channels in (1, 3):
         network = build_model(
-            recipe.model.untrained, head=recipe.head, num_classes=classes, in_channels=channels, seed=0
+            recipe.model.untrained,
+            head=recipe.head,
+            head_scale=recipe.head_scale,
+            num_classes=classes,
+            in_channels=channels,
+            seed=0,
         )
         if _shapes(network.state_dict()) == _shapes(checkpoint.model):
             break

@@ -51,13 +51,14 @@ def build_model(
     num_classes: int,
     in_channels: int,
     seed: int,
+    head_scale: float = 1.0,
     image_size: int | None = None,
 ) -> Classifier:
     """The network of a recipe, initialised from the seed alone; no global generator is touched.
 
-    `image_size` is the side of the images that it will see, None if not known. timm not knowing the name or
-    not getting its pretrained weights, weights of another network, or a network that cannot take that size,
-    is an InputError.
+    `head_scale` is that of a cosine head, `image_size` the side of the images that it will see, None if not
+    known. timm not knowing the name or not getting its pretrained weights, weights of another network, or a
+    network that cannot take that size, is an InputError.
 
     >>> network = build_model(Model(), head="linear", num_classes=10, in_channels=3, seed=0)
     >>> sum(weight.numel() for weight in network.parameters())
@@ -75,8 +76,9 @@ def build_model(
             num_features = ResNetCifar.num_features
         if image_size is not None:
             _check_size(model, backbone, in_channels, image_size)
-        kind = {"linear": LinearHead, "cosine": CosineHead}[head]
-        network = Classifier(backbone, kind(num_features, num_classes))
+        size = num_features, num_classes
+        classifier = CosineHead(*size, head_scale) if head == "cosine" else LinearHead(*size)
+        network = Classifier(backbone, classifier)
     if model.weights is not None:
         load_weights(network.backbone, network.head, model)
     return network

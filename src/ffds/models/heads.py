@@ -21,10 +21,16 @@ class LinearHead(nn.Linear):
 
 
 class CosineHead(nn.Module):
-    """z_c = cos(h, w_c): logits in [−1, 1], to be scaled by the loss; no bias.
+    """z_c = s·cos(h, w_c): logits in [−s, s], no bias.
 
-    Computed in float32 whatever the features and autocast say. A feature vector of zeros has logits 0 and a
-    finite gradient.
+    With s = 1 the loss has to multiply by a scale of its own, as that of LDAM does: the softmax of cosines
+    alone is nearly uniform. Computed in float32 whatever the features and autocast say. A feature vector of
+    zeros has logits 0 and a finite gradient.
+
+    Args:
+        num_features: D.
+        num_classes: C.
+        scale: s > 0.
 
     Source: Cao et al. 2019 (LDAM), released code: weights uniform in [−1, 1], then each w_c of unit length.
 
@@ -32,12 +38,19 @@ class CosineHead(nn.Module):
     [[0.0, 0.0, 0.0]]
     """
 
-    def __init__(self, num_features: int, num_classes: int) -> None:
+    def __init__(self, num_features: int, num_classes: int, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.weight = nn.Parameter(F.normalize(torch.empty(num_classes, num_features).uniform_(-1, 1)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (N, D) → cosines float32 (N, C)."""
+        """Features (N, D) → scaled cosines float32 (N, C)."""
         with torch.autocast(features.device.type, enabled=False):
             # torch's default of 1e-12 would let the gradient at a zero vector grow to 1e12.
-            return F.linear(F.normalize(features.float(), eps=1e-6), F.normalize(self.weight.float()))
+            cosines = F.linear(F.normalize(features.float(), eps=1e-6), F.normalize(self.weight.float()))
+            return cosines if self.scale == 1 else self.scale * cosines
+
+    @torch.no_grad()
+    def start_from_means(self, means: Tensor) -> None:
+        """Begin as the classifier by the nearest class mean (C, D), by angle: w_c = μ_c / ‖μ_c‖."""
+        self.weight.copy_(F.normalize(means))

@@ -159,6 +159,10 @@ class Model(Section):
     """Sum of what is in that file: filled in, and checked if it is given."""
     head: Literal["auto", "linear", "cosine"] = "auto"
     """The classifier; auto: cosine where the method is defined on one (LDAM), else linear."""
+    head_scale: Annotated[Positive, Role.ADDED] = 1.0
+    """s by which a cosine head multiplies; methods defined on such a head have their own, `method.scale`."""
+    head_init: Annotated[Literal["random", "class-means"], Role.ADDED] = "random"
+    """How a cosine head begins: at random, or with the class means of the training images' features."""
 
     def disagreements(self) -> Iterator[str]:
         if self.pretrained and not self.name.startswith("timm/"):
@@ -189,6 +193,9 @@ class Recipe(Section):
         method = f"method {self.method.name}"
         if self.method.head == "cosine" and self.model.head == "linear":
             yield f"{method} diverges on a linear head: set model.head to auto or cosine"
+        for key in ("head_scale", "head_init"):
+            if self.head == "linear" and not self.model.has_default(key):
+                yield f"model.{key} belongs to a cosine head: set model.head to cosine"
         if isinstance(self.method, Deferred) and self.schedule.epochs < 2:
             yield f"{method} has two phases: set schedule.epochs to 2 or more"
 
@@ -196,6 +203,11 @@ class Recipe(Section):
     def head(self) -> Head:
         """The classifier head with `auto` resolved."""
         return self.method.head if self.model.head == "auto" else self.model.head
+
+    @property
+    def head_scale(self) -> float:
+        """What a cosine head multiplies by: 1 where the loss of the method has a scale of its own."""
+        return 1.0 if self.method.head == "cosine" else self.model.head_scale
 
     @property
     def identity(self) -> dict[str, Any]:

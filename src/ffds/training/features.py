@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ffds.data.cache import cached
 from ffds.data.dataset import Dataset, Split
@@ -24,7 +26,7 @@ from ffds.recipes.schema import Data, Recipe
 from ffds.settings import json_digest
 from ffds.training.evaluate import BATCH_SIZE
 
-__all__ = ["are_constant", "with_features"]
+__all__ = ["are_constant", "class_means", "with_features"]
 
 PREPROCESSING = ("image_size", "eval_resize", "interpolation", "mean", "std")
 """Settings of `data` that decide the pixels that the backbone sees."""
@@ -48,9 +50,13 @@ def with_features(
     """
     shown = shown and fabric.is_global_zero
     splits = {"training": dataset.train, "test": dataset.test, "validation": dataset.validation}
+    # Without augmentation, training images are resized to data.image_size whole, not cropped to it.
+    how = {"training": recipe.data.model_copy(update={"eval_resize": None})}
     with fabric.rank_zero_first(local=True):
         done = {
-            name: replace(split, features=_features(fabric, recipe, network, split, name, shown))
+            name: replace(
+                split, features=_features(fabric, how.get(name, recipe.data), network, split, name, shown)
+            )
             for name, split in splits.items()
             if split is not None
         }
@@ -58,11 +64,35 @@ def with_features(
     return replace(dataset, train=done["training"], test=test, validation=validation)
 
 
+def class_means(
+    fabric: Fabric, recipe: Recipe, network: Classifier, train: Split, *, shown: bool = True
+) -> Tensor:
+    """Mean of the backbone's features over the training images of each class, float32 (C, D), on every rank.
+
+    Images are not augmented, but cut as in evaluation, after their short side was resized to the size of the
+    network's input; a split that has features already is taken as it is.
+
+    Source: Shi et al. 2024 (LIFT), section 4.2, and its released code.
+    """
+    features = train.features
+    if features is None:
+        resize = recipe.data.eval_resize and recipe.data.image_size
+        data = recipe.data.model_copy(update={"eval_resize": resize})
+        with fabric.rank_zero_first(local=True):
+            features = _features(fabric, data, network, train, "training", shown and fabric.is_global_zero)
+    labels = torch.from_numpy(train.labels)
+    counts = labels.bincount()
+    sums = torch.zeros(len(counts), features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, labels, torch.from_numpy(features).double())
+    means = (sums / counts[:, None]).float().to(fabric.device)
+    if fabric.world_size > 1:  # other hardware may round otherwise
+        dist.broadcast(means, src=0)
+    return means
+
+
 def _features(
-    fabric: Fabric, recipe: Recipe, network: Classifier, split: Split, name: str, shown: bool
+    fabric: Fabric, data: Data, network: Classifier, split: Split, name: str, shown: bool
 ) -> NDArray[np.float32]:
-    # Without augmentation, training images are resized to data.image_size whole, not cropped to it.
-    data = recipe.data.model_copy(update={"eval_resize": None}) if name == "training" else recipe.data
     images = FeaturesOfImages(fabric, data, network, split, name, shown)
     rows = np.arange(len(split))
     features: Any = (cached(images, rows, "stop") if data.cache else images.read(rows, "stop")).images

@@ -22,7 +22,7 @@ from ffds.run_directory import Run
 from ffds.training.backend.cuda_graphs import CudaGraphs
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
-from ffds.training.features import are_constant, with_features
+from ffds.training.features import are_constant, class_means, with_features
 from ffds.training.kept.best import BestEpoch
 from ffds.training.phases import Phase
 from ffds.training.signals import StopSignals
@@ -69,6 +69,7 @@ class TrainingLoop:
             if (checkpoint := self.checkpoints.latest()) is not None:
                 self.state.model.load_state_dict(checkpoint.model)
             dataset = with_features(fabric, recipe, self.state.model, dataset, shown=shown)
+        self.train_split, self.shown = dataset.train, shown
         seed, held = recipe.trainer.seed, dataset.validation
         self.batches = TrainBatches(
             dataset.train,
@@ -152,6 +153,9 @@ class TrainingLoop:
                 self.state.restore(checkpoint)
             step = f", step {self.reached.step}" if self.reached.step else ""
             self.progress.say(f"{self.title}: going on after epoch {self.reached.epoch}{step}")
+        elif self.recipe.model.head_init == "class-means":
+            given = (self.fabric, self.recipe, self.state.model, self.train_split)
+            self.state.start_head_from(class_means(*given, shown=self.shown))
         self.progress.start_at(self.reached.images)
         if self.fabric.is_global_zero:
             self.run.keep_epochs(self.reached.epoch)

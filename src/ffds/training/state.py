@@ -163,6 +163,7 @@ class TrainingState:
         model = build_model(
             recipe.model.untrained if restored else recipe.model,
             head=recipe.head,
+            head_scale=recipe.head_scale,
             num_classes=dataset.num_classes,
             in_channels=channels,
             seed=recipe.trainer.seed,
@@ -208,6 +209,13 @@ class TrainingState:
         """While entered, the network has the weights to score: those kept, or else the averaged ones."""
         values = kept or (self.average and self.average.averages)
         return holding(self.model, values) if values else nullcontext()
+
+    def start_head_from(self, means: Tensor) -> None:
+        """Let a cosine head, and its average, begin with the class means (C, D) of the features."""
+        head: Any = self.model.head
+        head.start_from_means(means)
+        if self.average is not None:
+            self.average.restore(self.average.weights)
 
     def set_lr(self, lr: float) -> None:
         """Train with this learning rate from now on, each group of parameters with its part of it."""
