@@ -108,6 +108,25 @@ def test_ranks_share_the_batches_of_one_rank(count, batch_size, world_size, epoc
             assert torch.equal(torch.cat([part.indices for part in parts]), whole.indices)
 
 
+OTHERS = ({"augment": ("pad-crop", "vflip")}, {"augment": ("pad-crop", "vflip")})
+
+
+def test_views_stand_beside_the_image_as_it_is_without_them_on_any_number_of_ranks():
+    """Each view has draws of its own, from the seed, the epoch and the step alone."""
+    alone = list(train(20, 8, AUGMENTED).epoch(2))
+    whole = list(train(20, 8, AUGMENTED).epoch(2, views=OTHERS))
+    parts = [list(train(20, 8, AUGMENTED, rank=r, world_size=2).epoch(2, views=OTHERS)) for r in range(2)]
+    for batch, plain, *ranks in zip(whole, alone, *parts, strict=True):
+        assert torch.equal(batch.images[:, 0], plain.images)
+        assert torch.equal(batch.indices, plain.indices)
+        assert torch.equal(torch.cat([part.images for part in ranks]), batch.images)
+        assert batch.images.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+        first, second = batch.images[:, 1], batch.images[:, 2]
+        assert not torch.equal(first, second)
+        assert not torch.equal(first, batch.images[:, 0])
+    check_equal(list(train(20, 8, AUGMENTED).epoch(2, 1, views=OTHERS)), whole[1:])
+
+
 def test_class_balanced_every_class_and_every_image_of_it_is_equally_likely():
     """1,000 images of class 5, 4 of class 2 and 96 of class 7, in no order; class 0 has none."""
     labels = torch.tensor([5, 2, 5, 7]).repeat_interleave(torch.tensor([400, 4, 600, 96]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
@@ -30,10 +30,10 @@ MAX_MEMORY_FRACTION = 1 / 2
 class Batch(NamedTuple):
     """One rank's part of a global batch, on the training device.
 
-    `images` are float32 (B, C, h, w), channels-last, or features (B, D) where the split has them, `labels`
-    int64 (B,), `indices` (B,) places in the split; `global_size` counts the rows of the batch over all ranks.
-    Of mixed images, `probabilities` are those of all classes (B, num_classes), and the label is the one with
-    the larger share.
+    `images` are float32 (B, C, h, w), channels-last, several views of each (B, V, C, h, w), or features
+    (B, D) where the split has them, `labels` int64 (B,), `indices` (B,) places in the split; `global_size`
+    counts the rows of the batch over all ranks. Of mixed images, `probabilities` are those of all classes
+    (B, num_classes), and the label is the one with the larger share.
     """
 
     images: Tensor
@@ -62,8 +62,8 @@ class TrainBatches:
 
     Where the batch size does not divide the number of images, a rest of fewer than 2 · world_size rows joins
     the batch before it: batch norm needs two rows. A batch size above the number of images gives one batch.
-    `rows` are those of this rank in every batch of an epoch but the last. `num_classes` is asked for where
-    images are mixed; None is the largest label and one.
+    `rows` is the most that a rank has in every batch of an epoch but the last. `num_classes` is asked for
+    where images are mixed; None is the largest label and one.
     """
 
     def __init__(
@@ -88,8 +88,7 @@ class TrainBatches:
         self._data, self._transform = data, TrainTransform(data)
         self._num_classes = int(split.labels.max()) + 1 if num_classes is None else num_classes
         self._bounds = _train_bounds(len(split), batch_size, world_size)
-        first = _part(0, self._bounds[1], rank, world_size)
-        self.rows = first.stop - first.start
+        self.rows = -(-self._bounds[1] // world_size)
         self._rows_of_class = torch.from_numpy(np.argsort(split.labels, kind="stable"))
         self._class_counts = torch.from_numpy(np.unique(split.labels, return_counts=True)[1])
         self._seed, self._rank, self._world_size = seed, rank, world_size
@@ -99,9 +98,18 @@ class TrainBatches:
         return len(self._bounds) - 1
 
     def epoch(
-        self, epoch: int, start_step: int = 0, sampler: Sampler = "instance-balanced"
+        self,
+        epoch: int,
+        start_step: int = 0,
+        sampler: Sampler = "instance-balanced",
+        views: Sequence[Mapping[str, Any]] = (),
     ) -> Iterator[Batch]:
-        """The batches of one epoch from step `start_step` on, where the ones before it are done already."""
+        """The batches of one epoch from step `start_step` on, where the ones before it are done already.
+
+        `views` says of further views of each image what is different from the recipe's data section there,
+        as `ffds.methods.base.Stage` does.
+        """
+        others = [TrainTransform(self._data.model_copy(update=dict(view))) for view in views]
         bounds = list(pairwise(self._bounds))[start_step:]
         rows = [self._rows(end - start) for start, end in bounds]
         drawn = self._drawn(epoch, sampler)
@@ -110,7 +118,8 @@ class TrainBatches:
         ends = list(accumulate(map(len, rows), initial=0))
         stored = self._images.batches(order, [slice(start, end) for start, end in pairwise(ends)])
         for k, (images, indices) in enumerate(stored):
-            yield self._batch(images, indices, epoch, start_step + k, rows[k], bounds[k][1] - bounds[k][0])
+            place = (epoch, start_step + k, rows[k], bounds[k][1] - bounds[k][0])
+            yield self._batch(images, indices, *place, others)
 
     def _rows(self, size: int) -> Tensor:
         """Rows of this rank in a global batch, int64 on the CPU; to mix them, also the one before them."""
@@ -118,7 +127,14 @@ class TrainBatches:
         return torch.arange(part.start - self._data.mixes, part.stop) % size
 
     def _batch(
-        self, stored: Tensor, indices: Tensor, epoch: int, step: int, rows: Tensor, size: int
+        self,
+        stored: Tensor,
+        indices: Tensor,
+        epoch: int,
+        step: int,
+        rows: Tensor,
+        size: int,
+        others: Sequence[TrainTransform],
     ) -> Batch:
         """The batch of these stored images, which stand at `rows` of a global batch of `size`."""
         labels = self._labels.index_select(0, indices)
@@ -127,6 +143,11 @@ class TrainBatches:
             images = stored
             if stored.ndim > 2:  # no features
                 images = self._transform(stored, seed, rows=rows, global_size=size)
+                if others:
+                    seeds = [derived_seed(seed, "view", k) for k in range(1, len(others) + 1)]
+                    pairs = zip(others, seeds, strict=True)
+                    views = [view(stored, own, rows=rows, global_size=size) for view, own in pairs]
+                    images = _side_by_side([images, *views])
             if not self._data.mixes:
                 return Batch(images, labels, indices, size)
             mixing = Mixing(self._data, derived_seed(self._seed, "mix", epoch, step))
@@ -142,6 +163,11 @@ class TrainBatches:
         drawn = torch.randint(len(counts), (total,), generator=generator)
         within = torch.rand(total, generator=generator, dtype=torch.float64) * counts[drawn]
         return self._rows_of_class[(counts.cumsum(0) - counts)[drawn] + within.long()]
+
+
+def _side_by_side(views: Sequence[Tensor]) -> Tensor:
+    """Views (B, C, h, w), channels-last, as (B, V, C, h, w), of which each image is channels-last."""
+    return torch.stack([view.permute(0, 2, 3, 1) for view in views], dim=1).permute(0, 1, 4, 2, 3)
 
 
 class EvalBatches:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -36,6 +36,10 @@ class Stage:
     observed_for: DeferredStart | None = None
     """A later stage's loss whose initial group means come from the last epoch of this stage."""
     sampler: Sampler = "instance-balanced"
+    views: tuple[Mapping[str, Any], ...] = ()
+    """Further augmented views of each image beside the one that the recipe's data section describes: what is
+    different there, such as ``{"augment": ("resized-crop", "hflip")}``. The loss then takes the logits (N, C)
+    of the first view, the target, and with `with_features` the features (N, 1 + V, D) of all."""
 
 
 class Method(Section):
@@ -53,6 +57,9 @@ class Method(Section):
     """What it needs beside training images and labels, such as "validation images"; empty for nothing."""
     published: ClassVar[str] = ""
     """Published accuracy on CIFAR-100-LT, IF 100, ResNet-32, in percent, and where; empty for none."""
+
+    views: ClassVar[bool] = False
+    """Whether its stages ask for several views of each image, from which the backbone learns."""
 
     name: Annotated[str, Role.COLUMN]
     """The method."""

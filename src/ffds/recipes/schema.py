@@ -198,6 +198,10 @@ class Recipe(Section):
                 yield f"model.{key} belongs to a cosine head: set model.head to cosine"
         if isinstance(self.method, Deferred) and self.schedule.epochs < 2:
             yield f"{method} has two phases: set schedule.epochs to 2 or more"
+        if self.method.views and self.data.mixes:
+            yield f"{method} compares views of an image, unmixed: set data.mixup and data.cutmix to 0"
+        if self.method.views and self.schedule.frozen_epochs == "all":
+            yield f"{method} trains the backbone, by views of each image: set schedule.frozen_epochs to 0"
 
     @property
     def head(self) -> Head:

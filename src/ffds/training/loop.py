@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from ffds.data.dataset import Dataset
-from ffds.data.loader import EvalBatches, TrainBatches
+from ffds.data.loader import Batch, EvalBatches, TrainBatches
 from ffds.errors import FfdsError, InputError, Interrupted
 from ffds.progress import Progress, epoch_line, live_line
 from ffds.recipes.schedule import backbone_is_frozen
@@ -234,7 +234,7 @@ class TrainingLoop:
         self.state.set_lr(self._lr)
         self.state.train_mode(frozen=backbone_is_frozen(self.recipe.schedule, self.reached.epoch))
         began = time.monotonic()
-        for batch in self.batches.epoch(self.reached.epoch, self.reached.step, phase.stage.sampler):
+        for batch in self._batches_from(self.reached.step):
             self.step(phase, batch, observed=self._observes(phase))
             self.reached.step += 1
             self.reached.images += batch.global_size
@@ -250,6 +250,11 @@ class TrainingLoop:
         # The last poll has waited for what an accelerator still had to do.
         self.reached.train_seconds += time.monotonic() - began
 
+    def _batches_from(self, step: int) -> Iterator[Batch]:
+        """The batches of the epoch from a step on."""
+        stage = self._phase.stage
+        return self.batches.epoch(self.reached.epoch, step, stage.sampler, stage.views)
+
     def _poll_step(self) -> None:
         """Stop after a step if it was not finite or a signal came; several accelerators ask seldom."""
         several, last = self.fabric.world_size > 1, self.reached.step == len(self.batches)
@@ -258,7 +263,7 @@ class TrainingLoop:
         requested = self.stop_signals.requested
         step = self.step.nan_guard.first_non_finite(wait=several or last or requested is not None)
         if step is not None:
-            batch = next(self.batches.epoch(self.reached.epoch, step, self._phase.stage.sampler))
+            batch = next(self._batches_from(step))
             self.step.raise_not_finite(self._phase, batch, step, self.run.path, self.dataset)
         self._stop_if(requested)
 

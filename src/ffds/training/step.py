@@ -221,7 +221,10 @@ class TrainStep:
         torch.manual_seed(derived_seed(self._seed, *purpose))
 
     def _gradients(self, phase: Phase, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits, and what this rank adds to the mean loss, (); the gradients are left in the parameters."""
+        """Logits, and what this rank adds to the mean loss, (); the gradients are left in the parameters.
+
+        Of several views of each image these are the logits of the first one.
+        """
         # A step whose capture failed may have left gradients.
         self.state.fabric_optimizer.zero_grad()
         forward: Any = self.state.forward
@@ -231,7 +234,7 @@ class TrainStep:
         for number, (part, share) in enumerate(zip(parts, shares, strict=True), start=1):
             # DDP adds up the gradients of all parts and averages them over ranks in the last backward pass.
             with self.fabric.no_backward_sync(forward, enabled=number < len(parts)):
-                outputs, features = forward(part.images, with_features=True)
+                outputs, features = self._forward(part.images)
                 extra = (features,) if phase.stage.with_features else ()
                 loss = phase.stage.loss(outputs, part.target, *extra)
                 # A rank with a larger share of the batch has to count for more than in that average.
@@ -241,9 +244,23 @@ class TrainStep:
         average_gradients(self.fabric, phase.stage.loss.parameters())
         return torch.cat(logits), torch.stack(losses).sum()
 
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and features (B, D); of V views, the logits of the first and features (B, V, D)."""
+        forward: Any = self.state.forward
+        if images.ndim < 5:
+            logits, features = forward(images, with_features=True)
+            return logits, features
+        views = images.shape[1]
+        logits, features = forward(images.flatten(0, 1), with_features=True)
+        return logits.unflatten(0, (-1, views))[:, 0], features.unflatten(0, (-1, views))
+
     def _parts(self, batch: Batch) -> list[Batch]:
-        """Parts of this rank's rows of about equal size, each computed by itself."""
-        number = -(-len(batch.labels) // self._part_rows)
+        """Parts of this rank's rows of about equal size, each computed by itself; as many on every rank.
+
+        A loss that sums over the ranks has to be called equally often on all.
+        """
+        fewest, ranks = batch.global_size // self.fabric.world_size, self.fabric.world_size
+        number = min(-(-batch.global_size // ranks // self._part_rows), fewest)
         split = {
             name: value.tensor_split(number) if isinstance(value, Tensor) else [value] * number
             for name, value in batch._asdict().items()

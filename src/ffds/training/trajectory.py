@@ -107,6 +107,8 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
             epoch["chosen_by"] = recipe.config_hash
         if phase.stage.sampler != "instance-balanced":
             epoch["sampler"] = phase.stage.sampler
+        if phase.stage.views:
+            epoch["views"] = [dict(view) for view in phase.stage.views]
         for number, factor in enumerate(phase.lr_factors, phase.start):
             frozen = {"frozen": True} if backbone_is_frozen(recipe.schedule, number) else {}
             hashes.append(json_digest([hashes[-1], epoch | {"lr_factor": factor} | frozen]))
