@@ -19,7 +19,7 @@ from ffds.progress import Progress, epoch_line, live_line
 from ffds.recipes.schedule import backbone_is_frozen
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.backend.cuda_graphs import CudaGraphs
+from ffds.training.backend.cuda_graphs import CudaGraphs, allows_cuda_graphs
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 from ffds.training.features import are_constant, class_means, with_features
@@ -30,7 +30,7 @@ from ffds.training.state import Reached, TrainingState, any_rank, average_buffer
 from ffds.training.step import TrainStep
 from ffds.training.trajectory import Trajectory
 
-__all__ = ["TrainingLoop", "allows_cuda_graphs"]
+__all__ = ["TrainingLoop"]
 
 POLL_STEPS = 8
 """Steps between two exchanges among several ranks, each of which waits for the accelerators."""
@@ -339,16 +339,6 @@ class TrainingLoop:
         now = time.monotonic()
         self.reached.seconds += now - self._seconds_counted_at
         self._seconds_counted_at = now
-
-
-def allows_cuda_graphs(fabric: Fabric, recipe: Recipe) -> bool:
-    """Whether the steps of a run can be captured: on one GPU, without a loss scaler or a user's own loss.
-
-    Ranks would have to capture at the same time; the scaler waits for the GPU, and such a loss may do so too.
-    """
-    alone = fabric.world_size == 1 and fabric.device.type == "cuda"
-    trainer = recipe.trainer
-    return trainer.cuda_graphs and alone and trainer.precision != "16" and recipe.method.name != "custom"
 
 
 class _StopRequested(Exception):  # noqa: N818  (a request, not an error)

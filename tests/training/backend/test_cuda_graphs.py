@@ -8,8 +8,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ffds.errors import NonFiniteLossError
-from ffds.training.backend.cuda_graphs import MAX_GRAPHS, CudaGraphs, Graph
-from ffds.training.loop import allows_cuda_graphs
+from ffds.training.backend.cuda_graphs import MAX_GRAPHS, CudaGraphs, Graph, allows_cuda_graphs
 from tests.training import tiny
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

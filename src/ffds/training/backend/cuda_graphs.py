@@ -6,11 +6,13 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from ffds.errors import InputError, tell
+from ffds.recipes.schema import Recipe
 
-__all__ = ["MAX_GRAPHS", "CudaGraphs", "Graph"]
+__all__ = ["MAX_GRAPHS", "CudaGraphs", "Graph", "allows_cuda_graphs"]
 
 Result = TypeVar("Result", bound=Tensor | None)
 MAX_GRAPHS = 8
@@ -76,6 +78,16 @@ class CudaGraphs:
         if len(self._graphs) > MAX_GRAPHS:
             del self._graphs[next(iter(self._graphs))]
         return graph
+
+
+def allows_cuda_graphs(fabric: Fabric, recipe: Recipe) -> bool:
+    """Whether the steps of a run can be captured: on one GPU, without a loss scaler or a user's own loss.
+
+    Ranks would have to capture at the same time; the scaler waits for the GPU, and such a loss may do so too.
+    """
+    alone = fabric.world_size == 1 and fabric.device.type == "cuda"
+    trainer = recipe.trainer
+    return trainer.cuda_graphs and alone and trainer.precision != "16" and recipe.method.name != "custom"
 
 
 def _generator() -> Any:
