@@ -15,6 +15,7 @@ from ffds.losses import (
     InfluenceBalancedLoss,
     LDAMLoss,
     LogitAdjustedLoss,
+    SigmoidFocalLoss,
     VSLoss,
     WeightedCrossEntropyLoss,
     class_balanced_weights,
@@ -41,6 +42,11 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "weighted-ce": lambda counts, **how: WeightedCrossEntropyLoss(inverse_frequency_weights(counts), **how),
     "logit-adjusted": lambda counts, **how: LogitAdjustedLoss(counts, tau=1.5, **how),
     "vs": lambda counts, **how: VSLoss(counts, gamma=0.2, tau=1.5, **how),
+    "ib-focal-as-released": lambda counts, **how: InfluenceBalancedLoss(
+        gamma=1.0, weighted_probability=True, weight=inverse_frequency_weights(counts), **how
+    ),
+    "sigmoid-focal": lambda counts, **how: SigmoidFocalLoss(2.0, **how),
+    "sigmoid-cb-focal": lambda counts, **how: SigmoidFocalLoss(weight=class_balanced_weights(counts), **how),
 }
 STATEFUL = [name for name in LOSSES if name.startswith("ffds")]
 EACH_KIND = ["ffds", "cb-focal", "ldam-drw", "ib-focal"]
@@ -108,10 +114,14 @@ def twin(loss: Any, data: Batch) -> Tensor:
             expected = naive.ldam(logits, target, loss.margin.tolist(), loss.scale)
         case InfluenceBalancedLoss():
             setting = (loss.alpha, loss.epsilon, loss.gamma)
-            expected = naive.influence_balanced(logits, target, features, *setting)
+            weight = per_class if loss.weighted_probability else None
+            expected = naive.influence_balanced(logits, target, features, *setting, weight)
+            scale = torch.ones(()) if loss.weighted_probability else scale
         case LogitAdjustedLoss():
             factor = loss.factor.tolist() if isinstance(loss, VSLoss) else [1.0] * len(per_class)
             expected = naive.adjusted(logits, target, factor, loss.adjustment.tolist())
+        case SigmoidFocalLoss():
+            expected = naive.sigmoid_focal(logits, target, loss.gamma)
         case FocalLoss():
             expected = naive.focal(logits, target, loss.gamma)
         case WeightedCrossEntropyLoss():

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -52,15 +53,33 @@ def adjusted(logits: Tensor, target: Tensor, factor: Sequence[float], shift: Seq
     return cross_entropy(torch.stack(rows), target)
 
 
+def sigmoid_focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
+    """A class that is masked out is never taken for the label, and its term is 0."""
+    losses = []
+    for row, label in zip(logits.double(), target.tolist(), strict=True):
+        signs = [1 if c == label else -1 for c in range(len(row))]
+        terms = [(s * z, torch.sigmoid(s * z)) for s, z in zip(signs, row, strict=True) if s * z < torch.inf]
+        losses.append(sum((1 - p) ** gamma * -F.logsigmoid(z) for z, p in terms))
+    return torch.stack(losses)
+
+
 def influence_balanced(
-    logits: Tensor, target: Tensor, features: Tensor, alpha: float, epsilon: float, gamma: float
+    logits: Tensor,
+    target: Tensor,
+    features: Tensor,
+    alpha: float,
+    epsilon: float,
+    gamma: float,
+    weight: Sequence[float] | None = None,
 ) -> Tensor:
+    """With weights, p of the focal factor is that of the weighted cross-entropy, as in the released code."""
     losses = []
     for p, label, h in zip(softmax(logits), target.tolist(), features.double(), strict=True):
         one_hot = torch.tensor([float(c == label) for c in range(len(p))], dtype=torch.float64)
         influence = sum(abs(x) for x in p - one_hot) * sum(abs(x) for x in h)
-        focusing = (1 - p[label]) ** gamma
-        losses.append(focusing * -torch.log(p[label]) * alpha / (influence + epsilon))
+        cross_entropy = -torch.log(p[label]) * (1.0 if weight is None else weight[label])
+        focusing = (1 - torch.exp(-cross_entropy)) ** gamma
+        losses.append(focusing * cross_entropy * alpha / (influence + epsilon))
     return torch.stack(losses)
 
 

@@ -22,6 +22,7 @@ FORMAT = {
     "weighted-ce": ("WeightedCrossEntropyLoss(reduction='mean')", ["weight"]),
     "logit-adjusted": ("LogitAdjustedLoss(reduction='mean')", ["adjustment"]),
     "vs": ("VSLoss(reduction='mean')", ["adjustment", "factor"]),
+    "sigmoid-cb-focal": ("SigmoidFocalLoss(gamma=1.0, weighted=True, reduction='mean')", ["weight"]),
 }
 
 

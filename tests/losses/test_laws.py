@@ -16,6 +16,7 @@ from ffds.losses import (
     InfluenceBalancedLoss,
     LDAMLoss,
     LogitAdjustedLoss,
+    SigmoidFocalLoss,
     VSLoss,
     WeightedCrossEntropyLoss,
     class_balanced_weights,
@@ -82,6 +83,8 @@ def test_any_logits_and_labels_give_the_value_of_the_twin(data, name, classes):
         (LogitAdjustedLoss([10, 20], tau=2.0), math.log(13)),
         # Δ = ¼ and 1: the label has the odds 4^(−¼) : ¾.
         (VSLoss([1, 16], gamma=0.5, tau=0.0), math.log1p(0.75 * 4**0.25)),
+        # σ(log ¼) = 1/5 of the label and σ(−log ¾) = 4/7 of the other class
+        (SigmoidFocalLoss(weight=[3.0, 1.0]), 3 * (4 / 5 * math.log(5) + 3 / 7 * math.log(7 / 4))),
     ],
 )
 def test_by_hand(loss, by_hand):

@@ -14,6 +14,7 @@ from ffds.losses import (
     InfluenceBalancedLoss,
     LDAMLoss,
     LogitAdjustedLoss,
+    SigmoidFocalLoss,
     WeightedCrossEntropyLoss,
     class_balanced_weights,
     inverse_frequency_weights,
@@ -40,6 +41,7 @@ def influence(**settings):
     return InfluenceBalancedLoss(**INFLUENCE, **settings)
 
 
+RELEASED = {"gamma": 2.0, "weighted_probability": True}
 WEIGHTED, SCALED = {"beta": 0.9}, {"beta": 0.99, "weight_scale": "none"}
 # method: its own keys, the names of its stages, some settings and the last loss they make
 ROWS = {
@@ -59,7 +61,8 @@ ROWS = {
     "ib": ROW("alpha epsilon start", IB, INFLUENCE, influence(weight=INVERSE)),
     "ib-cb": ROW("alpha epsilon start beta", IB, INFLUENCE | WEIGHTED, influence(weight=weight(0.9))),
     "ib-fl": ROW(
-        *("alpha epsilon start gamma", IB, INFLUENCE | {"gamma": 2.0}), influence(gamma=2.0, weight=INVERSE)
+        *("alpha epsilon start gamma weighted_probability", IB, INFLUENCE | RELEASED),
+        influence(**RELEASED, weight=INVERSE),
     ),
     "d-ffds": ROW(
         *(f"{' '.join(FFDS)} start observe", ["cross-entropy", "ffds"], FFDS), FFDSLoss(COUNTS, **FFDS)
@@ -71,6 +74,11 @@ ROWS = {
     ),
     "logit-adjusted": ROW("tau", ["logit-adjusted"], {"tau": 0.5}, LogitAdjustedLoss(COUNTS, tau=0.5)),
     "balanced-softmax": ROW("", ["balanced softmax"], {}, LogitAdjustedLoss(COUNTS)),
+    "sigmoid-fl": ROW("gamma", ["sigmoid focal"], {"gamma": 2.5}, SigmoidFocalLoss(2.5)),
+    "sigmoid-cb-fl": ROW(
+        *("gamma beta", ["class-balanced sigmoid focal"], WEIGHTED | {"gamma": 0.5}),
+        SigmoidFocalLoss(0.5, weight=weight(0.9)),
+    ),
 }
 
 

@@ -18,6 +18,16 @@ def test_linear_head_is_an_affine_map_that_starts_as_in_the_released_networks():
     torch.testing.assert_close(head(features), features @ head.weight.T + head.bias)
 
 
+def test_a_prior_bias_gives_each_class_its_share_of_the_probability_and_has_no_decay():
+    torch.manual_seed(0)
+    plain = LinearHead(8, 5)
+    torch.manual_seed(0)
+    prior = LinearHead(8, 5, prior_bias=True)
+    assert torch.equal(prior.weight, plain.weight)
+    torch.testing.assert_close(prior.bias.sigmoid(), torch.full((5,), 1 / 5))
+    assert (plain.no_weight_decay(), prior.no_weight_decay()) == (set(), {"bias"})
+
+
 def test_cosine_head_starts_with_unit_weights_and_no_bias():
     torch.manual_seed(0)
     head = CosineHead(64, 1000)

@@ -63,6 +63,17 @@ def test_without_such_settings_there_is_one_group_in_the_order_of_before():
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_prior_bias_has_no_weight_decay_and_all_else_what_it_had(kind):
+    settings, none = Optimizer(**kind), nn.ModuleList()
+    how = {"head": "linear", "num_classes": 4, "in_channels": 3, "seed": 0}
+    plain, prior = (build_model(Model(name="resnet20"), prior_bias=on, **how) for on in (False, True))
+    one, other = (by_parameter(parameter_groups(settings, model, none)) for model in (plain, prior))
+    for (name, before), after in zip(plain.named_parameters(), prior.parameters(), strict=True):
+        decay = 0 if name == "head.bias" else one[id(before)]["weight_decay"]
+        assert other[id(after)]["weight_decay"] == decay, name
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_steps_are_those_of_torch_with_each_parameter_by_itself(kind):
     settings, model, losses = Optimizer(**kind), network(), nn.ModuleList([tiny.Scaled()])
     optimizer = make_optimizer(settings, model, losses)

@@ -115,6 +115,8 @@ CHANGES = {
     "cold_start": "unsmoothed",
     "observe": "false",
     "sampler": "class-balanced",
+    "weighted_probability": "true",
+    "tau": 0.5,
 }
 
 

@@ -6,6 +6,7 @@ from ffds.losses.focal import FocalLoss
 from ffds.losses.influence_balanced import InfluenceBalancedLoss
 from ffds.losses.ldam import LDAMLoss
 from ffds.losses.logit_adjusted import LogitAdjustedLoss, VSLoss
+from ffds.losses.sigmoid import SigmoidFocalLoss
 from ffds.losses.weights import class_balanced_weights, inverse_frequency_weights
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "InfluenceBalancedLoss",
     "LDAMLoss",
     "LogitAdjustedLoss",
+    "SigmoidFocalLoss",
     "VSLoss",
     "WeightedCrossEntropyLoss",
     "class_balanced_weights",

@@ -19,11 +19,14 @@ __all__ = ["InfluenceBalancedLoss"]
 class InfluenceBalancedLoss(ClassificationLoss):
     """w_y · (1 − p_y)^γ · CE · α / (‖p − e_y‖₁ · ‖h‖₁ + ε), h being the input of the last linear layer.
 
-    ‖p − e_y‖₁ = 2·(1 − p_y). The gradient runs through every factor, as in the released code.
+    ‖p − e_y‖₁ = 2·(1 − p_y). The gradient runs through every factor, as in the released code. That code takes
+    the p of the focal factor from the weighted cross-entropy, p = exp(−w_y·CE) instead of p_y = exp(−CE);
+    `weighted_probability` does the same.
 
     Args:
         alpha, epsilon: α > 0 and ε > 0.
         gamma: focusing parameter ≥ 0; 0 for the plain loss, 1 for IB-FL.
+        weighted_probability: whether the focal factor is (1 − exp(−w_y·CE))^γ instead of (1 − p_y)^γ.
         weight: of each class, ≥ 0, as list, array or tensor; None for no weighting.
         ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
@@ -42,6 +45,7 @@ class InfluenceBalancedLoss(ClassificationLoss):
         alpha: float = 1000.0,
         epsilon: float = 1e-3,
         gamma: float = 0.0,
+        weighted_probability: bool = False,
         weight: PerClass | None = None,
         ignore_index: int = -100,
         reduction: Reduction = "mean",
@@ -52,6 +56,7 @@ class InfluenceBalancedLoss(ClassificationLoss):
             allowed = "finite alpha > 0, epsilon > 0, gamma >= 0"
             raise InputError("influence-balanced setting out of range", got=got, allowed=allowed)
         self.alpha, self.epsilon, self.gamma = alpha, epsilon, gamma
+        self.weighted_probability = weighted_probability
         self.register_buffer("weight", validated_weight(weight))
 
     def forward(self, logits: Tensor, target: Tensor, features: Tensor) -> Tensor:
@@ -64,10 +69,13 @@ class InfluenceBalancedLoss(ClassificationLoss):
         log_p = self.at_label(F.log_softmax(logits, dim=1), target)
         distance = -2 * torch.expm1(log_p)
         norm = features.to(logits.dtype).abs().sum(dim=1, keepdim=target.ndim == 2)
-        values = focal(log_p, self.gamma) * self.alpha / (distance * norm + self.epsilon)
-        return self.reduced(self.weighted(values, self.weight, target), target)
+        before, after = (self.weight, None) if self.weighted_probability else (None, self.weight)
+        values = focal(self.weighted(log_p, before, target), self.gamma)
+        values = values * self.alpha / (distance * norm + self.epsilon)
+        return self.reduced(self.weighted(values, after, target), target)
 
     def extra_repr(self) -> str:
         """The settings, for repr."""
         settings = f"alpha={self.alpha}, epsilon={self.epsilon}, gamma={self.gamma}"
+        settings += ", weighted_probability=True" if self.weighted_probability else ""
         return f"{settings}, weighted={self.weight is not None}, {super().extra_repr()}"

@@ -51,6 +51,8 @@ class Method(Section):
 
     head: ClassVar[Head] = "linear"
     """The classifier head that the method is defined on; `model.head: auto` takes it."""
+    prior_bias: ClassVar[bool] = False
+    """Whether the head's bias begins at −log(C − 1), the log-odds of 1/C, and has no weight decay."""
     source: ClassVar[str] = ""
     """Who published it, where and when, and which equation it is."""
     needs: ClassVar[str] = ""

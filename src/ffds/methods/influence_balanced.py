@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from ffds.methods.base import Beta, Method, Stage, cross_entropy
-from ffds.settings import Fraction, Milestones, NonNegative, Positive
+from ffds.settings import Fraction, Milestones, NonNegative, Positive, Role
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class IB(Method):
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         from ffds.losses import InfluenceBalancedLoss
 
-        settings = self.model_dump(include={"alpha", "epsilon", "gamma"})
+        settings = self.model_dump(include={"alpha", "epsilon", "gamma", "weighted_probability"})
         loss = InfluenceBalancedLoss(**settings, weight=self._class_weight(class_counts))
         return cross_entropy(), Stage("influence-balanced", loss, with_features=True)
 
@@ -67,3 +67,5 @@ class IBFocal(IB):
     name: Literal["ib-fl"] = "ib-fl"  # type: ignore[assignment]
     gamma: NonNegative = 1.0
     """γ of the focal factor (1 − p)^γ."""
+    weighted_probability: Annotated[bool, Role.ADDED] = False
+    """Whether its p is exp(−w·CE) of the weighted cross-entropy, as in the released code."""

@@ -21,6 +21,7 @@ from ffds.methods.reweighting import (
     LabelSmoothing,
     Reweighting,
 )
+from ffds.methods.sigmoid import SigmoidCBFocal, SigmoidFocal
 
 __all__ = ["GROUPS", "METHODS", "SETTINGS", "MethodSettings"]
 
@@ -31,7 +32,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
     ),
     "Class weights and label smoothing": (LabelSmoothing, Reweighting, DeferredReweighting),
     "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax),
-    "One-vs-all losses and class difficulty": (),
+    "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal),
     "Sampling": (),
     "A classifier of its own after training": (),
     "Mixing images": (),

@@ -11,8 +11,11 @@ from ffds.errors import InputError
 from ffds.methods.base import Beta, Method, Stage, WeightScale, cross_entropy
 from ffds.settings import Finite, Fraction, Milestones, NonNegative
 
-__all__ = ["CBFocal", "ClassBalanced", "CrossEntropy", "Custom", "DeferredReweighting", "Focal"]
-__all__ += ["LabelSmoothing", "Reweighting"]
+__all__ = ["CUI_MILESTONES", "CBFocal", "ClassBalanced", "CrossEntropy", "Custom", "DeferredReweighting"]
+__all__ += ["Focal", "LabelSmoothing", "Reweighting"]
+
+CUI_MILESTONES: Milestones = ((0.8, 0.01), (0.9, 0.0001))
+"""The learning-rate drops of Cui et al. 2019, who say that with x0.1 the error would rise again."""
 
 _BAG_OF_TRICKS = ((0.8, 0.01), (0.9, 0.0001))
 """The learning-rate drops of Bag of Tricks (Zhang et al. 2021), which are those of LDAM-DRW."""

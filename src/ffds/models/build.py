@@ -48,6 +48,7 @@ def build_model(
     model: Model,
     *,
     head: Literal["linear", "cosine"],
+    prior_bias: bool = False,
     num_classes: int,
     in_channels: int,
     seed: int,
@@ -56,9 +57,9 @@ def build_model(
 ) -> Classifier:
     """The network of a recipe, initialised from the seed alone; no global generator is touched.
 
-    `head_scale` is that of a cosine head, `image_size` the side of the images that it will see, None if not
-    known. timm not knowing the name or not getting its pretrained weights, weights of another network, or a
-    network that cannot take that size, is an InputError.
+    `head_scale` is that of a cosine head and `prior_bias` that of a linear one, `image_size` the side of the
+    images that it will see, None if not known. timm not knowing the name or not getting its pretrained
+    weights, weights of another network, or a network that cannot take that size, is an InputError.
 
     >>> network = build_model(Model(), head="linear", num_classes=10, in_channels=3, seed=0)
     >>> sum(weight.numel() for weight in network.parameters())
@@ -77,8 +78,10 @@ def build_model(
         if image_size is not None:
             _check_size(model, backbone, in_channels, image_size)
         size = num_features, num_classes
-        classifier = CosineHead(*size, head_scale) if head == "cosine" else LinearHead(*size)
-        network = Classifier(backbone, classifier)
+        if head == "cosine":
+            network = Classifier(backbone, CosineHead(*size, head_scale))
+        else:
+            network = Classifier(backbone, LinearHead(*size, prior_bias=prior_bias))
     if model.weights is not None:
         load_weights(network.backbone, network.head, model)
     return network

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,12 +14,26 @@ __all__ = ["CosineHead", "LinearHead"]
 class LinearHead(nn.Linear):
     """z = W h + b, W from Kaiming's normal distribution N(0, 2 / D), b from torch's default U(±D^−½).
 
-    Source: the released CIFAR networks of LDAM-DRW and of those that build on them.
+    With `prior_bias` b begins at −log(C − 1), where a sigmoid gives each of C classes the probability 1/C,
+    and has no weight decay.
+
+    Source: the released CIFAR networks of LDAM-DRW and of those that build on them; the bias: the
+    released code of Cui et al., "Class-balanced loss based on effective number of samples", CVPR 2019.
+
+    >>> LinearHead(8, 5, prior_bias=True).bias.sigmoid()
+    tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.2000], grad_fn=<SigmoidBackward0>)
     """
 
-    def __init__(self, num_features: int, num_classes: int) -> None:
+    def __init__(self, num_features: int, num_classes: int, *, prior_bias: bool = False) -> None:
         super().__init__(num_features, num_classes)
         nn.init.kaiming_normal_(self.weight)
+        self._prior_bias = prior_bias
+        if prior_bias:
+            nn.init.constant_(self.bias, -math.log(num_classes - 1))
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters without weight decay, as networks of timm name theirs."""
+        return {"bias"} if self._prior_bias else set()
 
 
 class CosineHead(nn.Module):

@@ -196,6 +196,8 @@ class Recipe(Section):
         for key in ("head_scale", "head_init"):
             if self.head == "linear" and not self.model.has_default(key):
                 yield f"model.{key} belongs to a cosine head: set model.head to cosine"
+        if self.method.prior_bias and self.model.head == "cosine":
+            yield f"{method} needs a head with a bias: set model.head to auto or linear"
         if isinstance(self.method, Deferred) and self.schedule.epochs < 2:
             yield f"{method} has two phases: set schedule.epochs to 2 or more"
         if self.method.views and self.data.mixes:
@@ -223,7 +225,7 @@ class Recipe(Section):
         for key in keys_with(Role.NEUTRAL):
             section, _, name = key.partition(".")
             del settings[section][name]
-        for key in keys_with(Role.ADDED):
+        for key in keys_with(Role.ADDED, method=type(self.method)):
             section, _, name = key.partition(".")
             if getattr(self, section).has_default(name):
                 settings[section].pop(name, None)
@@ -280,13 +282,13 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 @cache
-def keys_with(*roles: Role) -> frozenset[str]:
-    """The dotted keys of a recipe that are marked with any of these roles.
+def keys_with(*roles: Role, method: type[Method] = Method) -> frozenset[str]:
+    """The dotted keys of a recipe that are marked with any of these roles, those of its method among them.
 
     >>> sorted(keys_with(Role.COLUMN))
     ['method.name', 'name', 'schedule.epochs', 'trainer.seed']
     """
-    sections: dict[str, type[Section]] = {"": Recipe, "method": Method, **SECTIONS}
+    sections: dict[str, type[Section]] = {"": Recipe, "method": method, **SECTIONS}
     return frozenset(
         f"{part}.{name}" if part else name
         for part, section in sections.items()

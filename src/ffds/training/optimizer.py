@@ -42,7 +42,7 @@ def parameter_groups(settings: Settings, model: Classifier, losses: nn.ModuleLis
 
     All parameters have the weight decay of the recipe, but with AdamW or a layer decay below 1 only those
     that multiply: not biases and scales, which have one dimension or none, nor what the network excludes,
-    such as its position embeddings.
+    such as its position embeddings. What the head excludes has none in any case.
 
     Source: Bao et al. 2022 (BEiT), as in ``timm.optim.param_groups_layer_decay``.
     """
@@ -50,11 +50,11 @@ def parameter_groups(settings: Settings, model: Classifier, losses: nn.ModuleLis
     scales = _layer_scales(model.backbone, settings.layer_decay) if settings.layer_decay < 1 else {}
     scales |= dict.fromkeys(map(id, model.head.parameters()), head_scale)
     everywhere = settings.name == "sgd" and settings.layer_decay == 1
-    excluded = set() if everywhere else _without_decay(model.backbone)
+    excluded = _without_decay(model.head) | (set() if everywhere else _without_decay(model.backbone))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in (*model.parameters(), *losses.parameters()):
-        multiplies = parameter.ndim > 1 and id(parameter) not in excluded
-        decay = settings.weight_decay if everywhere or multiplies else 0.0
+        decays = id(parameter) not in excluded and (everywhere or parameter.ndim > 1)
+        decay = settings.weight_decay if decays else 0.0
         groups.setdefault((scales.get(id(parameter), 1.0), decay), []).append(parameter)
     return [
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
@@ -71,7 +71,7 @@ def _layer_scales(backbone: nn.Module, layer_decay: float) -> dict[int, float]:
     return {id(one): layer_decay * group["lr_scale"] for group in groups for one in group["params"]}
 
 
-def _without_decay(backbone: Any) -> set[int]:
-    """Ids of the parameters of more than one dimension that a network of timm excludes from weight decay."""
-    named = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
-    return {id(one) for name, one in backbone.named_parameters() if name in named}
+def _without_decay(module: Any) -> set[int]:
+    """Ids of the parameters that a network of timm, or a head, excludes from weight decay by their names."""
+    named = module.no_weight_decay() if hasattr(module, "no_weight_decay") else ()
+    return {id(one) for name, one in module.named_parameters() if name in named}

@@ -164,6 +164,7 @@ class TrainingState:
             recipe.model.untrained if restored else recipe.model,
             head=recipe.head,
             head_scale=recipe.head_scale,
+            prior_bias=recipe.method.prior_bias,
             num_classes=dataset.num_classes,
             in_channels=channels,
             seed=recipe.trainer.seed,
