@@ -63,6 +63,20 @@ def sigmoid_focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
     return torch.stack(losses)
 
 
+def lade(logits: Tensor, target: Tensor, counts: Sequence[int], alpha: float, penalty: float) -> Tensor:
+    """The mean over a batch of labels."""
+    prior, classes, labels = [n / sum(counts) for n in counts], len(counts), target.tolist()
+    ce = adjusted(logits, target, [1.0] * classes, [math.log(p) for p in prior]).mean()
+    regulariser = 0.0
+    for c in range(classes):
+        column = logits[:, c].double()
+        own = [z for z, label in zip(column, labels, strict=True) if label == c]
+        a = sum(own) / len(own) if own else 0.0
+        b = torch.log(sum(torch.exp(z) / classes / prior[c] for z in column) / len(labels))
+        regulariser = regulariser - prior[c] * (a - b - penalty * b**2)
+    return ce + alpha * regulariser
+
+
 def influence_balanced(
     logits: Tensor,
     target: Tensor,

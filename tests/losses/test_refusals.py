@@ -132,6 +132,7 @@ def test_public_names_and_their_options():
         "curve='concave', label_smoothing=0.1, weight_scale='mean', cold_start='cross_entropy', " + common,
         "FocalLoss": f"gamma=1.0, *, weight=None, {common}",
         "InfluenceBalancedLoss": f"*, alpha=1000.0, epsilon=0.001, gamma=0.0, weight=None, {common}",
+        "LADELoss": f"class_counts, *, alpha=0.1, penalty=0.01, {common}",
         "LDAMLoss": f"class_counts, *, max_margin=0.5, scale=30.0, weight=None, {common}",
         "LogitAdjustedLoss": f"class_counts, *, tau=1.0, {common}",
         "VSLoss": f"class_counts, *, gamma=0.3, tau=1.0, {common}",

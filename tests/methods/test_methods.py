@@ -12,9 +12,11 @@ from ffds.losses import (
     FFDSLoss,
     FocalLoss,
     InfluenceBalancedLoss,
+    LADELoss,
     LDAMLoss,
     LogitAdjustedLoss,
     SigmoidFocalLoss,
+    VSLoss,
     WeightedCrossEntropyLoss,
     class_balanced_weights,
     inverse_frequency_weights,
@@ -43,6 +45,7 @@ def influence(**settings):
 
 RELEASED = {"gamma": 2.0, "weighted_probability": True}
 WEIGHTED, SCALED = {"beta": 0.9}, {"beta": 0.99, "weight_scale": "none"}
+SCALING, DISENTANGLING = {"gamma": 0.2, "tau": 2.0}, {"alpha": 0.5, "penalty": 0.3}
 # method: its own keys, the names of its stages, some settings and the last loss they make
 ROWS = {
     "ce": ROW("", ["cross-entropy"], {}, nn.CrossEntropyLoss()),
@@ -74,6 +77,8 @@ ROWS = {
     ),
     "logit-adjusted": ROW("tau", ["logit-adjusted"], {"tau": 0.5}, LogitAdjustedLoss(COUNTS, tau=0.5)),
     "balanced-softmax": ROW("", ["balanced softmax"], {}, LogitAdjustedLoss(COUNTS)),
+    "vs": ROW("gamma tau", ["vector scaling"], SCALING, VSLoss(COUNTS, **SCALING)),
+    "lade": ROW("alpha penalty", ["lade"], DISENTANGLING, LADELoss(COUNTS, **DISENTANGLING)),
     "sigmoid-fl": ROW("gamma", ["sigmoid focal"], {"gamma": 2.5}, SigmoidFocalLoss(2.5)),
     "sigmoid-cb-fl": ROW(
         *("gamma beta", ["class-balanced sigmoid focal"], WEIGHTED | {"gamma": 0.5}),

@@ -4,6 +4,7 @@ from ffds.losses.cross_entropy import WeightedCrossEntropyLoss
 from ffds.losses.ffds import FFDSLoss
 from ffds.losses.focal import FocalLoss
 from ffds.losses.influence_balanced import InfluenceBalancedLoss
+from ffds.losses.lade import LADELoss
 from ffds.losses.ldam import LDAMLoss
 from ffds.losses.logit_adjusted import LogitAdjustedLoss, VSLoss
 from ffds.losses.sigmoid import SigmoidFocalLoss
@@ -13,6 +14,7 @@ __all__ = [
     "FFDSLoss",
     "FocalLoss",
     "InfluenceBalancedLoss",
+    "LADELoss",
     "LDAMLoss",
     "LogitAdjustedLoss",
     "SigmoidFocalLoss",

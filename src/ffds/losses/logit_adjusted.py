@@ -28,7 +28,7 @@ class LogitAdjustedLoss(ClassificationLoss):
         ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Sources: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, eq. 10; Ren et al., "Balanced
-    meta-softmax for long-tailed visual recognition", NeurIPS 2020, eq. 3.
+    meta-softmax for long-tailed visual recognition", NeurIPS 2020, eq. 4.
 
     >>> loss = LogitAdjustedLoss([30, 10])
     >>> loss(torch.zeros(1, 2), torch.tensor([1]))  # log 4: with no logits the prior is all there is
@@ -74,7 +74,7 @@ class VSLoss(LogitAdjustedLoss):
         ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
     Source: Kini et al., "Label-imbalanced and group-sensitive classification under overparameterization",
-    NeurIPS 2021, eq. 2, with the factors of its section 5.
+    NeurIPS 2021, with the factors of the authors' code.
 
     >>> VSLoss([100, 1], gamma=0.5).factor
     tensor([1.0000, 0.1000])

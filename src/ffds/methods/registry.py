@@ -10,7 +10,7 @@ from ffds.methods.base import Method
 from ffds.methods.ffds import DFFDS, FFDS
 from ffds.methods.influence_balanced import IB, IBCB, IBFocal
 from ffds.methods.ldam import LDAM, LDAMDRW
-from ffds.methods.logit_adjusted import BalancedSoftmax, LogitAdjusted
+from ffds.methods.logit_adjusted import LADE, BalancedSoftmax, LogitAdjusted, VectorScaling
 from ffds.methods.reweighting import (
     CBFocal,
     ClassBalanced,
@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
         *(LDAMDRW, IB, IBCB, IBFocal, DFFDS),
     ),
     "Class weights and label smoothing": (LabelSmoothing, Reweighting, DeferredReweighting),
-    "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax),
+    "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax, VectorScaling, LADE),
     "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal),
     "Sampling": (),
     "A classifier of its own after training": (),
