@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["AugmentStep", "Finite", "Fraction", "Milestones", "NonNegative", "Positive", "Role", "Section"]
-__all__ += ["by_dotted_key", "json_digest", "opposed_steps"]
+__all__ += ["by_dotted_key", "epoch_at", "json_digest", "opposed_steps"]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[Finite, Field(gt=0)]
@@ -77,6 +78,17 @@ class Role(Enum):
     RUNNING = "says how a machine does the same training"
     NEUTRAL = "changes no bit of the result and is no part of the run's identity"
     ADDED = "is younger than finished runs: no part of the identity while it has its default"
+
+
+def epoch_at(fraction: float, epochs: int) -> int:
+    """The epoch, counted from 0, that begins after a fraction of the run: ⌊fraction · epochs + ½⌋.
+
+    Computed with decimal numbers, so that 0.145 of 100 epochs is 14.5 and rounds up.
+
+    >>> epoch_at(0.65, 200), epoch_at(0.65, 30), epoch_at(0.145, 100)
+    (130, 20, 15)
+    """
+    return int((Decimal(repr(fraction)) * epochs).to_integral_value(ROUND_HALF_UP))
 
 
 def by_dotted_key(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,11 +33,11 @@ def test_phases_cover_every_epoch_once(method, epochs):
     one = recipe(method, f"schedule.epochs={epochs}")
     plan = phases(one, COUNTS)
     covered = [epoch for phase in plan for epoch in range(phase.start, phase.stop)]
-    assert covered == list(range(epochs))
+    assert covered == list(range(one.epochs))
     assert all(phase.start < phase.stop for phase in plan)
     factors = [factor for phase in plan for factor in phase.lr_factors]
-    assert factors == [lr_factor(one, epoch) for epoch in range(epochs)]
-    assert all(len(phase.lr_factors) == phase.stop - phase.start for phase in plan)
+    assert factors == [lr_factor(one, epoch) for epoch in range(one.epochs)]
+    assert all(len(phase.lr_factors) == len(phase.trained) == phase.stop - phase.start for phase in plan)
 
 
 @pytest.mark.parametrize(

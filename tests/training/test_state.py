@@ -24,7 +24,8 @@ from ffds.models.heads import LinearHead
 from ffds.recipes.load import load_recipe
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric
-from ffds.training.state import Reached, any_rank, average_buffers, gather_ranks, sum_over_ranks
+from ffds.training.backend.ranks import any_rank, average_buffers, gather_ranks, sum_over_ranks
+from ffds.training.state import Reached
 from tests import killed
 from tests.training import processes, tiny
 

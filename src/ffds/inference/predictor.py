@@ -226,7 +226,7 @@ def load(
     run = run if isinstance(run, Run) else open_run(run)
     recipe, checkpoint = run.recipe, kept_checkpoint(run)
     if not run.done:
-        epoch, epochs = checkpoint.state["reached"]["epoch"], recipe.schedule.epochs
+        epoch, epochs = checkpoint.state["reached"]["epoch"], recipe.epochs
         note(f"note: {run.path} is not finished: this is its network after {epoch} of {epochs} epochs")
     if augmentation not in VIEWS:
         raise InputError("no such augmentation", got=augmentation, allowed=", ".join(VIEWS))

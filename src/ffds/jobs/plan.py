@@ -56,7 +56,7 @@ class Planned:
     @property
     def to_train(self) -> int:
         """Epochs that this run trains itself."""
-        return self.recipe.schedule.epochs - self.done - self.shared
+        return self.recipe.epochs - self.done - self.shared
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def plan(
     runs: list[Planned] = []
     failures: dict[Path, FfdsError] = {}
     for recipe in recipes:
-        run, done, trajectory = Run.of(recipe, out), recipe.schedule.epochs, None
+        run, done, trajectory = Run.of(recipe, out), recipe.epochs, None
         try:
             if not run.done:
                 dataset = opened(recipe.data)

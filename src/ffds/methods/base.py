@@ -16,10 +16,12 @@ if TYPE_CHECKING:  # settings are read without torch
 
     from ffds.losses.base import DeferredStart
 
-__all__ = ["Beta", "Deferred", "Head", "Method", "Sampler", "Stage", "WeightScale", "cross_entropy"]
+__all__ = ["Beta", "Deferred", "Head", "Method", "Sampler", "Stage", "Trained", "WeightScale"]
+__all__ += ["cross_entropy"]
 
 Head = Literal["linear", "cosine"]
 Sampler = Literal["instance-balanced", "class-balanced"]
+Trained = Literal["network", "classifier", "loss"]
 WeightScale = Literal["none", "mean", "released"]
 Beta = Annotated[Finite, Field(ge=0, lt=1)]
 """β of the effective number of samples, (1 - β^n) / (1 - β)."""
@@ -40,13 +42,18 @@ class Stage:
     """Further augmented views of each image beside the one that the recipe's data section describes: what is
     different there, such as ``{"augment": ("resized-crop", "hflip")}``. The loss then takes the logits (N, C)
     of the first view, the target, and with `with_features` the features (N, 1 + V, D) of all."""
+    trains: Trained = "network"
+    """What its steps change: the network, the classifier on a frozen backbone, or the loss's parameters."""
+    new_head: bool = False
+    """Whether the classifier begins anew with this stage, initialised from the seed."""
 
 
 class Method(Section):
     """The settings of a method, with the values of its own released code as defaults, and its stages.
 
-    A subclass fixes `name`, adds its own settings as fields and implements `stages`. One with two stages has
-    a setting `start` as well, see `Deferred`.
+    A subclass fixes `name`, adds its own settings as fields and implements `stages`. One with two stages
+    within the schedule has a setting `start` as well, see `Deferred`; one with a stage after the complete
+    schedule says how long it is in `extra_epochs`.
     """
 
     head: ClassVar[Head] = "linear"
@@ -72,12 +79,24 @@ class Method(Section):
 
     @abstractmethod
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        """The losses of this method in the order of training: one, or two where it has a setting `start`."""
+        """The losses of this method in the order of training.
+
+        One, or two where it has a setting `start`; then one more where it has extra epochs.
+        """
+
+    def extra_epochs(self, epochs: int) -> int:
+        """Epochs that the method trains after the `epochs` of the complete schedule."""
+        return 0
+
+    @property
+    def extra_milestones(self) -> Milestones:
+        """Learning-rate drops of these, as fractions of them; they begin with the base learning rate."""
+        return ()
 
     @property
     def phases(self) -> int:
         """The number of its stages, told without their losses."""
-        return 2 if isinstance(self, Deferred) else 1
+        return 1 + isinstance(self, Deferred) + (self.extra_epochs(1) > 0)
 
 
 @runtime_checkable

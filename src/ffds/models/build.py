@@ -14,7 +14,7 @@ from ffds.models.weights import load_weights
 from ffds.recipes.schema import Model
 from ffds.seeding import derived_seed
 
-__all__ = ["Classifier", "build_model"]
+__all__ = ["Classifier", "build_model", "new_head"]
 
 HUB_SECONDS = 3.0
 """How long the hub may take to answer."""
@@ -85,6 +85,18 @@ def build_model(
     if model.weights is not None:
         load_weights(network.backbone, network.head, model)
     return network
+
+
+def new_head(head: nn.Module, seed: int) -> dict[str, Tensor]:
+    """What a head of this kind and size begins with, by name, from the seed alone.
+
+    It is another one than that with which the network began.
+    """
+    weight: Any = head.weight
+    num_classes, num_features = weight.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(seed, "new head"))
+        return type(head)(num_features, num_classes).state_dict()
 
 
 def _timm_network(name: str, pretrained: bool, in_channels: int) -> Any:

@@ -1,13 +1,13 @@
-"""The schedule in epochs: when the learning rate changes and when a second phase starts."""
+"""The schedule in epochs: when the learning rate changes and when each phase starts."""
 
 from __future__ import annotations
 
 import math
-from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 
 from ffds.methods.base import Deferred, Method
 from ffds.recipes.schema import Recipe, Schedule
+from ffds.settings import epoch_at
 
 __all__ = [
     "backbone_is_frozen",
@@ -15,20 +15,10 @@ __all__ = [
     "epoch_at",
     "lr_factor",
     "milestone_epochs",
+    "phase_starts",
     "start_epoch",
     "warmup_epochs",
 ]
-
-
-def epoch_at(fraction: float, epochs: int) -> int:
-    """The epoch, counted from 0, that begins after a fraction of the run: ⌊fraction · epochs + ½⌋.
-
-    Computed with decimal numbers, so that 0.145 of 100 epochs is 14.5 and rounds up.
-
-    >>> epoch_at(0.65, 200), epoch_at(0.65, 30), epoch_at(0.145, 100)
-    (130, 20, 15)
-    """
-    return int((Decimal(repr(fraction)) * epochs).to_integral_value(ROUND_HALF_UP))
 
 
 def warmup_epochs(schedule: Schedule) -> int:
@@ -62,6 +52,21 @@ def start_epoch(method: Method, epochs: int) -> int:
     return min(max(epoch_at(method.start, epochs), 1), epochs - 1)
 
 
+def phase_starts(recipe: Recipe) -> tuple[int, ...]:
+    """The epochs, counted from 0, in which the phases start, rising.
+
+    The first one is 0. A second loss starts where `start_epoch` says, and the epochs that the method has
+    beside those of the schedule come after all of these.
+
+    >>> from ffds.recipes.load import load_recipe
+    >>> phase_starts(load_recipe("cifar100-lt-100", method="d-ffds").recipe)
+    (0, 130)
+    """
+    epochs = recipe.schedule.epochs
+    after = {epochs} if recipe.epochs > epochs else set()
+    return tuple(sorted({0, start_epoch(recipe.method, epochs)} | after))
+
+
 def lr_factor(recipe: Recipe, epoch: int) -> float:
     """The learning rate of an epoch (counted from 0) as a multiple of `optimizer.lr`.
 
@@ -71,7 +76,13 @@ def lr_factor(recipe: Recipe, epoch: int) -> float:
         ½ (1 + cos(π (epoch − w) / (n − w))),
 
     which is 1 in the first epoch after the warm-up and would be 0 in the one after the last.
+
+    The method's epochs after the schedule begin again with 1 and drop at the method's `extra_milestones`.
     """
+    if (extra := epoch - recipe.schedule.epochs) >= 0:
+        length = recipe.epochs - recipe.schedule.epochs
+        drops = [(epoch_at(fraction, length), factor) for fraction, factor in recipe.method.extra_milestones]
+        return next((factor for first, factor in reversed(drops) if first <= extra), 1.0)
     warmup = warmup_epochs(recipe.schedule)
     if epoch < warmup:
         return (epoch + 1) / warmup
@@ -98,17 +109,19 @@ def described_schedule(recipe: Recipe) -> dict[str, str]:
     'phase 2: d-ffds, lr 0.1'
     """
     epochs, warmup = recipe.schedule.epochs, warmup_epochs(recipe.schedule)
-    start = start_epoch(recipe.method, epochs)
+    starts, length = phase_starts(recipe), recipe.epochs - epochs
     drops = [epoch for epoch, _ in milestone_epochs(recipe)]
+    drops += [epochs + epoch_at(fraction, length) for fraction, _ in recipe.method.extra_milestones]
     frozen = epochs if recipe.schedule.frozen_epochs == "all" else min(recipe.schedule.frozen_epochs, epochs)
-    bounds = sorted({0, warmup, start, frozen, *drops, epochs})
+    bounds = sorted({0, warmup, frozen, *starts, *drops, recipe.epochs})
     described = {}
     for first, after in pairwise(bounds):
-        second = f"phase 2: {recipe.method.name}" if start else recipe.method.name
-        phase = "phase 1" if first < start else second
+        number = sum(start <= first for start in starts)
+        last = recipe.method.name if len(starts) == 1 else f"phase {number}: {recipe.method.name}"
+        phase = f"phase {number}" if number < len(starts) else last
         begin, end = (recipe.optimizer.lr * lr_factor(recipe, epoch) for epoch in (first, after - 1))
         change = "rising to" if begin < end else "falling along a cosine to"
         rates = f"{begin:.3g}" if begin == end else f"{begin:.3g} {change} {end:.3g}"
-        trained = ", classifier only" if first < frozen else ""
+        trained = ", classifier only" if first < frozen or first >= epochs else ""
         described[f"{first + 1}–{after}"] = f"{phase}, lr {rates}{trained}"
     return described

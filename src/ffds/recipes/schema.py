@@ -206,6 +206,15 @@ class Recipe(Section):
             yield f"{method} trains the backbone, by views of each image: set schedule.frozen_epochs to 0"
 
     @property
+    def epochs(self) -> int:
+        """Length of the run: the epochs of the schedule, and those that the method has after them.
+
+        >>> Recipe(name="own", data=Data(name="digits"), schedule=Schedule(epochs=30)).epochs
+        30
+        """
+        return self.schedule.epochs + self.method.extra_epochs(self.schedule.epochs)
+
+    @property
     def head(self) -> Head:
         """The classifier head with `auto` resolved."""
         return self.method.head if self.model.head == "auto" else self.model.head

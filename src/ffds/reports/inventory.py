@@ -75,7 +75,7 @@ def _stored(run: Run) -> StoredRun:
     try:
         recipe = run.recipe
         names = {"recipe": recipe.name, "method": recipe.method.name, "seed": recipe.trainer.seed}
-        epoch, epochs = len(run.metrics), recipe.schedule.epochs
+        epoch, epochs = len(run.metrics), recipe.epochs
         accuracies = run.summary["accuracy"] if run.done else {}
         accuracy = accuracies.get("kept", accuracies.get("last"))
         state = "in use" if is_locked(run.path / "lock") else "done" if run.done else "unfinished"

@@ -120,7 +120,7 @@ class Objective:
             if epoch > self._start and epoch not in self._scores and entry["validation"] is not None:
                 self._scores[epoch] = balanced_accuracy(entry["validation"])
                 self.trial.report(self._scores[epoch], epoch)
-                if epoch < self.recipe.schedule.epochs and self.trial.should_prune():
+                if epoch < self.recipe.epochs and self.trial.should_prune():
                     raise optuna.TrialPruned
 
     @property
@@ -172,7 +172,7 @@ class _Search:
                         self.say(f"training the first {self.start} epochs, which all trials share")
                         common = Stretch(recipe, run, self.start, self._branches)
                         cluster.submit(common)
-                    stretch = Stretch(recipe, run, recipe.schedule.epochs, self._branches, common)
+                    stretch = Stretch(recipe, run, recipe.epochs, self._branches, common)
                     cluster.submit(stretch)
                     training[stretch] = objective
 
@@ -200,7 +200,7 @@ class _Search:
 
     def plan(self) -> str:
         """What is going to happen, in words."""
-        result, epochs = self.result(), self.recipe.schedule.epochs
+        result, epochs = self.result(), self.recipe.epochs
         begun = [one for one in result.trials if one.result != "waiting"]
         left = max(self.trials - len(begun), 0)
         share = f", the first {self.start} trained once for all" if self.start else ""

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from ffds.errors import FfdsError, InputError
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
-from ffds.training.state import any_rank
+from ffds.training.backend.ranks import any_rank
 
 __all__ = ["Callback", "Callbacks", "check_callbacks"]
 

@@ -13,21 +13,21 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from ffds.data.dataset import Dataset
-from ffds.data.loader import Batch, EvalBatches, TrainBatches
+from ffds.data.loader import Batch, EvalBatches
 from ffds.errors import FfdsError, InputError, Interrupted
 from ffds.progress import Progress, epoch_line, live_line
-from ffds.recipes.schedule import backbone_is_frozen
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.cuda_graphs import CudaGraphs, allows_cuda_graphs
+from ffds.training.backend.ranks import any_rank, average_buffers
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 from ffds.training.features import are_constant, class_means, with_features
 from ffds.training.kept.best import BestEpoch
 from ffds.training.phases import Phase
 from ffds.training.signals import StopSignals
-from ffds.training.state import Reached, TrainingState, any_rank, average_buffers
-from ffds.training.step import TrainStep
+from ffds.training.state import Reached, TrainingState
+from ffds.training.step import TrainStep, train_batches
 from ffds.training.trajectory import Trajectory
 
 __all__ = ["TrainingLoop"]
@@ -71,22 +71,13 @@ class TrainingLoop:
             dataset = with_features(fabric, recipe, self.state.model, dataset, shown=shown)
         self.train_split, self.shown = dataset.train, shown
         seed, held = recipe.trainer.seed, dataset.validation
-        self.batches = TrainBatches(
-            dataset.train,
-            recipe.data,
-            batch_size=recipe.trainer.batch_size,
-            seed=seed,
-            device=fabric.device,
-            num_classes=dataset.num_classes,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-        )
+        self.batches = train_batches(fabric, recipe, dataset)
         self.test = eval_batches(fabric, dataset.test, recipe.data)
         self.validation = eval_batches(fabric, held, recipe.data) if held else None
         self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
         self.step = TrainStep(self.state, self.graphs, recipe.trainer, self.batches)
         self.title = f"{recipe.name} {recipe.method.name} seed {seed}"
-        images = recipe.schedule.epochs * len(dataset.train)
+        images = recipe.epochs * len(dataset.train)
         self.progress = Progress(self.title, images, "images", shown=shown and fabric.is_global_zero)
         self._seconds_counted_at = time.monotonic()
 
@@ -105,7 +96,7 @@ class TrainingLoop:
             NonFiniteLossError: loss or gradient became NaN or infinite; the last checkpoint is kept.
             InputError: the checkpoints on disk belong to another run, or none of them can be read.
         """
-        epochs = self.recipe.schedule.epochs
+        epochs = self.recipe.epochs
         with self.progress:
             self.progress.say(f"{self.title}: {epochs} epochs of {len(self.batches)} steps")
             self._resume()
@@ -128,12 +119,12 @@ class TrainingLoop:
         """Whether the last epoch is reached, or no better one has come for as long as the recipe waits."""
         epoch, scored = self.reached.epoch, self.reached.epoch % self.recipe.trainer.eval_every == 0
         patient = self.best is None or not scored or not self.best.exhausted(self.reached)
-        return epoch == self.recipe.schedule.epochs or not patient
+        return epoch == self.recipe.epochs or not patient
 
     def _result(self, last: Evaluated | None) -> Evaluated:
         """What the kept network does on the test set; `last` is what that of the last epoch did, if known."""
         epoch, kept = self.reached.epoch, self.reached.kept_epoch
-        if epoch < self.recipe.schedule.epochs and self.best:
+        if epoch < self.recipe.epochs and self.best:
             best = f"{self.best.measure.name} on validation since epoch {self.reached.best_validation_epoch}"
             self.progress.say(f"{self.title}: stopped after epoch {epoch}, no better {best}")
         if kept is None or kept == epoch:
@@ -218,7 +209,7 @@ class TrainingLoop:
         due = self._is_due(self.recipe.trainer.checkpoint_every, self.reached.epoch)
         if due or self._finished or self.reached.kept_epoch == self.reached.epoch:
             self._save()
-        epochs = self.recipe.schedule.epochs
+        epochs = self.recipe.epochs
         self.progress.report(epoch_line(entry, epochs), live_line(entry, epochs))
         try:
             self.after_epoch(entry)
@@ -232,7 +223,9 @@ class TrainingLoop:
         """Take the steps of the epoch that are still to be done."""
         phase = self._phase
         self.state.set_lr(self._lr)
-        self.state.train_mode(frozen=backbone_is_frozen(self.recipe.schedule, self.reached.epoch))
+        self.state.train_mode(phase.trained[self.reached.epoch - phase.start])
+        if self.reached.epoch == phase.start and self.reached.step == 0:
+            self.state.begin(phase.stage, self.recipe.trainer.seed)
         began = time.monotonic()
         for batch in self._batches_from(self.reached.step):
             self.step(phase, batch, observed=self._observes(phase))
@@ -243,7 +236,8 @@ class TrainingLoop:
             self.progress.advance(batch.global_size)
             # Before the poll: a checkpoint holds the buffers of the first rank only.
             if self.reached.step == len(self.batches):
-                average_buffers(self.fabric, self.state.model)
+                if self.state.trains == "network":
+                    average_buffers(self.fabric, self.state.model)
                 if self.state.average is not None:
                     self.state.average.take_from_first_rank(self.fabric)
             self._poll_step()
@@ -292,8 +286,11 @@ class TrainingLoop:
         return self.recipe.optimizer.lr * self._phase.lr_factors[self.reached.epoch - self._phase.start]
 
     def _is_due(self, every: int, epoch: int) -> bool:
-        """Whether something done every so many epochs, and after the last one, is done after this one."""
-        return epoch % every == 0 or epoch == self.recipe.schedule.epochs
+        """Whether something done every so many epochs is done after this one: also after the last one.
+
+        And at the end of the schedule, where another run of it ends, so that both tell the same.
+        """
+        return epoch % every == 0 or epoch in (self.recipe.schedule.epochs, self.recipe.epochs)
 
     def _observes(self, phase: Phase) -> bool:
         """Whether p_y is gathered in this epoch, for a later loss of this run or of one that branches off."""

@@ -9,8 +9,8 @@ from itertools import pairwise
 from torch import nn
 
 from ffds.losses.base import DeferredStart, EpochStatistics
-from ffds.methods.base import Stage
-from ffds.recipes.schedule import lr_factor, start_epoch
+from ffds.methods.base import Stage, Trained
+from ffds.recipes.schedule import backbone_is_frozen, lr_factor, phase_starts
 from ffds.recipes.schema import Recipe
 
 __all__ = ["Phase", "phases"]
@@ -20,13 +20,15 @@ __all__ = ["Phase", "phases"]
 class Phase:
     """A stage with its epochs, from `start` to before `stop`: all that the training loop knows of a method.
 
-    `lr_factors` holds the learning rate over the base rate for each epoch of the phase.
+    `lr_factors` holds the learning rate over the base rate for each epoch of the phase, `trained` what the
+    steps of each change.
     """
 
     stage: Stage
     start: int
     stop: int
     lr_factors: tuple[float, ...]
+    trained: tuple[Trained, ...]
 
     @property
     def statistics(self) -> EpochStatistics | None:
@@ -48,9 +50,12 @@ def phases(
     """
     stages = recipe.method.stages(class_counts) if custom_loss is None else (Stage("custom", custom_loss),)
     stages = (*stages[:-1], replace(stages[-1], sampler=recipe.method.sampler))
-    epochs = recipe.schedule.epochs
-    bounds = pairwise([0, *([start_epoch(recipe.method, epochs)] if len(stages) == 2 else []), epochs])
-    return tuple(
-        Phase(stage, start, stop, tuple(lr_factor(recipe, epoch) for epoch in range(start, stop)))
-        for stage, (start, stop) in zip(stages, bounds, strict=True)
-    )
+    bounds = pairwise([*phase_starts(recipe), recipe.epochs])
+    return tuple(_phase(recipe, stage, range(*bound)) for stage, bound in zip(stages, bounds, strict=True))
+
+
+def _phase(recipe: Recipe, stage: Stage, epochs: range) -> Phase:
+    factors = tuple(lr_factor(recipe, epoch) for epoch in epochs)
+    frozen = (stage.trains == "network" and backbone_is_frozen(recipe.schedule, epoch) for epoch in epochs)
+    trained = tuple("classifier" if one else stage.trains for one in frozen)
+    return Phase(stage, epochs.start, epochs.stop, factors, trained)

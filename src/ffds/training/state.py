@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -20,68 +19,18 @@ from ffds.errors import InputError
 from ffds.evaluation.counts import ClassAccuracy
 from ffds.evaluation.groups import class_groups
 from ffds.losses.base import ClassProbabilities
-from ffds.models.build import Classifier, build_model
+from ffds.methods.base import Stage, Trained
+from ffds.models.build import Classifier, build_model, new_head
 from ffds.recipes.schema import Recipe
 from ffds.training.backend.devices import compile_model
+from ffds.training.backend.ranks import gather_ranks, sum_over_ranks
 from ffds.training.checkpoint import Checkpoint
 from ffds.training.kept.average import WeightAverage, holding
 from ffds.training.optimizer import make_optimizer, set_lr
 
-__all__ = ["Reached", "TrainingState", "any_rank", "average_buffers", "average_gradients"]
-__all__ += ["gather_ranks", "sum_over_ranks"]
+__all__ = ["Reached", "TrainingState"]
 
 _TRAINED = "trained"
-
-
-def any_rank(fabric: Fabric, flag: bool) -> bool:
-    """Whether the flag is set on any rank; the same answer on all."""
-    if fabric.world_size == 1:
-        return flag
-    flags = torch.tensor(int(flag), device=fabric.device)
-    dist.all_reduce(flags)
-    return bool(flags.item())
-
-
-def sum_over_ranks(fabric: Fabric, *tensors: Tensor) -> None:
-    """Replace each tensor by its sum over the ranks, in place."""
-    if fabric.world_size > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
-
-
-def average_buffers(fabric: Fabric, model: nn.Module) -> None:
-    """Replace the running statistics of each rank, which saw other images, by their mean over the ranks."""
-    if fabric.world_size > 1:
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer.div_(fabric.world_size)
-
-
-def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
-    """Replace the gradients of parameters outside the network by their mean over the ranks.
-
-    DistributedDataParallel does so for the network alone. A parameter that one rank did not use counts there
-    with a gradient of zero.
-    """
-    if fabric.world_size > 1:
-        for parameter in parameters:
-            if parameter.requires_grad:
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                dist.all_reduce(gradient)
-                parameter.grad = gradient.div_(fabric.world_size)
-
-
-def gather_ranks(fabric: Fabric, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every rank's tensors on every rank, named ``rankR.NAME``."""
-    if fabric.world_size == 1:
-        return {f"rank0.{name}": tensor for name, tensor in tensors.items()}
-    gathered: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        parts = [torch.empty_like(tensor) for _ in range(fabric.world_size)]
-        dist.all_gather(parts, tensor)
-        gathered |= {f"rank{rank}.{name}": part for rank, part in enumerate(parts)}
-    return gathered
 
 
 @dataclass
@@ -122,6 +71,7 @@ class TrainingState:
         loss_sum: sum of the loss over the epoch's samples, ().
         groups: classes of head, middle and tail.
         lr: learning rate of the epoch.
+        trains: what its steps change.
         average: of the network's weights and buffers over the steps, if the recipe asks for one.
     """
 
@@ -139,7 +89,7 @@ class TrainingState:
     reached: Reached
     average: WeightAverage | None
     lr: float = math.nan
-    frozen: bool = False
+    trains: Trained = "network"
 
     @classmethod
     def initial(
@@ -223,19 +173,44 @@ class TrainingState:
         self.lr = lr
         set_lr(self.optimizer, lr)
 
-    def train_mode(self, *, frozen: bool) -> None:
-        """Prepare the network for training steps: of all of it, or of the classifier on a frozen backbone.
+    def train_mode(self, trains: Trained) -> None:
+        """Prepare the network for training steps: of all of it, of its classifier, or of the loss alone.
 
         The batch norm of a frozen backbone uses the statistics that it has and does not change them.
         """
-        self.frozen = frozen
+        self.trains = trains
         self.forward.train()
-        if frozen:
+        if trains != "network":
             self.model.backbone.eval()
         if self.fabric.world_size == 1:  # several ranks expect a gradient of all that they began with
-            self.model.backbone.requires_grad_(not frozen)
-        if not frozen and isinstance(self.optimizer, torch.optim.SGD):
+            self.model.backbone.requires_grad_(trains == "network")
+            self.model.head.requires_grad_(trains != "loss")
+        if trains == "network" and isinstance(self.optimizer, torch.optim.SGD):
             self._begin_late_momentum()
+
+    @property
+    def frozen(self) -> Iterator[nn.Parameter]:
+        """The parameters that the steps leave as they are."""
+        parts = {"network": (), "classifier": (self.model.backbone,), "loss": (self.model,)}[self.trains]
+        return (parameter for part in parts for parameter in part.parameters())
+
+    @torch.no_grad()
+    def begin(self, stage: Stage, seed: int) -> None:
+        """Put the network into the state in which a stage begins: doing it twice changes nothing more.
+
+        A classifier is trained, or computed, on the backbone that is scored: on the averaged one where the
+        recipe averages weights. One that begins anew has no momentum either.
+        """
+        if stage.trains != "network" and self.average is not None:
+            self.model.load_state_dict({**self.model.state_dict(), **self.average.averages})
+        if stage.new_head:
+            self.model.head.load_state_dict(new_head(self.model.head, seed))
+            if self.average is not None:
+                self.average.restore(self.average.weights)
+            for parameter in self.model.head.parameters():
+                for value in self.optimizer.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor):
+                        value.zero_()
 
     def _begin_late_momentum(self) -> None:
         """Give parameters that were frozen a momentum of 0: the fused SGD expects one of all or of none."""

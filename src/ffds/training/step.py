@@ -20,17 +20,32 @@ from ffds.data.loader import Batch, TrainBatches
 from ffds.errors import InputError, NonFiniteLossError, one_line, printable
 from ffds.files import write_json
 from ffds.losses.base import WeightedMean
-from ffds.recipes.schema import Trainer
+from ffds.recipes.schema import Recipe, Trainer
 from ffds.seeding import derived_seed
 from ffds.training.backend.cuda_graphs import CudaGraphs
+from ffds.training.backend.ranks import average_gradients
 from ffds.training.phases import Phase
-from ffds.training.state import TrainingState, average_gradients
+from ffds.training.state import TrainingState
 
-__all__ = ["NanGuard", "TrainStep", "diagnosis"]
+__all__ = ["NanGuard", "TrainStep", "diagnosis", "train_batches"]
 
 NEVER = 2**62
 MOST_NAMED = 3
 """Images that the message of a step that was not finite names."""
+
+
+def train_batches(fabric: Fabric, recipe: Recipe, dataset: Dataset) -> TrainBatches:
+    """The training batches of this rank."""
+    return TrainBatches(
+        dataset.train,
+        recipe.data,
+        batch_size=recipe.trainer.batch_size,
+        seed=recipe.trainer.seed,
+        device=fabric.device,
+        num_classes=dataset.num_classes,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
 
 
 class Checked(NamedTuple):
@@ -153,7 +168,7 @@ class TrainStep:
         if average is not None:
             average.start_step(reached.epoch * self._steps + reached.step + 1)
         # A CUDA graph contains the learning rate as a constant.
-        key = ("step", phase.start, self.state.lr, self.state.frozen, observed, batch.global_size)
+        key = ("step", phase.start, self.state.lr, self.state.trains, observed, batch.global_size)
         tensors = (batch.images, batch.labels, batch.probabilities)
         given = [tensor for tensor in tensors if tensor is not None]
         self.graphs(key, partial(self._take, phase, batch, observed), *given)
@@ -197,9 +212,8 @@ class TrainStep:
         """The step itself, in a form that a CUDA graph can hold: nothing comes to the host."""
         batch = batch._replace(images=images, labels=labels, probabilities=probabilities)
         logits, loss = self._gradients(phase, batch)
-        if self.state.frozen:
-            for parameter in self.state.model.backbone.parameters():
-                parameter.grad = None
+        for parameter in self.state.frozen:
+            parameter.grad = None
         if self._clip_norm is not None and self._scaled:
             precision: Any = self.fabric.strategy.precision
             precision.scaler.unscale_(self.state.optimizer)

@@ -25,6 +25,7 @@ from ffds.recipes.load import load_recipe, override_texts
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric, naming_failed_ranks, precision_flags
+from ffds.training.backend.ranks import any_rank
 from ffds.training.callbacks import Callbacks, check_callbacks
 from ffds.training.checkpoint import Checkpoints
 from ffds.training.evaluate import Evaluated
@@ -33,7 +34,7 @@ from ffds.training.loop import TrainingLoop
 from ffds.training.own_loss import check_is_loss, try_loss
 from ffds.training.phases import phases
 from ffds.training.signals import StopSignals, stop_at_once
-from ffds.training.state import Reached, any_rank
+from ffds.training.state import Reached
 from ffds.training.trackers import check_trackers, tracked
 from ffds.training.trajectory import Trajectory, loss_identity
 

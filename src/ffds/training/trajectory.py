@@ -17,13 +17,21 @@ from torch import nn
 
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError, tell
-from ffds.recipes.schedule import backbone_is_frozen
+from ffds.methods.base import Trained
 from ffds.recipes.schema import Recipe
 from ffds.settings import json_digest
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.phases import Phase
 
 __all__ = ["Trajectory", "history_hashes", "loss_identity"]
+
+
+_FROZEN: dict[Trained, dict[str, object]] = {
+    "network": {},
+    "classifier": {"frozen": True},
+    "loss": {"frozen": "network"},
+}
+"""What an epoch's history says about the parts of the network that it does not train."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +118,10 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
             epoch["sampler"] = phase.stage.sampler
         if phase.stage.views:
             epoch["views"] = [dict(view) for view in phase.stage.views]
-        for number, factor in enumerate(phase.lr_factors, phase.start):
-            frozen = {"frozen": True} if backbone_is_frozen(recipe.schedule, number) else {}
-            hashes.append(json_digest([hashes[-1], epoch | {"lr_factor": factor} | frozen]))
+        if phase.stage.new_head:
+            epoch["new_head"] = True
+        for trained, factor in zip(phase.trained, phase.lr_factors, strict=True):
+            hashes.append(json_digest([hashes[-1], epoch | {"lr_factor": factor} | _FROZEN[trained]]))
         observed = phase.stage.observed_for is not None
     return tuple(hashes)
 
