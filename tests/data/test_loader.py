@@ -72,7 +72,8 @@ def test_sizes_of_global_batches(count, batch_size, world_size, sizes):
             check_rows_belong_together(batch)
 
 
-SAMPLERS = ("instance-balanced", "class-balanced")
+SAMPLERS = ("instance-balanced", "class-balanced", "square-root", "progressive", 0.3)
+SAMPLERS += ("over-sampling", "under-sampling")
 
 
 @settings(deadline=None, max_examples=60)
@@ -86,8 +87,9 @@ def test_ranks_share_the_batches_of_one_rank(count, batch_size, world_size, epoc
         ):
             train(count, batch_size, world_size=world_size)
         return
+    asked = {"sampler": sampler, "progress": 0.4}
     ranks = [
-        list(train(count, batch_size, AUGMENTED, rank=r, world_size=world_size).epoch(epoch, sampler=sampler))
+        list(train(count, batch_size, AUGMENTED, rank=r, world_size=world_size).epoch(epoch, **asked))
         for r in range(world_size)
     ]
     steps = list(zip(*ranks, strict=True))
@@ -102,7 +104,7 @@ def test_ranks_share_the_batches_of_one_rank(count, batch_size, world_size, epoc
         assert max(rows) - min(rows) <= 1
         assert min(rows) >= 1
     if count % batch_size == 0 or count % batch_size >= 2 * world_size or count < batch_size:
-        alone = list(train(count, batch_size, AUGMENTED).epoch(epoch, sampler=sampler))
+        alone = list(train(count, batch_size, AUGMENTED).epoch(epoch, **asked))
         for whole, parts in zip(alone, steps, strict=True):
             assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
             assert torch.equal(torch.cat([part.indices for part in parts]), whole.indices)

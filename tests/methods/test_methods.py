@@ -44,6 +44,7 @@ def influence(**settings):
 
 
 RELEASED = {"gamma": 2.0, "weighted_probability": True}
+SAMPLED = ("over-sampling", "under-sampling", "sqrt-sampling", "progressive-sampling")
 WEIGHTED, SCALED = {"beta": 0.9}, {"beta": 0.99, "weight_scale": "none"}
 SCALING, DISENTANGLING = {"gamma": 0.2, "tau": 2.0}, {"alpha": 0.5, "penalty": 0.3}
 # method: its own keys, the names of its stages, some settings and the last loss they make
@@ -84,6 +85,7 @@ ROWS = {
         *("gamma beta", ["class-balanced sigmoid focal"], WEIGHTED | {"gamma": 0.5}),
         SigmoidFocalLoss(0.5, weight=weight(0.9)),
     ),
+    **dict.fromkeys(SAMPLED, ROW("", ["cross-entropy"], {}, nn.CrossEntropyLoss())),
 }
 
 

@@ -143,6 +143,15 @@ def test_another_start_shares_the_epochs_before_the_earlier_one(method):
     assert shared(*runs) == 8
 
 
+def test_progressive_sampling_shares_what_is_as_far_in_the_phase():
+    """A third of 12 epochs is not a third of 6: only the first epoch draws alike."""
+    one_of_6, one_of_12 = (
+        one("progressive-sampling", f"schedule.epochs={epochs}", "schedule.warmup=0") for epochs in (6, 12)
+    )
+    assert shared(one_of_6, one_of_12) == 1
+    assert shared(one_of_6, one("ce", "schedule.epochs=6", "schedule.warmup=0")) == 0
+
+
 def test_another_shape_of_the_schedule_shares_the_warm_up():
     steps, cosine = (
         one("ce", "schedule.epochs=20", f"schedule.shape={shape}") for shape in ("steps", "cosine")

@@ -29,6 +29,8 @@ __all__ += ["resolved_recipe"]
 _EPILOG = """exit codes: 0 done, 2 input cannot be used, 3 loss not finite, 75 interrupted and saved, 1 a bug
 RECIPE is a shipped name (ffds recipes) or a file; key=value changes one setting, e.g. trainer.seed=1"""
 HELP: dict[str, Any] = {"epilog": _EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
+SHORT_NAME = 24
+"""Names up to this many letters stay in one line of a table."""
 
 
 def add_verb(
@@ -176,8 +178,10 @@ def _print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     header, *body = rows
     shown = Text(printable(title))
     table = Table(title=shown, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for name in header:
-        table.add_column(Text(printable(name)), overflow="fold")
+    short = max(len(row[0]) for row in rows) <= SHORT_NAME
+    for number, name in enumerate(header):
+        # A short name that is broken over two lines cannot be found or copied.
+        table.add_column(Text(printable(name)), overflow="fold", no_wrap=short and number == 0)
     for row in body:
         table.add_row(*(Text(printable(text)) for text in row))
     console = Console()

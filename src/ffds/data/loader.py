@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ffds.data.augment.mixing import Mixing
 from ffds.data.dataset import Split
+from ffds.data.resample.draws import Draws
 from ffds.data.streaming import StreamedImages
 from ffds.data.transforms import EvalTransform, TrainTransform
 from ffds.errors import InputError
@@ -49,11 +50,7 @@ class Batch(NamedTuple):
 
 
 class TrainBatches:
-    """Epochs of augmented training batches; an epoch draws as many images as the split has.
-
-    Instance-balanced, every image comes once. Class-balanced, each draw takes a class, all with the same
-    probability, then one of its images: a rare class comes as often as a frequent one, its images many times
-    (Kang et al. 2020).
+    """Epochs of augmented training batches; an epoch draws as many images as the split has, see `Draws`.
 
     Images, order and augmentation depend on the seed, epoch and step only: not on the device, the number of
     ranks, the steps before, where the images are kept, or any global generator. Together, in rank order, the
@@ -89,8 +86,7 @@ class TrainBatches:
         self._num_classes = int(split.labels.max()) + 1 if num_classes is None else num_classes
         self._bounds = _train_bounds(len(split), batch_size, world_size)
         self.rows = -(-self._bounds[1] // world_size)
-        self._rows_of_class = torch.from_numpy(np.argsort(split.labels, kind="stable"))
-        self._class_counts = torch.from_numpy(np.unique(split.labels, return_counts=True)[1])
+        self._draws = Draws(split.labels, seed, subset_seed=data.seed)
         self._seed, self._rank, self._world_size = seed, rank, world_size
 
     def __len__(self) -> int:
@@ -102,17 +98,19 @@ class TrainBatches:
         epoch: int,
         start_step: int = 0,
         sampler: Sampler = "instance-balanced",
+        progress: float = 0.0,
         views: Sequence[Mapping[str, Any]] = (),
     ) -> Iterator[Batch]:
         """The batches of one epoch from step `start_step` on, where the ones before it are done already.
 
-        `views` says of further views of each image what is different from the recipe's data section there,
-        as `ffds.methods.base.Stage` does.
+        `progress` is the fraction of the epochs of its phase that are done before it. `views` says of further
+        views of each image what is different from the recipe's data section there, as
+        `ffds.methods.base.Stage` does.
         """
         others = [TrainTransform(self._data.model_copy(update=dict(view))) for view in views]
         bounds = list(pairwise(self._bounds))[start_step:]
         rows = [self._rows(end - start) for start, end in bounds]
-        drawn = self._drawn(epoch, sampler)
+        drawn = self._draws.epoch(epoch, sampler, progress)
         parts = [drawn[start + own] for (start, _), own in zip(bounds, rows, strict=True)]
         order = torch.cat([drawn[:0], *parts])
         ends = list(accumulate(map(len, rows), initial=0))
@@ -153,16 +151,6 @@ class TrainBatches:
             mixing = Mixing(self._data, derived_seed(self._seed, "mix", epoch, step))
             images, labels, probabilities = mixing(images, labels, self._num_classes)
             return Batch(images, labels, indices[1:], size, probabilities)
-
-    def _drawn(self, epoch: int, sampler: Sampler) -> Tensor:
-        """Places of the images of an epoch, those of all ranks, int64 (N,) on the CPU."""
-        generator = torch.Generator().manual_seed(derived_seed(self._seed, "order", epoch))
-        total, counts = len(self._labels), self._class_counts
-        if sampler == "instance-balanced":
-            return torch.randperm(total, generator=generator)
-        drawn = torch.randint(len(counts), (total,), generator=generator)
-        within = torch.rand(total, generator=generator, dtype=torch.float64) * counts[drawn]
-        return self._rows_of_class[(counts.cumsum(0) - counts)[drawn] + within.long()]
 
 
 def _side_by_side(views: Sequence[Tensor]) -> Tensor:

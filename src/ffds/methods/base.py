@@ -20,7 +20,18 @@ __all__ = ["Beta", "Deferred", "Head", "Method", "Sampler", "Stage", "Trained", 
 __all__ += ["cross_entropy"]
 
 Head = Literal["linear", "cosine"]
-Sampler = Literal["instance-balanced", "class-balanced"]
+Sampler = (
+    Literal[
+        "instance-balanced",
+        "class-balanced",
+        "square-root",
+        "progressive",
+        "over-sampling",
+        "under-sampling",
+    ]
+    | Annotated[Finite, Field(ge=0, le=1)]
+)
+"""How an epoch draws images, see `ffds.data.resample.draws`; a number q draws a class with p ∝ n^q."""
 Trained = Literal["network", "classifier", "loss"]
 WeightScale = Literal["none", "mean", "released"]
 Beta = Annotated[Finite, Field(ge=0, lt=1)]
@@ -75,7 +86,7 @@ class Method(Section):
     milestones: Milestones | None = None
     """The method's own learning-rate drops; null takes those of the schedule."""
     sampler: Annotated[Sampler, Role.ADDED] = "instance-balanced"
-    """How the last phase draws images; class-balanced: first a class, all alike, then one of its images."""
+    """How the last phase draws images; a number q: first a class with p ∝ n^q, then one of its images."""
 
     @abstractmethod
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:

@@ -21,6 +21,7 @@ from ffds.methods.reweighting import (
     LabelSmoothing,
     Reweighting,
 )
+from ffds.methods.sampling import OverSampling, ProgressiveSampling, SquareRootSampling, UnderSampling
 from ffds.methods.sigmoid import SigmoidCBFocal, SigmoidFocal
 
 __all__ = ["GROUPS", "METHODS", "SETTINGS", "MethodSettings"]
@@ -33,7 +34,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
     "Class weights and label smoothing": (LabelSmoothing, Reweighting, DeferredReweighting),
     "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax, VectorScaling, LADE),
     "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal),
-    "Sampling": (),
+    "Sampling": (OverSampling, UnderSampling, SquareRootSampling, ProgressiveSampling),
     "A classifier of its own after training": (),
     "Mixing images": (),
     "Contrastive learning": (),

@@ -246,8 +246,8 @@ class TrainingLoop:
 
     def _batches_from(self, step: int) -> Iterator[Batch]:
         """The batches of the epoch from a step on."""
-        stage = self._phase.stage
-        return self.batches.epoch(self.reached.epoch, step, stage.sampler, stage.views)
+        epoch, phase = self.reached.epoch, self._phase
+        return self.batches.epoch(epoch, step, *phase.drawing(epoch), phase.stage.views)
 
     def _poll_step(self) -> None:
         """Stop after a step if it was not finite or a signal came; several accelerators ask seldom."""

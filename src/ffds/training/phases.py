@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import nn
 
 from ffds.losses.base import DeferredStart, EpochStatistics
-from ffds.methods.base import Stage, Trained
+from ffds.methods.base import Sampler, Stage, Trained
 from ffds.recipes.schedule import backbone_is_frozen, lr_factor, phase_starts
 from ffds.recipes.schema import Recipe
 
@@ -34,6 +34,10 @@ class Phase:
     def statistics(self) -> EpochStatistics | None:
         """The loss, if it gathers statistics in each epoch for the next."""
         return self.stage.loss if isinstance(self.stage.loss, EpochStatistics) else None
+
+    def drawing(self, epoch: int) -> tuple[Sampler, float]:
+        """How an epoch draws images, and what fraction of the epochs of the phase are done before it."""
+        return self.stage.sampler, (epoch - self.start) / (self.stop - self.start)
 
     def next_from(self, epoch: int) -> DeferredStart | None:
         """The later loss that starts from what this epoch shows: None but in the last epoch of the phase."""

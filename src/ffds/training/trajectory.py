@@ -120,8 +120,11 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
             epoch["views"] = [dict(view) for view in phase.stage.views]
         if phase.stage.new_head:
             epoch["new_head"] = True
-        for trained, factor in zip(phase.trained, phase.lr_factors, strict=True):
-            hashes.append(json_digest([hashes[-1], epoch | {"lr_factor": factor} | _FROZEN[trained]]))
+        for number, factor in enumerate(phase.lr_factors, phase.start):
+            own: dict[str, object] = {"lr_factor": factor, **_FROZEN[phase.trained[number - phase.start]]}
+            if phase.stage.sampler == "progressive":
+                own["progress"] = phase.drawing(number)[1]
+            hashes.append(json_digest([hashes[-1], epoch | own]))
         observed = phase.stage.observed_for is not None
     return tuple(hashes)
 

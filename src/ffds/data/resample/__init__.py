@@ -1,0 +1,1 @@
+"""Re-sampling: which training images an epoch draws."""
