@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ffds.losses import (
     FFDSLoss,
     FocalLoss,
+    GCLLoss,
     InfluenceBalancedLoss,
     LDAMLoss,
     LogitAdjustedLoss,
@@ -45,11 +46,13 @@ LOSSES: dict[str, Callable[..., Any]] = {
     "ib-focal-as-released": lambda counts, **how: InfluenceBalancedLoss(
         gamma=1.0, weighted_probability=True, weight=inverse_frequency_weights(counts), **how
     ),
+    "gcl": lambda counts, **how: GCLLoss(counts, scale=2.0, **how).eval(),
+    "gcl-classifier": lambda counts, **how: GCLLoss(counts, margin=0.1, gamma=1.0, **how).eval(),
     "sigmoid-focal": lambda counts, **how: SigmoidFocalLoss(2.0, **how),
     "sigmoid-cb-focal": lambda counts, **how: SigmoidFocalLoss(weight=class_balanced_weights(counts), **how),
 }
 STATEFUL = [name for name in LOSSES if name.startswith("ffds")]
-EACH_KIND = ["ffds", "cb-focal", "ldam-drw", "ib-focal"]
+EACH_KIND = ["ffds", "cb-focal", "ldam-drw", "ib-focal", "gcl-classifier"]
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -120,6 +123,8 @@ def twin(loss: Any, data: Batch) -> Tensor:
         case LogitAdjustedLoss():
             factor = loss.factor.tolist() if isinstance(loss, VSLoss) else [1.0] * len(per_class)
             expected = naive.adjusted(logits, target, factor, loss.adjustment.tolist())
+        case GCLLoss():
+            expected = naive.gcl(logits, target, loss.scale, loss.margin, loss.gamma)
         case SigmoidFocalLoss():
             expected = naive.sigmoid_focal(logits, target, loss.gamma)
         case FocalLoss():

@@ -63,6 +63,17 @@ def sigmoid_focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
     return torch.stack(losses)
 
 
+def cloud_sizes(counts: Sequence[int], largest: float) -> list[float]:
+    rarity = [math.log(max(counts)) - math.log(n) for n in counts]
+    return [largest * r / max(rarity) for r in rarity]
+
+
+def gcl(cosines: Tensor, target: Tensor, scale: float, margin: float, gamma: float) -> Tensor:
+    """Of cosines less their noise."""
+    ce = ldam(cosines, target, [margin] * cosines.shape[1], scale)
+    return (1 - torch.exp(-ce.detach())) ** gamma * ce
+
+
 def lade(logits: Tensor, target: Tensor, counts: Sequence[int], alpha: float, penalty: float) -> Tensor:
     """The mean over a batch of labels."""
     prior, classes, labels = [n / sum(counts) for n in counts], len(counts), target.tolist()

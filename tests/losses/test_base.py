@@ -19,6 +19,7 @@ FORMAT = {
         "InfluenceBalancedLoss(alpha=1000.0, epsilon=0.001, gamma=0.0, weighted=True, reduction='mean')",
         ["weight"],
     ),
+    "gcl": ("GCLLoss(scale=2.0, margin=0.0, gamma=0.0, reduction='mean')", ["size"]),
     "weighted-ce": ("WeightedCrossEntropyLoss(reduction='mean')", ["weight"]),
     "logit-adjusted": ("LogitAdjustedLoss(reduction='mean')", ["adjustment"]),
     "vs": ("VSLoss(reduction='mean')", ["adjustment", "factor"]),

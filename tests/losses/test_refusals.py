@@ -9,7 +9,15 @@ import torch
 
 import ffds.losses
 from ffds.errors import InputError
-from ffds.losses import FFDSLoss, FocalLoss, InfluenceBalancedLoss, LDAMLoss, LogitAdjustedLoss, VSLoss
+from ffds.losses import (
+    FFDSLoss,
+    FocalLoss,
+    GCLLoss,
+    InfluenceBalancedLoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
+    VSLoss,
+)
 from tests.losses.battery import COUNTS, LOSSES, WIDTH, Batch, batch, cold, every_loss
 
 
@@ -78,6 +86,10 @@ def logit_adjusted(**setting):
     return LogitAdjustedLoss(COUNTS, **setting)
 
 
+def gcl(**setting):
+    return GCLLoss(COUNTS, **setting)
+
+
 def vs(**setting):
     return VSLoss(COUNTS, **setting)
 
@@ -99,6 +111,10 @@ def vs(**setting):
         (InfluenceBalancedLoss, "gamma", [-0.1, math.nan, math.inf]),
         (logit_adjusted, "tau", [-0.1, math.nan, math.inf]),
         (vs, "gamma", [-0.1, math.nan, math.inf]),
+        (gcl, "cloud", [-0.1, math.nan, math.inf]),
+        (gcl, "scale", [0.0, -1.0, math.nan, math.inf]),
+        (gcl, "margin", [-0.1, math.nan, math.inf]),
+        (gcl, "gamma", [-0.1, math.nan, math.inf]),
     ],
 )
 def test_a_setting_out_of_range_is_refused_and_named_with_its_value(loss, setting, values):
@@ -131,10 +147,13 @@ def test_public_names_and_their_options():
         "FFDSLoss": "class_counts, *, beta=0.9999, k=0.9, num_groups=None, gamma_min=0.0, gamma_max=3.0, "
         "curve='concave', label_smoothing=0.1, weight_scale='mean', cold_start='cross_entropy', " + common,
         "FocalLoss": f"gamma=1.0, *, weight=None, {common}",
-        "InfluenceBalancedLoss": f"*, alpha=1000.0, epsilon=0.001, gamma=0.0, weight=None, {common}",
+        "GCLLoss": f"class_counts, *, cloud=0.5, scale=30.0, margin=0.0, gamma=0.0, {common}",
+        "InfluenceBalancedLoss": f"*, alpha=1000.0, epsilon=0.001, gamma=0.0, weighted_probability=False, "
+        f"weight=None, {common}",
         "LADELoss": f"class_counts, *, alpha=0.1, penalty=0.01, {common}",
         "LDAMLoss": f"class_counts, *, max_margin=0.5, scale=30.0, weight=None, {common}",
         "LogitAdjustedLoss": f"class_counts, *, tau=1.0, {common}",
+        "SigmoidFocalLoss": f"gamma=1.0, *, weight=None, {common}",
         "VSLoss": f"class_counts, *, gamma=0.3, tau=1.0, {common}",
         "WeightedCrossEntropyLoss": f"weight, *, {common}",
         "class_balanced_weights": f"class_counts, beta=0.9999, {scaled}",

@@ -11,6 +11,7 @@ from ffds.errors import InputError
 from ffds.losses import (
     FFDSLoss,
     FocalLoss,
+    GCLLoss,
     InfluenceBalancedLoss,
     LADELoss,
     LDAMLoss,
@@ -47,6 +48,7 @@ RELEASED = {"gamma": 2.0, "weighted_probability": True}
 SAMPLED = ("over-sampling", "under-sampling", "sqrt-sampling", "progressive-sampling")
 WEIGHTED, SCALED = {"beta": 0.9}, {"beta": 0.99, "weight_scale": "none"}
 SCALING, DISENTANGLING = {"gamma": 0.2, "tau": 2.0}, {"alpha": 0.5, "penalty": 0.3}
+CLOUD = {"cloud": 0.3, "scale": 20.0}
 # method: its own keys, the names of its stages, some settings and the last loss they make
 ROWS = {
     "ce": ROW("", ["cross-entropy"], {}, nn.CrossEntropyLoss()),
@@ -80,6 +82,7 @@ ROWS = {
     "balanced-softmax": ROW("", ["balanced softmax"], {}, LogitAdjustedLoss(COUNTS)),
     "vs": ROW("gamma tau", ["vector scaling"], SCALING, VSLoss(COUNTS, **SCALING)),
     "lade": ROW("alpha penalty", ["lade"], DISENTANGLING, LADELoss(COUNTS, **DISENTANGLING)),
+    "gcl": ROW("cloud scale", ["gaussian clouded"], CLOUD, GCLLoss(COUNTS, **CLOUD)),
     "sigmoid-fl": ROW("gamma", ["sigmoid focal"], {"gamma": 2.5}, SigmoidFocalLoss(2.5)),
     "sigmoid-cb-fl": ROW(
         *("gamma beta", ["class-balanced sigmoid focal"], WEIGHTED | {"gamma": 0.5}),

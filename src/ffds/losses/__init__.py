@@ -3,6 +3,7 @@
 from ffds.losses.cross_entropy import WeightedCrossEntropyLoss
 from ffds.losses.ffds import FFDSLoss
 from ffds.losses.focal import FocalLoss
+from ffds.losses.gcl import GCLLoss
 from ffds.losses.influence_balanced import InfluenceBalancedLoss
 from ffds.losses.lade import LADELoss
 from ffds.losses.ldam import LDAMLoss
@@ -13,6 +14,7 @@ from ffds.losses.weights import class_balanced_weights, inverse_frequency_weight
 __all__ = [
     "FFDSLoss",
     "FocalLoss",
+    "GCLLoss",
     "InfluenceBalancedLoss",
     "LADELoss",
     "LDAMLoss",

@@ -12,7 +12,7 @@ from ffds.errors import InputError
 from ffds.losses.base import ClassificationLoss, Reduction, checked, labels_to_keep
 from ffds.losses.weights import PerClass, validated_counts, validated_weight
 
-__all__ = ["LDAMLoss"]
+__all__ = ["LDAMLoss", "margin_cross_entropy"]
 
 
 class LDAMLoss(ClassificationLoss):
@@ -65,13 +65,7 @@ class LDAMLoss(ClassificationLoss):
         """Cosines (N, C), target (N,) or (N, C) → () or (N,)."""
         logits, target = checked(logits, target, len(self.margin))
         scaled = self.scale * logits
-        shift = self.at_label(self.scale * self.margin.to(logits.dtype), target)
-        if target.ndim == 2:
-            values = -F.logsigmoid(self.at_label(_log_odds(scaled), target) - shift)
-        else:
-            label, _ = labels_to_keep(target, self.ignore_index)
-            shifted = scaled.scatter_add(1, label[:, None], -shift[:, None])
-            values = -self.at_label(F.log_softmax(shifted, dim=1), target)
+        values = margin_cross_entropy(self, scaled, self.scale * self.margin.to(logits.dtype), target)
         values = self.weighted(values, self.weight, target)
         return self.reduced(values, target, self.divisor(target))
 
@@ -83,6 +77,19 @@ class LDAMLoss(ClassificationLoss):
     def extra_repr(self) -> str:
         """The settings, for repr."""
         return f"scale={self.scale}, weighted={self.weight is not None}, {super().extra_repr()}"
+
+
+def margin_cross_entropy(loss: ClassificationLoss, logits: Tensor, margin: Tensor, target: Tensor) -> Tensor:
+    """The cross-entropy of z − m_y·e_y at the labels, (N,), or for probabilities of every class, (N, C).
+
+    Logits (N, C) in float32 or better, margins m (C,), target (N,) or (N, C).
+    """
+    shift = loss.at_label(margin, target)
+    if target.ndim == 2:
+        return -F.logsigmoid(loss.at_label(_log_odds(logits), target) - shift)
+    label, _ = labels_to_keep(target, loss.ignore_index)
+    shifted = logits.scatter_add(1, label[:, None], -shift[:, None])
+    return -loss.at_label(F.log_softmax(shifted, dim=1), target)
 
 
 def _log_odds(logits: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ffds.methods.base import Method
 from ffds.methods.ffds import DFFDS, FFDS
+from ffds.methods.gcl import GCL
 from ffds.methods.influence_balanced import IB, IBCB, IBFocal
 from ffds.methods.ldam import LDAM, LDAMDRW
 from ffds.methods.logit_adjusted import LADE, BalancedSoftmax, LogitAdjusted, VectorScaling
@@ -32,7 +33,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
         *(LDAMDRW, IB, IBCB, IBFocal, DFFDS),
     ),
     "Class weights and label smoothing": (LabelSmoothing, Reweighting, DeferredReweighting),
-    "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax, VectorScaling, LADE),
+    "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax, VectorScaling, LADE, GCL),
     "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal),
     "Sampling": (OverSampling, UnderSampling, SquareRootSampling, ProgressiveSampling),
     "A classifier of its own after training": (),
