@@ -17,7 +17,7 @@ from ffds.cli import main
 from tests.data.pictures import write_picture
 
 OF_TEST = 5
-SMALL = ["model.name=resnet20", "model.pretrained=false", "data.image_size=32", "data.eval_resize=36"]
+SMALL = ["model.name=resnet8", "model.pretrained=false", "data.image_size=32", "data.eval_resize=36"]
 SMALL += [
     "data.interpolation=bilinear",
     "data.mean=[0.5]",

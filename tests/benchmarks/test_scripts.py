@@ -10,7 +10,7 @@ import torch
 from benchmarks.step import useful_flops
 from torch import nn
 
-from benchmarks import gpu, scaling, step_parts
+from benchmarks import gpu, methods, scaling, step_parts
 
 
 def test_scaling_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +28,17 @@ def test_scaling_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFixtu
     again = json.loads(file.read_text(encoding="utf-8"))
     assert again.keys() == found.keys()
     assert [part for part in found if again[part] != found[part]] == ["images"]
+
+
+def test_methods_beside_cross_entropy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "costs.json"
+    for only in ("fl", "d-ffds"):
+        methods.main(["--quick", "--only", only, "--out", str(file)])
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert list(found) == ["hardware", "torch", "commit", "command", "step_beside_ce"]
+    assert list(found["step_beside_ce"]) == ["fl", "d-ffds"]
+    assert all(ratio > 0 for ratio in found["step_beside_ce"].values())
+    assert "fl: " in capsys.readouterr().out
 
 
 def test_parts_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

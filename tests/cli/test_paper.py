@@ -15,7 +15,7 @@ from ffds.run_directory import Run
 from tests.finished_runs import recipe, train_by_hand, write_run
 
 SHORT = "schedule.epochs=2"
-QUICK = [SHORT, "data.imbalance_factor=100", "model.name=resnet20"]
+QUICK = [SHORT, "data.imbalance_factor=100", "model.name=resnet8"]
 
 
 @pytest.fixture

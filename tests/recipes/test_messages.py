@@ -275,7 +275,7 @@ STEPS += ["random-erasing"]
             ("schedule", "milestones", 3),
             "a list [a finite number, above 0 and below 1; a finite number, above 0]",
         ),
-        (("model", "name"), "resnet20, resnet32, resnet44, resnet56 or timm/NAME"),
+        (("model", "name"), "resnet8, resnet20, resnet32, resnet44, resnet56 or timm/NAME"),
     ],
 )
 def test_the_words_for_each_kind_of_setting(path, words):

@@ -16,7 +16,7 @@ from ffds.sweep.results import SweepResult
 from ffds.sweep.search import sweep
 from tests.training import tiny
 
-SETTINGS = ("schedule.epochs=8", "method.start=0.5", "model.name=resnet20")
+SETTINGS = ("schedule.epochs=8", "method.start=0.5", "model.name=resnet8")
 START, EPOCHS = 4, 8
 CLASSES = 10
 

@@ -21,7 +21,7 @@ from tests.sweep import made
 from tests.training import processes, tiny
 
 SETTINGS = (
-    *("model.name=resnet20", "schedule.epochs=6", "schedule.warmup=0", "method.start=0.5"),
+    *("model.name=resnet8", "schedule.epochs=6", "schedule.warmup=0", "method.start=0.5"),
     *("optimizer.lr=0.05", "trainer.batch_size=16"),
 )
 START, EPOCHS, STEPS, TRIALS = 3, 6, 6, 6

@@ -17,7 +17,7 @@ from tests.data.pictures import write_folder, write_picture
 from tests.training import tiny
 
 SMALL = {
-    **{"data.image_size": 8, "data.eval_resize": 8, "model.name": "resnet20", "model.pretrained": False},
+    **{"data.image_size": 8, "data.eval_resize": 8, "model.name": "resnet8", "model.pretrained": False},
     **{"schedule.epochs": 2, "trainer.batch_size": 8, "trainer.accelerator": "cpu"},
 }
 

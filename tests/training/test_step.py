@@ -24,8 +24,9 @@ from tests.training import tiny
 from tests.training.test_resume import with_loss_scaler
 
 
-@pytest.mark.parametrize("mixed", ["", "mixed"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "mixed"), [(one, "") for one in METHODS] + [(one, "mixed") for one in tiny.KINDS]
+)
 def test_no_step_waits_for_the_device(method, mixed, tmp_path):
     """From the batch to the update, in the first phase and in the last, whatever is observed."""
     steps = "data.augment=[pad-crop,randaugment,color-jitter,random-erasing]"

@@ -32,7 +32,7 @@ def settings(tmp_path_factory):
     return [
         f"data.root={root}",
         *("data.image_size=12", "data.eval_resize=14", "data.workers=2", "data.cache=false"),
-        *("model.name=resnet20", "model.pretrained=false", "trainer.batch_size=12", "schedule.epochs=3"),
+        *("model.name=resnet8", "model.pretrained=false", "trainer.batch_size=12", "schedule.epochs=3"),
     ]
 
 

@@ -17,7 +17,7 @@ from ffds.run_directory import Run
 from ffds.training.train import train
 from tests.training import tiny
 
-OVERRIDES = {"schedule.epochs": 2, "trainer.batch_size": 32, "model.name": "resnet20"}
+OVERRIDES = {"schedule.epochs": 2, "trainer.batch_size": 32, "model.name": "resnet8"}
 
 
 @pytest.fixture(autouse=True)

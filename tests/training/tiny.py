@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from signal import SIGTERM
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 from ffds.data.dataset import Dataset, Split
 from ffds.data.open import open_dataset
+from ffds.losses import base as loss_protocols
+from ffds.methods.base import Stage
+from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schema import Data, Recipe
@@ -34,7 +37,13 @@ COUNTS = [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]
 STEPS = 3
 POLLS = STEPS + 1
 EPOCHS = 4
-SETTINGS = (f"schedule.epochs={EPOCHS}", "trainer.batch_size=32", "model.name=resnet20")
+SETTINGS = (f"schedule.epochs={EPOCHS}", "trainer.batch_size=32", "model.name=resnet8")
+NEEDED = {
+    method: ("data.validation=0.3",)
+    for method, settings in METHODS.items()
+    if "validation images" in settings.needs
+}
+"""Settings without which a method is not trained on these images."""
 
 
 @cache
@@ -61,6 +70,11 @@ def dataset(counts: Sequence[int] = COUNTS, *, validation: bool = False, of_test
     )
 
 
+def images_for(one: Recipe) -> Dataset:
+    """The images, with some held out for a method that asks for them."""
+    return dataset(validation=one.method.name in NEEDED)
+
+
 def use(patch: pytest.MonkeyPatch, images: Dataset | None = None) -> None:
     """Have `train`, `train_all` and `evaluate_run` open these images whatever the recipe names."""
     opened = images or dataset()
@@ -69,7 +83,27 @@ def use(patch: pytest.MonkeyPatch, images: Dataset | None = None) -> None:
 
 
 def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:
-    return load_recipe("digits", [*SETTINGS, *overrides], method=method).recipe
+    needed = NEEDED.get(method, ())
+    return load_recipe("digits", [*SETTINGS, *needed, *overrides], method=method).recipe
+
+
+def kind(method: str) -> tuple[object, ...]:
+    """What training with a method asks of the loop: methods of one kind differ by a formula alone.
+
+    The head, what it needs beside images, and of each stage all fields beside its name, whether its loss is
+    saved in checkpoints, and which protocols of `ffds.losses.base` it follows.
+    """
+    one = recipe(method=method)
+    stages = (phase.stage for phase in phases(one, COUNTS))
+    return (one.head, METHODS[method].needs, *map(_asks, stages))
+
+
+def _asks(stage: Stage) -> tuple[object, ...]:
+    own = {field.name: getattr(stage, field.name) for field in fields(stage)}
+    loss, _ = own.pop("loss"), own.pop("name")
+    shown = [type(value).__name__ if isinstance(value, nn.Module) else repr(value) for value in own.values()]
+    protocols = [one for one in vars(loss_protocols).values() if getattr(one, "_is_runtime_protocol", False)]
+    return (*shown, bool(loss.state_dict()), *(isinstance(loss, one) for one in protocols))
 
 
 def own(*overrides: str) -> Recipe:
@@ -118,7 +152,8 @@ def train(
 ) -> Run:
     """`train_recipe` on these images; a request to stop comes at the poll with that number."""
     stop: Any = StopAfter(polls)
-    return train_recipe(one, out=out, dataset=images or dataset(), shown=False, stop_signals=stop, **given)
+    images = images or images_for(one)
+    return train_recipe(one, out=out, dataset=images, shown=False, stop_signals=stop, **given)
 
 
 def loop(
@@ -131,7 +166,7 @@ def loop(
 ) -> TrainingLoop:
     """A `TrainingLoop` of its own, for a look inside."""
     path.mkdir(parents=True, exist_ok=True)
-    images = images or dataset()
+    images = images or images_for(one)
     plan, stop = phases(one, images.class_counts, loss), cast(Any, StopAfter(polls))
     given = (one, images, plan, Run(path), Trajectory.of(one, images, plan, path), stop)
     return TrainingLoop(launch_fabric(one.trainer), *given, shown=False)
@@ -153,3 +188,7 @@ def trace(run: Run) -> dict[str, Any]:
         timed = ("seconds", "train_seconds", "images_per_second")
         left[name] = {key: value for key, value in values.items() if key not in timed}
     return left
+
+
+KINDS = [method for method in METHODS if method == next(one for one in METHODS if kind(one) == kind(method))]
+"""The first method of each kind, in the order of the registry: a law of the loop over these holds for all."""

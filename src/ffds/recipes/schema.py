@@ -143,12 +143,12 @@ class Data(Section):
 
 
 class Model(Section):
-    """The network: `resnet20|32|44|56` for CIFAR, or `timm/NAME`."""
+    """The network: `resnet8|20|32|44|56` for CIFAR, or `timm/NAME`."""
 
     name: str = Field(
         default="resnet32",
-        pattern=r"^(resnet(20|32|44|56)|timm/[A-Za-z0-9_.\-]+)$",
-        description="resnet20, resnet32, resnet44, resnet56 or timm/NAME",
+        pattern=r"^(resnet(8|20|32|44|56)|timm/[A-Za-z0-9_.\-]+)$",
+        description="resnet8, resnet20, resnet32, resnet44, resnet56 or timm/NAME",
     )
     """The architecture."""
     pretrained: bool = False
