@@ -79,7 +79,7 @@ ROWS = {
         "power start", ["cross-entropy", "cross-entropy, re-weighted"], {"power": 0.5}, SQUARE_ROOT
     ),
     "logit-adjusted": ROW("tau", ["logit-adjusted"], {"tau": 0.5}, LogitAdjustedLoss(COUNTS, tau=0.5)),
-    "balanced-softmax": ROW("", ["balanced softmax"], {}, LogitAdjustedLoss(COUNTS)),
+    "balanced-softmax": ROW("", ["logit-adjusted"], {}, LogitAdjustedLoss(COUNTS)),
     "vs": ROW("gamma tau", ["vector scaling"], SCALING, VSLoss(COUNTS, **SCALING)),
     "lade": ROW("alpha penalty", ["lade"], DISENTANGLING, LADELoss(COUNTS, **DISENTANGLING)),
     "gcl": ROW("cloud scale", ["gaussian clouded"], CLOUD, GCLLoss(COUNTS, **CLOUD)),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ffds.data.dataset import Dataset, Split
 from ffds.data.open import open_dataset
 from ffds.losses import base as loss_protocols
-from ffds.methods.base import Stage
+from ffds.methods.base import Method, Stage
 from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe
@@ -90,12 +90,13 @@ def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:
 def kind(method: str) -> tuple[object, ...]:
     """What training with a method asks of the loop: methods of one kind differ by a formula alone.
 
-    The head, what it needs beside images, and of each stage all fields beside its name, whether its loss is
-    saved in checkpoints, and which protocols of `ffds.losses.base` it follows.
+    What `Method` says of its class beside the source, and of each stage all fields beside its name, whether
+    its loss is saved in checkpoints, and which protocols of `ffds.losses.base` it follows.
     """
     one = recipe(method=method)
     stages = (phase.stage for phase in phases(one, COUNTS))
-    return (one.head, METHODS[method].needs, *map(_asks, stages))
+    facts = sorted(Method.__class_vars__ - {"source", "published"})
+    return (*(getattr(METHODS[method], fact) for fact in facts), *map(_asks, stages))
 
 
 def _asks(stage: Stage) -> tuple[object, ...]:

@@ -46,7 +46,7 @@ class BalancedSoftmax(Method):
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         from ffds.losses import LogitAdjustedLoss
 
-        return (Stage("balanced softmax", LogitAdjustedLoss(class_counts)),)
+        return (Stage("logit-adjusted", LogitAdjustedLoss(class_counts)),)
 
 
 class VectorScaling(Method):
