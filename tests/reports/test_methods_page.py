@@ -45,3 +45,9 @@ def test_costs_are_shown_where_they_were_measured():
     assert {name: facts(name)["step_beside_ce"] for name in METHODS} == {
         name: costs().get("step_beside_ce", {}).get(name) for name in METHODS
     }
+
+
+def test_the_advice_names_methods_that_there_are():
+    named = set(re.findall(r"`method=([a-z-]+)`", (ROOT / "docs/methods.md").read_text("utf-8")))
+    assert len(named) > 5
+    assert named <= METHODS.keys()
