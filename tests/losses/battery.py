@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ffds.losses import (
+    DifficultyBalancedLoss,
     FFDSLoss,
     FocalLoss,
     GCLLoss,
@@ -23,6 +24,14 @@ from ffds.losses import (
     inverse_frequency_weights,
 )
 from tests.losses import naive
+
+
+def difficulty_balanced(counts: list[int] | Tensor, **how: Any) -> DifficultyBalancedLoss:
+    """After an epoch in which the classes were from one to seven tenths right."""
+    loss = DifficultyBalancedLoss(len(counts), **how)
+    loss.renew(torch.linspace(0.1, 0.7, len(counts), dtype=torch.float64))
+    return loss
+
 
 COUNTS = [40, 500, 7, 120, 3]
 WIDTH = 6
@@ -48,6 +57,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
     ),
     "gcl": lambda counts, **how: GCLLoss(counts, scale=2.0, **how).eval(),
     "gcl-classifier": lambda counts, **how: GCLLoss(counts, margin=0.1, gamma=1.0, **how).eval(),
+    "cdb": difficulty_balanced,
     "sigmoid-focal": lambda counts, **how: SigmoidFocalLoss(2.0, **how),
     "sigmoid-cb-focal": lambda counts, **how: SigmoidFocalLoss(weight=class_balanced_weights(counts), **how),
 }
@@ -125,6 +135,8 @@ def twin(loss: Any, data: Batch) -> Tensor:
             expected = naive.adjusted(logits, target, factor, loss.adjustment.tolist())
         case GCLLoss():
             expected = naive.gcl(logits, target, loss.scale, loss.margin, loss.gamma)
+        case DifficultyBalancedLoss():
+            expected = naive.cross_entropy(logits, target)
         case SigmoidFocalLoss():
             expected = naive.sigmoid_focal(logits, target, loss.gamma)
         case FocalLoss():

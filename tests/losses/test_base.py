@@ -23,6 +23,7 @@ FORMAT = {
     "weighted-ce": ("WeightedCrossEntropyLoss(reduction='mean')", ["weight"]),
     "logit-adjusted": ("LogitAdjustedLoss(reduction='mean')", ["adjustment"]),
     "vs": ("VSLoss(reduction='mean')", ["adjustment", "factor"]),
+    "cdb": ("DifficultyBalancedLoss(tau='dynamic', reduction='mean')", ["weight"]),
     "sigmoid-cb-focal": ("SigmoidFocalLoss(gamma=1.0, weighted=True, reduction='mean')", ["weight"]),
 }
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from ffds.errors import InputError
 from ffds.losses import (
+    DifficultyBalancedLoss,
     FFDSLoss,
     FocalLoss,
     GCLLoss,
@@ -88,6 +89,7 @@ ROWS = {
         *("gamma beta", ["class-balanced sigmoid focal"], WEIGHTED | {"gamma": 0.5}),
         SigmoidFocalLoss(0.5, weight=weight(0.9)),
     ),
+    "cdb": ROW("tau", ["difficulty-balanced"], {"tau": 1.5}, DifficultyBalancedLoss(len(COUNTS), tau=1.5)),
     **dict.fromkeys(SAMPLED, ROW("", ["cross-entropy"], {}, nn.CrossEntropyLoss())),
 }
 
@@ -162,4 +164,5 @@ def test_a_class_without_images_is_refused_where_the_counts_matter(method):
         with pytest.raises(InputError):
             made(method).stages([20, 0, 5, 80])
     else:
-        assert not {"beta", "max_margin", "alpha", "tau", "power"} & METHODS[method].model_fields.keys()
+        of_counts = {"beta", "max_margin", "alpha", "tau", "power"} if method != "cdb" else {"beta"}
+        assert not of_counts & METHODS[method].model_fields.keys()

@@ -1,14 +1,19 @@
 """The phases of every method: their epochs, learning rates, samplers and statistics."""
 
 import pytest
+import torch
 from torch import nn
 
-from ffds.losses import FFDSLoss
+from ffds.errors import InputError
+from ffds.losses import DifficultyBalancedLoss, FFDSLoss
 from ffds.methods.registry import METHODS
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe
 from ffds.recipes.schedule import lr_factor
+from ffds.run_directory import Run
+from ffds.training.evaluate import evaluate
 from ffds.training.phases import phases
+from tests.training import tiny
 
 COUNTS = [20, 300, 5, 80]
 
@@ -64,3 +69,28 @@ def test_a_loss_of_your_own(loss, gathers):
     assert list(phase.lr_factors) == [lr_factor(one, epoch) for epoch in range(5)]
     assert phase.statistics is (loss if gathers else None)
     assert phase.next_from(4) is None
+
+
+def test_a_loss_that_follows_validation_is_refused_without_any_before_a_run_begins(tmp_path):
+    recipe = tiny.recipe(method="cdb")
+    with pytest.raises(InputError, match=r"(?s)renewed by the accuracy on validation.*data\.validation=0\.1"):
+        tiny.train(recipe, tmp_path)
+    left = {file.name for file in Run.of(recipe, tmp_path).path.iterdir()}
+    assert left <= {"lock"}
+
+
+def test_the_loss_of_the_next_epoch_follows_the_accuracy_on_validation_images(tmp_path):
+    """Whatever epochs are scored, and as the same network, evaluated by itself, says."""
+    images = tiny.dataset(validation=True)
+    recipe = tiny.recipe("trainer.eval_every=3", "method.tau=1.0", method="cdb")
+    loop = tiny.loop(tmp_path, recipe, images=images)
+    for epoch in (1, 2):
+        loop.train(until=epoch)
+        evaluated = evaluate(loop.fabric, loop.state.network, loop.validation, images.class_counts, None)
+        per_class = evaluated.scores.per_class
+        expected = DifficultyBalancedLoss(len(per_class), tau=1.0)
+        expected.renew(torch.tensor(per_class) / 100)
+        weight = loop.phases[0].stage.loss.weight
+        torch.testing.assert_close(weight, expected.weight)
+        assert weight.unique().numel() > 1
+    assert [line["validation"] for line in loop.run.metrics] == [None, None]

@@ -35,6 +35,7 @@ CASES = {method: (method, ()) for method in tiny.KINDS} | {
     "ce, AdamW, each layer at its own rate": ("ce", ADAMW),
     "d-ffds, averaged, clipped and in parts": ("d-ffds", FINE_TUNED),
     "ce without momentum": ("ce", ("optimizer.momentum=0.0",)),
+    "cdb, scored every third epoch": ("cdb", ("trainer.eval_every=3", "trainer.ema=0.9")),
     "ce, scored every third epoch": ("ce", ("trainer.eval_every=3",)),
     "d-ffds, mixup and CutMix": ("d-ffds", ("data.mixup=0.4", "data.cutmix=1", BALANCED, STRONG)),
     "ce, half precision on a CPU, which runs as bfloat16": ("ce", ("trainer.precision=16",)),
@@ -56,7 +57,7 @@ def check_parts(recipe, out, polls=3, loss=lambda: None, **given):
 @pytest.mark.parametrize("case", CASES)
 def test_stopped_at_every_third_poll(case, tmp_path):
     method, overrides = CASES[case]
-    images = tiny.dataset(validation=case == "ce, nesterov")
+    images = tiny.dataset(validation=case == "ce, nesterov" or bool(METHODS[method].needs))
     check_parts(tiny.recipe(*overrides, "trainer.accelerator=cpu", method=method), tmp_path, images=images)
 
 

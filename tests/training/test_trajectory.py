@@ -105,11 +105,25 @@ def test_training_images_are_a_part_of_the_history_those_of_the_test_are_not():
     assert history_hashes(recipe, elsewhere, phases(recipe, tiny.COUNTS)) == ours
 
 
+def test_validation_images_are_a_part_of_the_history_where_the_loss_follows_them():
+    images = tiny.dataset(validation=True)
+    held = images.validation
+    changed = replace(images, validation=Split(255 - held.images, held.labels))
+    for method, same in (("ce", True), ("cdb", False)):
+        recipe = one(method)
+        plan = phases(recipe, tiny.COUNTS)
+        ours, theirs = (history_hashes(recipe, data, plan) for data in (images, changed))
+        assert (ours[1:] == theirs[1:]) == same
+        assert ours[0] == theirs[0]
+
+
 def another(settings, key):
     """A value of a setting that differs from the one it has."""
     value, kind = getattr(settings, key), type(settings).model_fields[key].annotation
     if get_origin(kind) is Literal:
         return next(one for one in get_args(kind) if one != value)
+    if isinstance(value, str):  # dynamic, where a number may stand
+        return 0.5
     if isinstance(value, bool):
         return json.dumps(not value)
     return value // 2 if isinstance(value, int) else value / 2 or 0.5

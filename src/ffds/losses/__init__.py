@@ -1,6 +1,7 @@
 """Losses for long-tailed classification; needs torch and numpy only."""
 
 from ffds.losses.cross_entropy import WeightedCrossEntropyLoss
+from ffds.losses.difficulty import DifficultyBalancedLoss
 from ffds.losses.ffds import FFDSLoss
 from ffds.losses.focal import FocalLoss
 from ffds.losses.gcl import GCLLoss
@@ -12,6 +13,7 @@ from ffds.losses.sigmoid import SigmoidFocalLoss
 from ffds.losses.weights import class_balanced_weights, inverse_frequency_weights
 
 __all__ = [
+    "DifficultyBalancedLoss",
     "FFDSLoss",
     "FocalLoss",
     "GCLLoss",

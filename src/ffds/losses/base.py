@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ffds.errors import InputError
 
-__all__ = ["ClassProbabilities", "ClassificationLoss", "DeferredStart", "EpochStatistics", "WeightedMean"]
+__all__ = ["ClassProbabilities", "ClassificationLoss", "DeferredStart", "EpochStatistics"]
+__all__ += ["RenewedByAccuracy", "WeightedMean"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -199,6 +200,17 @@ class EpochStatistics(Protocol):
 
     def end_epoch(self) -> None:
         """Turn what was gathered, over all ranks, into the reference of the next epoch."""
+
+
+@runtime_checkable
+class RenewedByAccuracy(Protocol):
+    """A loss that follows how well each class is recognised, as `DifficultyBalancedLoss` does."""
+
+    def renew(self, class_accuracy: Tensor) -> None:
+        """Take the accuracy (C,) of each class on validation images, in [0, 1], NaN where it has none.
+
+        It is called after every epoch, on every rank with the accuracy over all of them.
+        """
 
 
 class DeferredStart(Protocol):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 from pydantic import Field
 
 from ffds.methods.base import Method
+from ffds.methods.difficulty import DifficultyBalanced
 from ffds.methods.ffds import DFFDS, FFDS
 from ffds.methods.gcl import GCL
 from ffds.methods.influence_balanced import IB, IBCB, IBFocal
@@ -34,7 +35,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
     ),
     "Class weights and label smoothing": (LabelSmoothing, Reweighting, DeferredReweighting),
     "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax, VectorScaling, LADE, GCL),
-    "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal),
+    "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal, DifficultyBalanced),
     "Sampling": (OverSampling, UnderSampling, SquareRootSampling, ProgressiveSampling),
     "A classifier of its own after training": (),
     "Mixing images": (),

@@ -181,9 +181,13 @@ class TrainingLoop:
         images, train_seconds = self.reached.images - images, self.reached.train_seconds - train_seconds
         evaluated = self._is_due(self.recipe.trainer.eval_every, self.reached.epoch + 1)
         test = self._evaluate(self.test) if evaluated else None
-        validation = self._evaluate(self.validation) if evaluated and self.validation else None
+        asked = evaluated or phase.renewed is not None
+        validation = self._evaluate(self.validation) if asked and self.validation else None
         if phase.statistics is not None:
             phase.statistics.end_epoch()
+        if validation is not None:
+            phase.renew(validation.scores.per_class)
+        validation = validation if evaluated else None
         self.reached.epoch, self.reached.step = self.reached.epoch + 1, 0
         if test is not None:
             self.reached.consider(test.scores.accuracy, self.reached.epoch)

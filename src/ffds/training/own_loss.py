@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffds.errors import InputError
-from ffds.losses.base import EpochStatistics
+from ffds.losses.base import EpochStatistics, RenewedByAccuracy
 
 __all__ = ["check_is_loss", "try_loss"]
 
@@ -67,6 +67,8 @@ def try_loss(loss: nn.Module, num_classes: int, device: torch.device, *, mixes: 
                 raise _refused(f"its value does not depend on the logits: {value}")
         if isinstance(tried, EpochStatistics):
             tried.end_epoch()
+        if isinstance(tried, RenewedByAccuracy):
+            tried.renew(torch.full((num_classes,), 0.5, dtype=torch.float64))
     except InputError:
         raise
     except Exception as error:  # whatever the user's code raises

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import torch
 from torch import nn
 
-from ffds.losses.base import DeferredStart, EpochStatistics
+from ffds.data.dataset import Dataset
+from ffds.errors import InputError
+from ffds.losses.base import DeferredStart, EpochStatistics, RenewedByAccuracy
 from ffds.methods.base import Sampler, Stage, Trained
 from ffds.recipes.schedule import backbone_is_frozen, lr_factor, phase_starts
 from ffds.recipes.schema import Recipe
 
-__all__ = ["Phase", "phases"]
+__all__ = ["Phase", "phases", "refuse_without_validation"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,17 @@ class Phase:
         """How an epoch draws images, and what fraction of the epochs of the phase are done before it."""
         return self.stage.sampler, (epoch - self.start) / (self.stop - self.start)
 
+    @property
+    def renewed(self) -> RenewedByAccuracy | None:
+        """The loss, if it is renewed after each epoch by the accuracy of the classes on validation images."""
+        return self.stage.loss if isinstance(self.stage.loss, RenewedByAccuracy) else None
+
+    def renew(self, per_class: Sequence[float | None]) -> None:
+        """Renew such a loss by the accuracy of each class in percent, None where it has no image."""
+        if self.renewed is not None:
+            accuracies = [math.nan if one is None else one / 100 for one in per_class]
+            self.renewed.renew(torch.tensor(accuracies, dtype=torch.float64))
+
     def next_from(self, epoch: int) -> DeferredStart | None:
         """The later loss that starts from what this epoch shows: None but in the last epoch of the phase."""
         return self.stage.observed_for if epoch == self.stop - 1 else None
@@ -63,3 +78,11 @@ def _phase(recipe: Recipe, stage: Stage, epochs: range) -> Phase:
     frozen = (stage.trains == "network" and backbone_is_frozen(recipe.schedule, epoch) for epoch in epochs)
     trained = tuple("classifier" if one else stage.trains for one in frozen)
     return Phase(stage, epochs.start, epochs.stop, factors, trained)
+
+
+def refuse_without_validation(phases: Sequence[Phase], dataset: Dataset) -> None:
+    """Refuse a loss that follows the accuracy on validation images where there are none."""
+    for phase in phases:
+        if phase.renewed is not None and dataset.validation is None:
+            what = f"the loss {phase.stage.name} is renewed by the accuracy on validation images"
+            raise InputError(what, got="none", fix="data.validation=0.1 holds out a tenth of each class")

@@ -32,7 +32,7 @@ from ffds.training.evaluate import Evaluated
 from ffds.training.kept.best import BestEpoch
 from ffds.training.loop import TrainingLoop
 from ffds.training.own_loss import check_is_loss, try_loss
-from ffds.training.phases import phases
+from ffds.training.phases import phases, refuse_without_validation
 from ffds.training.signals import StopSignals, stop_at_once
 from ffds.training.state import Reached
 from ffds.training.trackers import check_trackers, tracked
@@ -78,9 +78,10 @@ def train(
         loss: a loss of your own, a module (logits (N, C), target (N,)) → (); a copy of it trains in one phase
             with the recipe's schedule, its parameters with those of the network. Where the recipe mixes
             images, by mixup or CutMix, target holds probabilities (N, C). One with `observe` and
-            `end_epoch` has `end_epoch` called after each epoch; one whose mean does not divide by the batch
-            size has a method `divisor`, as `ffds.losses.LDAMLoss` does. Its repr, its parameters and buffers
-            and its plain public attributes are its identity.
+            `end_epoch` has `end_epoch` called after each epoch; one with `renew` is given the accuracy of
+            each class on validation images after each epoch, as a tensor (C,); one whose mean does not divide
+            by the batch size has a method `divisor`, as `ffds.losses.LDAMLoss` does. Its repr, its
+            parameters and buffers and its plain public attributes are its identity.
         callbacks: objects that are told of the beginning, of each epoch and of the end, see
             `ffds.training.callbacks.Callback`; one may raise to stop. A finished run calls none.
         shown: whether to report progress on standard error.
@@ -164,7 +165,8 @@ def train_recipe(
                 if loss is not None:
                     try_loss(loss, dataset.num_classes, fabric.device, mixes=recipe.data.mixes)
                 plan = phases(recipe, dataset.class_counts, loss)
-                BestEpoch.of(recipe, dataset, plan[-1].start)  # refused before anything is written
+                refuse_without_validation(plan, dataset)  # before anything is written
+                BestEpoch.of(recipe, dataset, plan[-1].start)  # refused then as well
                 if fabric.is_global_zero:
                     accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
                     Checkpoints(run.checkpoints).recover()

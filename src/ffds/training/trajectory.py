@@ -114,6 +114,8 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
         if phase is phases[-1] and (recipe.trainer.keep == "best" or recipe.trainer.patience is not None):
             # These epochs decide which one is kept: what is chosen from them is not in a shared checkpoint.
             epoch["chosen_by"] = recipe.config_hash
+        if phase.renewed is not None and dataset.validation is not None:
+            epoch["renewed_by"] = dataset.validation.digest
         if phase.stage.sampler != "instance-balanced":
             epoch["sampler"] = phase.stage.sampler
         if phase.stage.views:
