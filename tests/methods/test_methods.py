@@ -47,6 +47,7 @@ def influence(**settings):
 
 RELEASED = {"gamma": 2.0, "weighted_probability": True}
 SAMPLED = ("over-sampling", "under-sampling", "sqrt-sampling", "progressive-sampling")
+PASTED = {"loss": "ce", "power": 0.5, "probability": 0.25, "alpha": 0.4}
 WEIGHTED, SCALED = {"beta": 0.9}, {"beta": 0.99, "weight_scale": "none"}
 SCALING, DISENTANGLING = {"gamma": 0.2, "tau": 2.0}, {"alpha": 0.5, "penalty": 0.3}
 CLOUD = {"cloud": 0.3, "scale": 20.0}
@@ -91,6 +92,11 @@ ROWS = {
     ),
     "cdb": ROW("tau", ["difficulty-balanced"], {"tau": 1.5}, DifficultyBalancedLoss(len(COUNTS), tau=1.5)),
     **dict.fromkeys(SAMPLED, ROW("", ["cross-entropy"], {}, nn.CrossEntropyLoss())),
+    "mixup-drw": ROW(
+        *("alpha beta start", ["mixup", "mixup, re-weighted"], WEIGHTED | {"alpha": 0.4}),
+        FocalLoss(0.0, weight=weight(0.9)),
+    ),
+    "cmo": ROW("loss power probability alpha", ["cmo"], PASTED, nn.CrossEntropyLoss()),
 }
 
 
@@ -138,7 +144,7 @@ def test_keys_stages_and_the_loss_that_settings_make(method):
 
 
 def test_first_stages_are_plain():
-    for method in ("ib", "ib-cb", "ib-fl", "d-ffds", "ce-drw"):
+    for method in ("ib", "ib-cb", "ib-fl", "d-ffds", "ce-drw", "mixup-drw"):
         same(made(method).stages(COUNTS)[0].loss, nn.CrossEntropyLoss())
     same(made("ldam-drw", **MARGINS).stages(COUNTS)[0].loss, LDAMLoss(COUNTS, **MARGINS))
 

@@ -50,11 +50,18 @@ def test_phases_cover_every_epoch_once(method, epochs):
 
 
 @pytest.mark.parametrize(
-    ("method", "start"), [("ldam-drw", 160), ("ib", 100), ("ib-cb", 100), ("ib-fl", 100), ("d-ffds", 130)]
+    ("method", "start"),
+    [("ldam-drw", 160), ("ib", 100), ("ib-cb", 100), ("ib-fl", 100), ("d-ffds", 130), ("mixup-drw", 160)],
 )
 def test_published_starts(method, start):
     first, second = phases(recipe(method), COUNTS)
     assert (first.start, first.stop, second.start, second.stop) == (0, start, start, 200)
+
+
+@pytest.mark.parametrize(("epochs", "mixed"), [(200, range(4, 197)), (60, range(1, 59)), (5, range(5))])
+def test_cmo_begins_and_ends_without_mixing(epochs, mixed):
+    (phase,) = phases(recipe("cmo", f"schedule.epochs={epochs}"), COUNTS)
+    assert [epoch for epoch, mix in enumerate(phase.mixes) if mix] == list(mixed)
 
 
 WITH_STATISTICS = FFDSLoss(COUNTS, num_groups=2)

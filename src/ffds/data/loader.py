@@ -18,7 +18,7 @@ from ffds.data.resample.draws import Draws
 from ffds.data.streaming import StreamedImages
 from ffds.data.transforms import EvalTransform, TrainTransform
 from ffds.errors import InputError
-from ffds.methods.base import Sampler
+from ffds.methods.base import Mix, Sampler
 from ffds.recipes.schema import Data
 from ffds.seeding import derived_seed
 
@@ -87,6 +87,7 @@ class TrainBatches:
         self._bounds = _train_bounds(len(split), batch_size, world_size)
         self.rows = -(-self._bounds[1] // world_size)
         self._draws = Draws(split.labels, seed, subset_seed=data.seed)
+        self._partners = Draws(split.labels, derived_seed(seed, "partners"))
         self._seed, self._rank, self._world_size = seed, rank, world_size
 
     def __len__(self) -> int:
@@ -100,57 +101,93 @@ class TrainBatches:
         sampler: Sampler = "instance-balanced",
         progress: float = 0.0,
         views: Sequence[Mapping[str, Any]] = (),
+        mix: Mix | None = None,
     ) -> Iterator[Batch]:
         """The batches of one epoch from step `start_step` on, where the ones before it are done already.
 
         `progress` is the fraction of the epochs of its phase that are done before it. `views` says of further
         views of each image what is different from the recipe's data section there, as
-        `ffds.methods.base.Stage` does.
+        `ffds.methods.base.Stage` does; `mix` how images are mixed, None as the data section does.
         """
-        others = [TrainTransform(self._data.model_copy(update=dict(view))) for view in views]
-        bounds = list(pairwise(self._bounds))[start_step:]
-        rows = [self._rows(end - start) for start, end in bounds]
-        drawn = self._draws.epoch(epoch, sampler, progress)
-        parts = [drawn[start + own] for (start, _), own in zip(bounds, rows, strict=True)]
-        order = torch.cat([drawn[:0], *parts])
-        ends = list(accumulate(map(len, rows), initial=0))
+        mix, drawn, partners = mix or self._data.mix, self._draws.epoch(epoch, sampler, progress), None
+        if mix is not None and mix.partner_power is not None:
+            partners = self._partners.epoch(epoch, 1 - mix.partner_power)
+        transforms = [self._transform]
+        transforms += [TrainTransform(self._data.model_copy(update=dict(view))) for view in views]
+        steps = list(enumerate(pairwise(self._bounds)))[start_step:]
+        plans = [self._plan(epoch, step, bounds, mix, drawn, partners) for step, bounds in steps]
+        ends = list(accumulate((len(plan.places) for plan in plans), initial=0))
+        order = torch.cat([drawn[:0], *(plan.places for plan in plans)])
         stored = self._images.batches(order, [slice(start, end) for start, end in pairwise(ends)])
-        for k, (images, indices) in enumerate(stored):
-            place = (epoch, start_step + k, rows[k], bounds[k][1] - bounds[k][0])
-            yield self._batch(images, indices, *place, others)
+        for plan, (images, indices) in zip(plans, stored, strict=True):
+            yield self._batch(plan, images, indices, transforms)
 
-    def _rows(self, size: int) -> Tensor:
-        """Rows of this rank in a global batch, int64 on the CPU; to mix them, also the one before them."""
-        part = _part(0, size, self._rank, self._world_size)
-        return torch.arange(part.start - self._data.mixes, part.stop) % size
-
-    def _batch(
+    def _plan(
         self,
-        stored: Tensor,
-        indices: Tensor,
         epoch: int,
         step: int,
-        rows: Tensor,
-        size: int,
-        others: Sequence[TrainTransform],
+        bounds: tuple[int, int],
+        mix: Mix | None,
+        drawn: Tensor,
+        partners: Tensor | None,
+    ) -> _Plan:
+        """What this rank trains on in the step whose global batch lies between `bounds` of the epoch."""
+        start, size = bounds[0], bounds[1] - bounds[0]
+        part = _part(0, size, self._rank, self._world_size)
+        mixing = None if mix is None else Mixing.of(mix, derived_seed(self._seed, "mix", epoch, step))
+        needs_previous = mixing is not None and partners is None
+        rows = torch.arange(part.start - needs_previous, part.stop) % size
+        places = drawn[start + rows]
+        if mixing is not None and partners is not None:
+            places = torch.cat([places, partners[start + rows]])
+        return _Plan(epoch, step, size, rows, places, mixing)
+
+    def _batch(
+        self, plan: _Plan, stored: Tensor, indices: Tensor, transforms: Sequence[TrainTransform]
     ) -> Batch:
-        """The batch of these stored images, which stand at `rows` of a global batch of `size`."""
-        labels = self._labels.index_select(0, indices)
+        """The batch of a plan, of the stored images at its places, each seen through all the transforms."""
+        labels, own = self._labels.index_select(0, indices), len(plan.rows)
         with self._images.preparing():
-            seed = derived_seed(self._seed, "augment", epoch, step)
-            images = stored
-            if stored.ndim > 2:  # no features
-                images = self._transform(stored, seed, rows=rows, global_size=size)
-                if others:
-                    seeds = [derived_seed(seed, "view", k) for k in range(1, len(others) + 1)]
-                    pairs = zip(others, seeds, strict=True)
-                    views = [view(stored, own, rows=rows, global_size=size) for view, own in pairs]
-                    images = _side_by_side([images, *views])
-            if not self._data.mixes:
-                return Batch(images, labels, indices, size)
-            mixing = Mixing(self._data, derived_seed(self._seed, "mix", epoch, step))
-            images, labels, probabilities = mixing(images, labels, self._num_classes)
-            return Batch(images, labels, indices[1:], size, probabilities)
+            images = self._augmented(plan, stored[:own], "augment", transforms)
+            if plan.mixing is None:
+                return Batch(images, labels, indices, plan.size)
+            if len(stored) > own:
+                others = self._augmented(plan, stored[own:], "augment partners", transforms)
+                (labels, other_labels), indices = labels.chunk(2), indices[:own]
+            else:
+                images, others = images[1:], images[:-1]
+                labels, other_labels, indices = labels[1:], labels[:-1], indices[1:]
+            images, labels, probabilities = plan.mixing(
+                images, others, labels, other_labels, self._num_classes
+            )
+            return Batch(images, labels, indices, plan.size, probabilities)
+
+    def _augmented(
+        self, plan: _Plan, stored: Tensor, purpose: str, transforms: Sequence[TrainTransform]
+    ) -> Tensor:
+        """The stored images at the rows of a plan, augmented; features stay as they are."""
+        if stored.ndim == 2:
+            return stored
+        seed = derived_seed(self._seed, purpose, plan.epoch, plan.step)
+        seeds = [seed, *(derived_seed(seed, "view", k) for k in range(1, len(transforms)))]
+        pairs = zip(transforms, seeds, strict=True)
+        views = [view(stored, own, rows=plan.rows, global_size=plan.size) for view, own in pairs]
+        return views[0] if len(views) == 1 else _side_by_side(views)
+
+
+class _Plan(NamedTuple):
+    """A step of one rank: the size of its global batch, the rank's rows in that, and the places of these.
+
+    Where images are mixed with the one before them, the first row is there only as the partner of the second;
+    where partners are drawn, their places follow after those of the rows.
+    """
+
+    epoch: int
+    step: int
+    size: int
+    rows: Tensor
+    places: Tensor
+    mixing: Mixing | None
 
 
 def _side_by_side(views: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # settings are read without torch
 
     from ffds.losses.base import DeferredStart
 
-__all__ = ["Beta", "Deferred", "Head", "Method", "Sampler", "Stage", "Trained", "WeightScale"]
+__all__ = ["Beta", "Deferred", "Head", "Method", "Mix", "Sampler", "Stage", "Trained", "WeightScale"]
 __all__ += ["cross_entropy"]
 
 Head = Literal["linear", "cosine"]
@@ -39,6 +39,25 @@ Beta = Annotated[Finite, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
+class Mix:
+    """How a stage mixes each training image with another one, see `ffds.data.augment.mixing`."""
+
+    mixup: float = 0.0
+    """α of mixup, whose λ comes from Beta(α, α); 0: off."""
+    cutmix: float = 0.0
+    """α of CutMix; with mixup, each for half the batches."""
+    probability: float = 1.0
+    """With which a batch is mixed."""
+    partner_power: float | None = None
+    """r ≥ 0: the other image is any training image, with a probability ∝ 1 / n^r, n images being of its
+    class; None: it is the image before this one in the batch."""
+    first: float = 0.0
+    """Fraction of the run's epochs, from its beginning on, in which nothing is mixed."""
+    last: float = 0.0
+    """The same, at its end."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """One loss of a method, before its epochs are known, with the name that metrics and messages show."""
 
@@ -57,6 +76,8 @@ class Stage:
     """What its steps change: the network, the classifier on a frozen backbone, or the loss's parameters."""
     new_head: bool = False
     """Whether the classifier begins anew with this stage, initialised from the seed."""
+    mix: Mix | None = None
+    """How its images are mixed; None: as the recipe's data section says."""
 
 
 class Method(Section):
@@ -77,6 +98,8 @@ class Method(Section):
     """What it needs beside training images and labels, such as "validation images"; empty for nothing."""
     published: ClassVar[str] = ""
     """Published accuracy on CIFAR-100-LT, IF 100, ResNet-32, in percent, and where; empty for none."""
+    mixes: ClassVar[bool] = False
+    """Whether its stages mix images by themselves, so that the recipe's data section may not."""
 
     views: ClassVar[bool] = False
     """Whether its stages ask for several views of each image, from which the backbone learns."""

@@ -13,6 +13,7 @@ from ffds.methods.gcl import GCL
 from ffds.methods.influence_balanced import IB, IBCB, IBFocal
 from ffds.methods.ldam import LDAM, LDAMDRW
 from ffds.methods.logit_adjusted import LADE, BalancedSoftmax, LogitAdjusted, VectorScaling
+from ffds.methods.mixing import CMO, MixupDRW
 from ffds.methods.reweighting import (
     CBFocal,
     ClassBalanced,
@@ -38,7 +39,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
     "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal, DifficultyBalanced),
     "Sampling": (OverSampling, UnderSampling, SquareRootSampling, ProgressiveSampling),
     "A classifier of its own after training": (),
-    "Mixing images": (),
+    "Mixing images": (MixupDRW, CMO),
     "Contrastive learning": (),
 }
 """The methods in groups by what they change, in the order in which tables and pages show them."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from ffds.methods.base import Deferred, Head, Method
+from ffds.methods.base import Deferred, Head, Method, Mix
 from ffds.methods.registry import MethodSettings
 from ffds.methods.reweighting import CrossEntropy
 from ffds.recipes.training_sections import Count, Optimizer, Schedule, Seed, Trainer
@@ -130,9 +130,9 @@ class Data(Section):
         return self.mixup > 0 or self.cutmix > 0
 
     @property
-    def augments(self) -> bool:
-        """Whether chance changes the training images."""
-        return bool(self.augment) or self.mixes
+    def mix(self) -> Mix | None:
+        """How images are mixed where the method does not say it, None where they are not."""
+        return Mix(self.mixup, self.cutmix) if self.mixes else None
 
     def disagreements(self) -> Iterator[str]:
         yield from opposed_steps(self.augment, "augment")
@@ -204,6 +204,8 @@ class Recipe(Section):
             yield f"{method} compares views of an image, unmixed: set data.mixup and data.cutmix to 0"
         if self.method.views and self.schedule.frozen_epochs == "all":
             yield f"{method} trains the backbone, by views of each image: set schedule.frozen_epochs to 0"
+        if self.method.mixes and self.data.mixes:
+            yield f"{method} mixes images by itself: set data.mixup and data.cutmix to 0"
 
     @property
     def epochs(self) -> int:
@@ -223,6 +225,11 @@ class Recipe(Section):
     def head_scale(self) -> float:
         """What a cosine head multiplies by: 1 where the loss of the method has a scale of its own."""
         return 1.0 if self.method.head == "cosine" else self.model.head_scale
+
+    @property
+    def augments(self) -> bool:
+        """Whether chance changes the training images."""
+        return bool(self.data.augment) or self.data.mixes or self.method.mixes
 
     @property
     def identity(self) -> dict[str, Any]:

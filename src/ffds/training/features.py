@@ -37,7 +37,7 @@ def are_constant(recipe: Recipe) -> bool:
 
     They are if the backbone is frozen throughout and no image is augmented.
     """
-    return recipe.schedule.frozen_epochs == "all" and not recipe.data.augments
+    return recipe.schedule.frozen_epochs == "all" and not recipe.augments
 
 
 def with_features(

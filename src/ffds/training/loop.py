@@ -251,7 +251,8 @@ class TrainingLoop:
     def _batches_from(self, step: int) -> Iterator[Batch]:
         """The batches of the epoch from a step on."""
         epoch, phase = self.reached.epoch, self._phase
-        return self.batches.epoch(epoch, step, *phase.drawing(epoch), phase.stage.views)
+        views, mix = phase.stage.views, phase.mixes[epoch - phase.start]
+        return self.batches.epoch(epoch, step, *phase.drawing(epoch), views, mix)
 
     def _poll_step(self) -> None:
         """Stop after a step if it was not finite or a signal came; several accelerators ask seldom."""

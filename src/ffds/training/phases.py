@@ -15,6 +15,9 @@ from ffds.errors import InputError
 from ffds.losses.base import DeferredStart, EpochStatistics, RenewedByAccuracy
 from ffds.methods.base import Sampler, Stage, Trained
 from ffds.recipes.schedule import backbone_is_frozen, lr_factor, phase_starts
+from ffds.losses.base import DeferredStart, EpochStatistics
+from ffds.methods.base import Mix, Sampler, Stage, Trained
+from ffds.recipes.schedule import backbone_is_frozen, epoch_at, lr_factor, phase_starts
 from ffds.recipes.schema import Recipe
 
 __all__ = ["Phase", "phases", "refuse_without_validation"]
@@ -25,7 +28,7 @@ class Phase:
     """A stage with its epochs, from `start` to before `stop`: all that the training loop knows of a method.
 
     `lr_factors` holds the learning rate over the base rate for each epoch of the phase, `trained` what the
-    steps of each change.
+    steps of each change, `mixes` how its images are mixed, None where the recipe's data section decides that.
     """
 
     stage: Stage
@@ -33,6 +36,7 @@ class Phase:
     stop: int
     lr_factors: tuple[float, ...]
     trained: tuple[Trained, ...]
+    mixes: tuple[Mix | None, ...]
 
     @property
     def statistics(self) -> EpochStatistics | None:
@@ -86,3 +90,13 @@ def refuse_without_validation(phases: Sequence[Phase], dataset: Dataset) -> None
         if phase.renewed is not None and dataset.validation is None:
             what = f"the loss {phase.stage.name} is renewed by the accuracy on validation images"
             raise InputError(what, got="none", fix="data.validation=0.1 holds out a tenth of each class")
+    mixes = tuple(stage.mix if epoch in _mixed_epochs(recipe, stage.mix) else None for epoch in epochs)
+    return Phase(stage, epochs.start, epochs.stop, factors, trained, mixes)
+
+
+def _mixed_epochs(recipe: Recipe, mix: Mix | None) -> range:
+    """The epochs of a run in which a stage that mixes so does it."""
+    if mix is None:
+        return range(0)
+    epochs = recipe.schedule.epochs
+    return range(epoch_at(mix.first, epochs), epochs - epoch_at(mix.last, epochs))

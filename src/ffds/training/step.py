@@ -168,7 +168,8 @@ class TrainStep:
         if average is not None:
             average.start_step(reached.epoch * self._steps + reached.step + 1)
         # A CUDA graph contains the learning rate as a constant.
-        key = ("step", phase.start, self.state.lr, self.state.trains, observed, batch.global_size)
+        state, mixed = self.state, batch.probabilities is not None
+        key = ("step", phase.start, state.lr, state.trains, observed, mixed, batch.global_size)
         tensors = (batch.images, batch.labels, batch.probabilities)
         given = [tensor for tensor in tensors if tensor is not None]
         self.graphs(key, partial(self._take, phase, batch, observed), *given)

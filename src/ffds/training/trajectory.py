@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,8 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
             own: dict[str, object] = {"lr_factor": factor, **_FROZEN[phase.trained[number - phase.start]]}
             if phase.stage.sampler == "progressive":
                 own["progress"] = phase.drawing(number)[1]
+            if (mix := phase.mixes[number - phase.start]) is not None:
+                own["mix"] = asdict(replace(mix, first=0.0, last=0.0))
             hashes.append(json_digest([hashes[-1], epoch | own]))
         observed = phase.stage.observed_for is not None
     return tuple(hashes)

@@ -14,15 +14,17 @@ from ffds.data.augment.mixing import Mixing, cutmix, mixed_labels, mixup
 from ffds.data.dataset import Split
 from ffds.data.loader import TrainBatches
 from ffds.losses import FocalLoss
+from ffds.methods.base import Mix
 from ffds.recipes.schema import Data
 
 CLASSES = 7
 MIXES = {"mixup": {"mixup": 0.8}, "cutmix": {"cutmix": 1.0}, "both": {"mixup": 0.2, "cutmix": 1.0}}
+SETTINGS = {**MIXES, "none": {}}
 each_mix = pytest.mark.parametrize("mix", MIXES)
 
 
 def data(mix="both", **others):
-    return Data(name="digits", augment=("pad-crop", "hflip"), padding=1, **MIXES[mix], **others)
+    return Data(name="digits", augment=("pad-crop", "hflip"), padding=1, **SETTINGS[mix], **others)
 
 
 def batch(count=8, height=12, width=9, channels=3):
@@ -31,9 +33,9 @@ def batch(count=8, height=12, width=9, channels=3):
     return images, torch.randint(CLASSES, (count,), generator=generator)
 
 
-def closed(images):
-    """The last one before the first, as a rank that is alone gets them."""
-    return torch.cat([images[-1:], images])
+def with_previous(images):
+    """Each with the one before it, the first with the last, as a rank that is alone gets them."""
+    return images, images.roll(1, 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.77, 1.0])
@@ -42,11 +44,13 @@ def test_equals_torchvision_with_the_same_share(share):
     theirs = v2.MixUp(num_classes=CLASSES)
     inputs = {"labels": labels, "batch_size": len(images)}
     expected = theirs.transform(images, {"lam": share} | inputs)
-    torch.testing.assert_close(mixup(closed(images), share), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(mixup(*with_previous(images), share), expected, rtol=0, atol=1e-6)
     expected = theirs.transform(labels, {"lam": share, "labels": labels})
-    torch.testing.assert_close(mixed_labels(closed(labels), share, CLASSES), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        mixed_labels(*with_previous(labels), share, CLASSES), expected, rtol=0, atol=1e-6
+    )
     top, left, bottom, right = 2, 0, 9, 7
-    mine, area = cutmix(closed(images), 1 - (8 / 12) ** 2, (6 / 12, 3.6 / 9))
+    mine, area = cutmix(*with_previous(images), 1 - (8 / 12) ** 2, (6 / 12, 3.6 / 9))
     box = {"box": (left, top, bottom - 3, right + 3), "lam_adjusted": area}
     expected = v2.CutMix(num_classes=CLASSES).transform(images, box | inputs)
     assert torch.equal(mine, expected)
@@ -55,33 +59,32 @@ def test_equals_torchvision_with_the_same_share(share):
 
 @given(st.floats(0, 1), st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)))
 def test_the_share_of_cutmix_is_the_area_of_its_own_pixels(share, centre):
-    ones = torch.stack([torch.zeros(1, 13, 8), torch.ones(1, 13, 8)])
-    mixed, area = cutmix(ones, share, centre)
+    mixed, area = cutmix(torch.ones(1, 1, 13, 8), torch.zeros(1, 1, 13, 8), share, centre)
     assert mixed.mean().item() == pytest.approx(area)
     assert area >= share - 1e-9, "a box is cut off, never larger"
 
 
 def test_a_share_of_one_mixes_nothing():
     images, labels = batch()
-    assert torch.equal(mixup(closed(images), 1.0), images)
-    pasted, area = cutmix(closed(images), 1.0, (0.3, 0.9))
+    assert torch.equal(mixup(*with_previous(images), 1.0), images)
+    pasted, area = cutmix(*with_previous(images), 1.0, (0.3, 0.9))
     assert torch.equal(pasted, images)
     assert area == 1
-    assert torch.equal(mixed_labels(closed(labels), 1.0, CLASSES), F.one_hot(labels, CLASSES).float())
+    assert torch.equal(mixed_labels(*with_previous(labels), 1.0, CLASSES), F.one_hot(labels, CLASSES).float())
 
 
 @given(st.floats(0, 1))
 def test_cross_entropy_is_linear_in_the_labels(share):
     _, labels = batch()
     logits, own, other = torch.randn(8, CLASSES).double(), labels, labels.roll(1)
-    target = mixed_labels(closed(labels), share, CLASSES)
+    target = mixed_labels(*with_previous(labels), share, CLASSES)
     for loss in (F.cross_entropy, FocalLoss(0.0)):
         expected = share * loss(logits, own) + (1 - share) * loss(logits, other)
         torch.testing.assert_close(loss(logits, target.double()), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_shares_have_the_beta_distribution_and_both_come_half_of_the_time():
-    drawn = [Mixing(data(), seed) for seed in range(4000)]
+    drawn = [Mixing(data().mix, seed) for seed in range(4000)]
     pasted = np.array([one.pastes for one in drawn])
     assert abs(pasted.mean() - 0.5) < 0.04  # five standard deviations
     for which, alpha in ((pasted, 1.0), (~pasted, 0.2)):
@@ -92,8 +95,12 @@ def test_shares_have_the_beta_distribution_and_both_come_half_of_the_time():
     np.testing.assert_allclose(
         np.quantile(centres, [0.25, 0.5, 0.75], axis=0).T, [[0.25, 0.5, 0.75]] * 2, atol=0.04
     )
-    assert not any(Mixing(data("mixup"), seed).pastes for seed in range(20))
-    assert all(Mixing(data("cutmix"), seed).pastes for seed in range(20))
+    assert not any(Mixing(data("mixup").mix, seed).pastes for seed in range(20))
+    assert all(Mixing(data("cutmix").mix, seed).pastes for seed in range(20))
+
+
+DRAWN = Mix(cutmix=1.0, probability=0.6, partner_power=1.0)
+"""As CMO mixes images."""
 
 
 def batches(count, batch_size, mix="both", rank=0, world_size=1):
@@ -116,20 +123,23 @@ SAMPLERS = ("instance-balanced", "class-balanced")
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(6, 40), st.sampled_from(sorted(MIXES)), st.integers(1, 4), st.sampled_from(SAMPLERS))
+@given(
+    st.integers(6, 40),
+    st.sampled_from([*MIXES, "none"]),
+    st.integers(1, 4),
+    st.sampled_from(SAMPLERS),
+)
 def test_ranks_share_the_mixed_batches_of_one_rank(count, mix, world_size, sampler):
-    size = count // 2
-    alone = list(batches(count, size, mix).epoch(3, sampler=sampler))
+    size, own = count // 2, {"sampler": sampler, "mix": DRAWN if mix == "none" else None}
+    alone = list(batches(count, size, mix).epoch(3, **own))
     assert sum(len(one.labels) for one in alone) == count
     if min(count, count // 2) < world_size or 0 < count % (count // 2) < 2 * world_size:
         return
-    ranks = [
-        list(batches(count, count // 2, mix, r, world_size).epoch(3, sampler=sampler))
-        for r in range(world_size)
-    ]
+    ranks = [list(batches(count, count // 2, mix, r, world_size).epoch(3, **own)) for r in range(world_size)]
     for whole, parts in zip(alone, zip(*ranks, strict=True), strict=True):
         for field in FIELDS:
-            assert torch.equal(joined(parts, field), getattr(whole, field)), field
+            if whole.probabilities is not None or field != "probabilities":
+                assert torch.equal(joined(parts, field), getattr(whole, field)), field
 
 
 @each_mix
@@ -162,3 +172,35 @@ def test_a_batch_mixes_the_images_that_it_would_have_without(mix):
         if mix == "mixup" and (own != other).any():
             expected = share[0] * plain.images + (1 - share[0]) * plain.images.roll(1, 0)
             torch.testing.assert_close(mixed.images, expected, rtol=0, atol=1e-5)
+
+
+OWN = np.array([12, 2, 1, 1]) / 16
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1.0, [1 / 4] * 4), (0.0, OWN)])
+def test_partners_come_with_the_probability_of_their_class(power, expected):
+    """The grey of an image is its label, so that of a mixed one is the mean of its probabilities."""
+    labels = np.repeat(range(4), (400 * OWN).astype(int))
+    images = np.tile(labels[:, None, None, None], (1, 4, 4, 1)).astype(np.uint8)
+    grey = Data(name="digits", mean=(0.0,), std=(1 / 255,))
+    batches = TrainBatches(Split(images, labels), grey, batch_size=4, seed=2, device=torch.device("cpu"))
+    mix = Mix(mixup=1.0, partner_power=power)
+    drawn = [batch for epoch in range(5) for batch in batches.epoch(epoch, mix=mix)]
+    probabilities = joined(drawn, "probabilities")
+    torch.testing.assert_close(joined(drawn, "images")[:, 0, 0, 0], probabilities @ torch.arange(4.0))
+    np.testing.assert_allclose(probabilities.mean(0), (OWN + expected) / 2, atol=0.03)
+
+
+def test_drawn_partners_change_only_what_is_pasted_and_only_some_batches():
+    plain, mixed = (list(batches(40, 2, "none").epoch(5, mix=mix)) for mix in (None, DRAWN))
+    for one, other in zip(plain, mixed, strict=True):
+        assert torch.equal(one.indices, other.indices)
+        if other.probabilities is None:
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.labels, other.labels)
+        else:
+            own = other.probabilities.gather(1, one.labels[:, None])[:, 0]
+            changed = (one.images != other.images).float().mean((1, 2, 3))
+            assert (changed[own < 1] <= 1 - own[own < 1] + 1e-6).all()
+    happened = [batch.probabilities is not None for batch in mixed]
+    assert 0 < sum(happened) < len(happened)
