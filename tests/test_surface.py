@@ -28,7 +28,7 @@ KEYS = {
     "image_column label_column split_column on_bad_image in_memory workers cache image_size eval_resize "
     "interpolation augment padding randaugment_ops randaugment_magnitude color_jitter "
     "color_jitter_probability grayscale_probability cutout_size erasing_probability mixup cutmix mean std",
-    "model": "name pretrained weights weights_sum head head_scale head_init",
+    "model": "name pretrained weights weights_sum head head_scale head_init adapt adapter_dim lora_alpha",
     "optimizer": "name lr momentum weight_decay nesterov betas layer_decay head_lr",
     "schedule": "epochs warmup milestones shape frozen_epochs",
     "trainer": "batch_size precision compile cuda_graphs channels_last devices num_nodes accelerator seed "

@@ -180,6 +180,10 @@ class Run:
         )
         return [f"{key}: {_text(before.get(key))} → {_text(environment.get(key))}" for key in changed]
 
+    def add_to_environment(self, facts: Mapping[str, Any]) -> None:
+        """Add to the environment that `start` has written what was not known then."""
+        self.write_text("environment.json", json_text({**self.environment, **facts}))
+
     def keep_epochs(self, epochs: int) -> None:
         """Delete the metrics of epochs that will be trained again; InputError if earlier ones are missing."""
         kept = [line for line in self.metrics if line["epoch"] <= epochs]

@@ -8,7 +8,15 @@ from ffds.recipes.load import load_recipe, recipe_text, shipped_recipes
 NAMES = [
     *("cifar10-lt-10", "cifar10-lt-100", "cifar10-lt-50"),
     *("cifar100-lt-10", "cifar100-lt-100", "cifar100-lt-50"),
-    *("digits", "ictext-lt-100", "ictext-lt-18", "own-folder", "tiny-imagenet-lt-10", "tiny-imagenet-lt-100"),
+    *(
+        "digits",
+        "ictext-lt-100",
+        "ictext-lt-18",
+        "own-folder",
+        "own-folder-lift",
+        "tiny-imagenet-lt-10",
+        "tiny-imagenet-lt-100",
+    ),
 ]
 # recipe: gamma_min, gamma_max, num_groups, beta; D-FFDS, FFDS and CE of Table 1a
 PAPER = {
@@ -118,3 +126,21 @@ def test_baselines_have_the_settings_of_their_own_released_code(name):
     for method, settings in METHODS.items():
         if method not in {"ffds", "d-ffds"}:
             assert load_recipe(name, method=method).recipe.method == settings()
+
+
+def test_lift_has_the_settings_of_its_released_code():
+    recipe = load_recipe("own-folder-lift").recipe
+    assert (recipe.head, recipe.head_scale, recipe.method.name) == ("cosine", 25, "logit-adjusted")
+    assert (recipe.model.head_init, recipe.model.adapt, recipe.model.adapter_dim) == (
+        *("class-means", "adaptformer"),
+        None,
+    )
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (
+        "sgd",
+        0.01,
+        0.9,
+        5e-4,
+    )
+    assert (schedule.epochs, schedule.warmup, schedule.shape) == (10, 0, "cosine")
+    assert (recipe.trainer.batch_size, recipe.data.mean, recipe.data.std) == (128, (0.5,) * 3, (0.5,) * 3)

@@ -31,7 +31,7 @@ from ffds.training.signals import stop_at_once
 
 __all__ = ["main", "parsed", "parser"]
 
-_EXTRAS = {"optuna": "sweep", "distributed": "jobs"}
+_EXTRAS = {"optuna": "sweep", "distributed": "jobs", "peft": "adapt"}
 _EXTRAS |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export")
 """Packages that the extra `train` does not bring."""
 

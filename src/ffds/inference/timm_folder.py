@@ -11,6 +11,7 @@ from torch import Tensor
 from ffds.errors import InputError
 from ffds.inference.graph import side_of
 from ffds.inference.predictor import Predictor
+from ffds.models.adapt import merged
 
 __all__ = ["timm_folder"]
 
@@ -28,6 +29,9 @@ def timm_folder(predictor: Predictor, folder: Path) -> None:
     if recipe.head != "linear":
         what = "timm's networks have linear heads"
         raise InputError(what, where="--format timm", got=f"a {recipe.head} head", fix=fix)
+    if recipe.model.adapt == "adaptformer":
+        what = "timm's networks have no adapters"
+        raise InputError(what, where="--format timm", got="model.adapt=adaptformer", fix=fix)
     import timm
     from timm.models import save_for_hf
 
@@ -35,7 +39,7 @@ def timm_folder(predictor: Predictor, folder: Path) -> None:
     channels, name = 1 if predictor.stored.mode == "L" else 3, recipe.model.name.removeprefix("timm/")
     network = timm.create_model(name, pretrained=False, num_classes=len(names), in_chans=channels)
     trained: Any = predictor.network
-    state = trained.backbone.state_dict() | _classifier(predictor, network)
+    state = merged(trained.backbone).state_dict() | _classifier(predictor, network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

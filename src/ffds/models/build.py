@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from ffds.errors import InputError, nearest
+from ffds.models.adapt import adapt, keeps_statistics
 from ffds.models.heads import CosineHead, LinearHead
 from ffds.models.resnet_cifar import ResNetCifar
 from ffds.models.weights import load_weights
@@ -27,12 +28,24 @@ _HUB_FILES = (
 
 
 class Classifier(nn.Module):
-    """A backbone, images (N, C, h, w) → features (N, D), and a head, features → logits (N, classes)."""
+    """A backbone, images (N, C, h, w) → features (N, D), and a head, features → logits (N, classes).
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    One that `keeps_statistics` computes its features in training as in evaluation: batch norm uses the
+    statistics that it has and does not change them, and nothing is dropped out.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, *, keeps_statistics: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.keeps_statistics = keeps_statistics
+
+    def train(self, mode: bool = True) -> Self:
+        """Prepare for training or evaluation."""
+        super().train(mode)
+        if self.keeps_statistics:
+            self.backbone.eval()
+        return self
 
     def forward(self, images: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits, or (logits, features) for a loss that needs the input of the last layer.
@@ -79,11 +92,15 @@ def build_model(
             _check_size(model, backbone, in_channels, image_size)
         size = num_features, num_classes
         if head == "cosine":
-            network = Classifier(backbone, CosineHead(*size, head_scale))
+            classifier: nn.Module = CosineHead(*size, head_scale)
         else:
-            network = Classifier(backbone, LinearHead(*size, prior_bias=prior_bias))
+            classifier = LinearHead(*size, prior_bias=prior_bias)
+        network = Classifier(backbone, classifier, keeps_statistics=keeps_statistics(model))
     if model.weights is not None:
         load_weights(network.backbone, network.head, model)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(seed, "adapt"))
+        adapt(network.backbone, model, num_classes)
     return network
 
 

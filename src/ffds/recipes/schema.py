@@ -163,10 +163,23 @@ class Model(Section):
     """s by which a cosine head multiplies; methods defined on such a head have their own, `method.scale`."""
     head_init: Annotated[Literal["random", "class-means"], Role.ADDED] = "random"
     """How a cosine head begins: at random, or with the class means of the training images' features."""
+    adapt: Annotated[Literal["full", "norm", "bias", "adaptformer", "lora"], Role.ADDED] = "full"
+    """What of the backbone is trained: all, its norms, its biases, or adapters in a timm/vit."""
+    adapter_dim: Annotated[Annotated[int, Field(ge=1, le=2**14)] | None, Role.ADDED] = None
+    """Width of adaptformer, rank of lora; null: 2^⌊log₂(C / 2L)⌋ for C classes and L layers, at least 1."""
+    lora_alpha: Annotated[Positive, Role.ADDED] = 1.0
+    """α of lora: what it adds to the weights is multiplied by α over the rank."""
 
     def disagreements(self) -> Iterator[str]:
         if self.pretrained and not self.name.startswith("timm/"):
             yield f"pretrained weights exist for timm/NAME only, not for {self.name}"
+        inserts = self.adapt in {"adaptformer", "lora"}
+        if inserts and not self.name.startswith("timm/"):
+            yield f"adapt {self.adapt} needs a timm/vit, and name is {self.name}: full, norm and bias suit it"
+        if self.adapter_dim is not None and not inserts:
+            yield f"adapter_dim is a setting of adaptformer and lora, and adapt is {self.adapt}"
+        if not self.has_default("lora_alpha") and self.adapt != "lora":
+            yield f"lora_alpha is a setting of lora, and adapt is {self.adapt}"
 
     @property
     def untrained(self) -> Self:
@@ -193,6 +206,8 @@ class Recipe(Section):
         method = f"method {self.method.name}"
         if self.method.head == "cosine" and self.model.head == "linear":
             yield f"{method} diverges on a linear head: set model.head to auto or cosine"
+        if self.model.adapt != "full" and self.schedule.frozen_epochs == "all":
+            yield "model.adapt has nothing to train with schedule.frozen_epochs=all: set model.adapt to full"
         for key in ("head_scale", "head_init"):
             if self.head == "linear" and not self.model.has_default(key):
                 yield f"model.{key} belongs to a cosine head: set model.head to cosine"

@@ -98,7 +98,9 @@ class TrainingLoop:
         """
         epochs = self.recipe.epochs
         with self.progress:
-            self.progress.say(f"{self.title}: {epochs} epochs of {len(self.batches)} steps")
+            every, trained = self.state.sizes.values()
+            part = f", {trained:,} of {every:,} parameters trained" if trained < every else ""
+            self.progress.say(f"{self.title}: {epochs} epochs of {len(self.batches)} steps{part}")
             self._resume()
             last = None
             try:

@@ -35,7 +35,7 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 
 
 def parameter_groups(settings: Settings, model: Classifier, losses: nn.ModuleList) -> list[dict[str, Any]]:
-    """The parameters in groups of one `lr_scale` and one `weight_decay`, in the order of the parameters.
+    """The parameters to train in groups of one `lr_scale` and one `weight_decay`, in their order.
 
     With d = `layer_decay`, the k-th layer of the backbone below the head has the scale d^k, in the layers by
     which timm groups a network's parameters. The head has `head_lr` / `lr`, or 1; losses have 1.
@@ -52,7 +52,8 @@ def parameter_groups(settings: Settings, model: Classifier, losses: nn.ModuleLis
     everywhere = settings.name == "sgd" and settings.layer_decay == 1
     excluded = _without_decay(model.head) | (set() if everywhere else _without_decay(model.backbone))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in (*model.parameters(), *losses.parameters()):
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    for parameter in (*trained, *losses.parameters()):
         decays = id(parameter) not in excluded and (everywhere or parameter.ndim > 1)
         decay = settings.weight_decay if decays else 0.0
         groups.setdefault((scales.get(id(parameter), 1.0), decay), []).append(parameter)

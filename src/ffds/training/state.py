@@ -64,6 +64,7 @@ class TrainingState:
 
     Attributes:
         model: the network itself, neither wrapped nor compiled; checkpoints hold this one.
+        of_backbone: what is trained of its backbone, except while that is frozen.
         network: the model, compiled if the recipe says so; evaluation calls it.
         forward: the network as Fabric set it up for training steps.
         losses: the loss of every phase; their parameters, if any, are trained as those of the network are.
@@ -77,6 +78,7 @@ class TrainingState:
 
     fabric: Fabric
     model: Classifier
+    of_backbone: list[nn.Parameter]
     network: nn.Module
     forward: nn.Module
     optimizer: Optimizer
@@ -130,6 +132,7 @@ class TrainingState:
         modules = nn.ModuleList(losses).to(fabric.device).train()
         optimizer = make_optimizer(recipe.optimizer, model, modules)
         network = compile_model(model, fabric.device) if recipe.trainer.compile else model
+        of_backbone = [one for one in model.backbone.parameters() if one.requires_grad]
         if throughout:  # before several ranks agree on what they will exchange
             model.backbone.requires_grad_(False)
         # Evaluation does not call what Fabric returns, which would wait for other ranks.
@@ -137,6 +140,7 @@ class TrainingState:
         return cls(
             fabric=fabric,
             model=model,
+            of_backbone=of_backbone,
             network=network,
             forward=forward,
             optimizer=optimizer,
@@ -155,6 +159,15 @@ class TrainingState:
         """All that is trained, by name: the network's parameters, and ``loss.PHASE.NAME`` of the losses."""
         of_losses = {f"loss.{name}": parameter for name, parameter in self.losses.named_parameters()}
         return {**dict(self.model.named_parameters()), **of_losses}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many numbers the network has, and how many of them are trained, except while frozen."""
+        trained = (*self.of_backbone, *self.model.head.parameters())
+        return {
+            "parameters": sum(one.numel() for one in self.model.parameters()),
+            "trained_parameters": sum(one.numel() for one in trained),
+        }
 
     def scored(self, kept: Mapping[str, Tensor] | None = None) -> AbstractContextManager[None]:
         """While entered, the network has the weights to score: those kept, or else the averaged ones."""
@@ -183,7 +196,8 @@ class TrainingState:
         if trains != "network":
             self.model.backbone.eval()
         if self.fabric.world_size == 1:  # several ranks expect a gradient of all that they began with
-            self.model.backbone.requires_grad_(trains == "network")
+            for parameter in self.of_backbone:
+                parameter.requires_grad_(trains == "network")
             self.model.head.requires_grad_(trains != "loss")
         if trains == "network" and isinstance(self.optimizer, torch.optim.SGD):
             self._begin_late_momentum()
@@ -215,7 +229,7 @@ class TrainingState:
     def _begin_late_momentum(self) -> None:
         """Give parameters that were frozen a momentum of 0: the fused SGD expects one of all or of none."""
         if self.optimizer.state and self.optimizer.defaults["momentum"]:
-            for parameter in self.parameters.values():
+            for parameter in (one for group in self.optimizer.param_groups for one in group["params"]):
                 if not self.optimizer.state[parameter]:
                     self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 

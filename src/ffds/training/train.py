@@ -183,6 +183,8 @@ def train_recipe(
                 loop = TrainingLoop(
                     fabric, recipe, dataset, plan, held, trajectory, signals, after, shown=shown
                 )
+                if fabric.is_global_zero:
+                    held.add_to_environment(loop.state.sizes)
             evaluated = loop.train(until)
             if evaluated is not None:
                 if fabric.is_global_zero:

@@ -101,8 +101,9 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
     """Hash of everything that decides the state, of untrained phases: at the start, and after each epoch."""
     start = {part: recipe.identity[part] for part in ("data", "model", "optimizer", "trainer")}
     images = {"class_counts": dataset.class_counts, "images": dataset.train.digest}
+    scale = {} if recipe.head_scale == 1 else {"head_scale": recipe.head_scale}
     prior_bias = {"prior_bias": True} if recipe.method.prior_bias else {}
-    hashes = [json_digest(["", start | images | {"head": recipe.head} | prior_bias])]
+    hashes = [json_digest(["", start | images | {"head": recipe.head} | scale | prior_bias])]
     observed = False
     for phase in phases:
         # Whether the loss starts from what was observed is part of its own epochs, not of those before.

@@ -31,7 +31,8 @@ def sum_over_ranks(fabric: Fabric, *tensors: Tensor) -> None:
 def average_buffers(fabric: Fabric, model: nn.Module) -> None:
     """Replace the running statistics of each rank, which saw other images, by their mean over the ranks."""
     if fabric.world_size > 1:
-        for buffer in model.buffers():
+        training = (module for module in model.modules() if module.training)
+        for buffer in (one for module in training for one in module.buffers(recurse=False)):
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer.div_(fabric.world_size)
