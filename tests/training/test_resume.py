@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ffds.errors import InputError, Interrupted
+from ffds.methods.registry import METHODS
 from ffds.run_directory import Run
 from ffds.training.checkpoint import Checkpoints
 from ffds.training.phases import phases
