@@ -13,9 +13,6 @@ from torch import nn
 from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.losses.base import DeferredStart, EpochStatistics, RenewedByAccuracy
-from ffds.methods.base import Sampler, Stage, Trained
-from ffds.recipes.schedule import backbone_is_frozen, lr_factor, phase_starts
-from ffds.losses.base import DeferredStart, EpochStatistics
 from ffds.methods.base import Mix, Sampler, Stage, Trained
 from ffds.recipes.schedule import backbone_is_frozen, epoch_at, lr_factor, phase_starts
 from ffds.recipes.schema import Recipe
@@ -81,7 +78,8 @@ def _phase(recipe: Recipe, stage: Stage, epochs: range) -> Phase:
     factors = tuple(lr_factor(recipe, epoch) for epoch in epochs)
     frozen = (stage.trains == "network" and backbone_is_frozen(recipe.schedule, epoch) for epoch in epochs)
     trained = tuple("classifier" if one else stage.trains for one in frozen)
-    return Phase(stage, epochs.start, epochs.stop, factors, trained)
+    mixes = tuple(stage.mix if epoch in _mixed_epochs(recipe, stage.mix) else None for epoch in epochs)
+    return Phase(stage, epochs.start, epochs.stop, factors, trained, mixes)
 
 
 def refuse_without_validation(phases: Sequence[Phase], dataset: Dataset) -> None:
@@ -90,8 +88,6 @@ def refuse_without_validation(phases: Sequence[Phase], dataset: Dataset) -> None
         if phase.renewed is not None and dataset.validation is None:
             what = f"the loss {phase.stage.name} is renewed by the accuracy on validation images"
             raise InputError(what, got="none", fix="data.validation=0.1 holds out a tenth of each class")
-    mixes = tuple(stage.mix if epoch in _mixed_epochs(recipe, stage.mix) else None for epoch in epochs)
-    return Phase(stage, epochs.start, epochs.stop, factors, trained, mixes)
 
 
 def _mixed_epochs(recipe: Recipe, mix: Mix | None) -> range:
