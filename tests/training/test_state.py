@@ -142,6 +142,30 @@ def test_uneven_shares_give_the_gradient_of_one_process(method, batch_size, lr, 
         assert losses["rank0.epoch.total"].sum() == 0
 
 
+def train_each(rank, out, *settings):
+    """One method of each kind after the other, in the same processes, without noise in their losses.
+
+    Each rank draws that for its own rows, so it differs from the noise of one process.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn_like", torch.zeros_like)
+        for method in tiny.KINDS:
+            train_plain(rank, out / method, method, 13, 0.001, "schedule.epochs=2", *settings)
+
+
+def test_two_ranks_train_every_kind_of_method_as_one_process_does(tmp_path):
+    train_each(0, tmp_path / "one")
+    assert end(processes.ranks(train_each, tmp_path / "two", log=tmp_path / "log")) == [0, 0]
+    for method in tiny.KINDS:
+        one, two = (Run(next((tmp_path / name / method).glob("digits/*/*"))) for name in ("one", "two"))
+        newest = sorted(path.name for path in one.checkpoints.iterdir())[-1]
+        ours, theirs = (load_file(run.checkpoints / newest / "model.safetensors") for run in (one, two))
+        for name, weight in ours.items():
+            torch.testing.assert_close(theirs[name], weight, rtol=1e-3, atol=1e-5, msg=f"{method}: {name}")
+        for mine, other in zip(one.metrics, two.metrics, strict=True):
+            assert other["train"]["loss"] == pytest.approx(mine["train"]["loss"], rel=1e-3), method
+
+
 @pytest.mark.parametrize("method", ["ldam-drw", "d-ffds", "ib"])
 def test_parts_give_the_gradient_of_the_whole_batch(method, tmp_path):
     """Also class-weighted losses, whose mean divides by the sum of weights, and statistics of an epoch."""
