@@ -17,7 +17,7 @@ VERBS |= {"runs list", "runs clean", "export"}
 PUBLIC = {
     "ffds": "Run compare load report train",
     "ffds.losses": "DifficultyBalancedLoss FFDSLoss FocalLoss GCLLoss InfluenceBalancedLoss LADELoss "
-    "LDAMLoss LogitAdjustedLoss SigmoidFocalLoss VSLoss WeightedCrossEntropyLoss "
+    "LDAMLoss LogitAdjustedLoss ProCoLoss SigmoidFocalLoss VSLoss WeightedCrossEntropyLoss "
     "class_balanced_weights inverse_frequency_weights",
     "ffds.data": "Dataset long_tail_counts long_tail_indices open_dataset",
 }

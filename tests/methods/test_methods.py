@@ -17,6 +17,7 @@ from ffds.losses import (
     LADELoss,
     LDAMLoss,
     LogitAdjustedLoss,
+    ProCoLoss,
     SigmoidFocalLoss,
     VSLoss,
     WeightedCrossEntropyLoss,
@@ -25,9 +26,11 @@ from ffds.losses import (
 )
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.methods.reweighting import Custom
+from ffds.recipes.load import load_recipe
 
 COUNTS = [20, 300, 5, 80]
 IB = ["cross-entropy", "influence-balanced"]
+WITH_FEATURES = {"influence-balanced", "proco"}
 ROW = namedtuple("ROW", "keys stages settings last_loss")
 MARGINS, INFLUENCE = {"max_margin": 0.3, "scale": 20.0}, {"alpha": 10.0, "epsilon": 0.5}
 FFDS = {"beta": 0.9, "k": 0.5, "num_groups": 3, "gamma_min": 0.5, "gamma_max": 2.0, "curve": "linear"}
@@ -35,6 +38,8 @@ FFDS |= {"label_smoothing": 0.2, "weight_scale": "released", "cold_start": "unsm
 INVERSE = inverse_frequency_weights(COUNTS)
 SQUARE_ROOT = WeightedCrossEntropyLoss(inverse_frequency_weights(COUNTS, 0.5))
 NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe", "sampler"}
+NOT_OF_THE_LOSS |= {"contrast_views", "contrast_augment", "contrast_jitter"}
+PROCO = {"alpha": 0.5, "temperature": 0.2, "dim": 32, "hidden": 8}
 
 
 def weight(*settings):
@@ -85,6 +90,10 @@ ROWS = {
     "vs": ROW("gamma tau", ["vector scaling"], SCALING, VSLoss(COUNTS, **SCALING)),
     "lade": ROW("alpha penalty", ["lade"], DISENTANGLING, LADELoss(COUNTS, **DISENTANGLING)),
     "gcl": ROW("cloud scale", ["gaussian clouded"], CLOUD, GCLLoss(COUNTS, **CLOUD)),
+    "proco": ROW(
+        *(" ".join([*PROCO, "contrast_views contrast_augment contrast_jitter"]), ["proco"], PROCO),
+        ProCoLoss(COUNTS, **PROCO),
+    ),
     "sigmoid-fl": ROW("gamma", ["sigmoid focal"], {"gamma": 2.5}, SigmoidFocalLoss(2.5)),
     "sigmoid-cb-fl": ROW(
         *("gamma beta", ["class-balanced sigmoid focal"], WEIGHTED | {"gamma": 0.5}),
@@ -134,7 +143,7 @@ def test_keys_stages_and_the_loss_that_settings_make(method):
     row, stages = ROWS[method], made(method).stages(COUNTS)
     assert list(METHODS[method].model_fields) == ["name", "milestones", "sampler", *row.keys.split()]
     assert [stage.name for stage in stages] == row.stages
-    assert [stage.with_features for stage in stages] == [name == IB[1] for name in row.stages]
+    assert [stage.with_features for stage in stages] == [name in WITH_FEATURES for name in row.stages]
     assert len(stages) == made(method).phases
     same(last_loss(method, **row.settings), row.last_loss)
     of_the_loss = METHODS[method].model_fields.keys() - NOT_OF_THE_LOSS
@@ -155,6 +164,18 @@ def test_only_deferred_ffds_hands_statistics_on(observe):
     assert first.observed_for is (second.loss if observe else None)
     others = [stage for method in METHODS if method != "d-ffds" for stage in made(method).stages(COUNTS)]
     assert {stage.observed_for for stage in [second, *others]} == {None}
+
+
+def test_proco_asks_for_views_of_its_own():
+    stage = made("proco", contrast_views=3, contrast_augment=["hflip"], contrast_jitter=0.5).stages(COUNTS)[0]
+    assert stage.views == ({"augment": ("hflip",), "color_jitter_probability": 0.5},) * 3
+    for settings, fix in (
+        ("data.mixup=1", "set data.mixup and data.cutmix to 0"),
+        ("schedule.frozen_epochs=all", "set schedule.frozen_epochs to 0"),
+        ("method.contrast_augment=[pad-crop,resized-crop]", "contrast_augment takes one crop"),
+    ):
+        with pytest.raises(InputError, match=fix):
+            load_recipe("digits", [settings], method="proco")
 
 
 def test_a_loss_of_your_own_has_to_be_given():

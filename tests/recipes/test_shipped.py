@@ -7,7 +7,7 @@ from ffds.recipes.load import load_recipe, recipe_text, shipped_recipes
 
 NAMES = [
     *("cifar10-lt-10", "cifar10-lt-100", "cifar10-lt-50"),
-    *("cifar100-lt-10", "cifar100-lt-100", "cifar100-lt-50"),
+    *("cifar100-lt-10", "cifar100-lt-100", "cifar100-lt-100-proco", "cifar100-lt-50"),
     *(
         "digits",
         "ictext-lt-100",
@@ -79,7 +79,7 @@ def test_the_shipped_recipes_are_frozen():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_header_is_a_document_for_people(name):
-    own = {"own-folder-lift": "logit-adjusted"}
+    own = {"own-folder-lift": "logit-adjusted", "cifar100-lt-100-proco": "proco"}
     assert load_recipe(name).recipe.method.name == own.get(name, "d-ffds")
     header = recipe_text(name).split("\n\n", maxsplit=1)[0].splitlines()
     assert all(line.startswith("#") for line in header)

@@ -30,12 +30,14 @@ from tests.training.test_resume import with_loss_scaler
 def test_no_step_waits_for_the_device(method, mixed, tmp_path):
     """From the batch to the update, in the first phase and in the last, whatever is observed."""
     steps = "data.augment=[pad-crop,randaugment,color-jitter,random-erasing]"
-    settings = ("data.mixup=1", "data.cutmix=1", steps) if mixed else ()
+    mixing = () if METHODS[method].views else ("data.mixup=1", "data.cutmix=1")
+    settings = (*mixing, steps) if mixed else ()
     loop = tiny.loop(tmp_path, tiny.recipe(*settings, method=method))
     for epoch, phase in ((0, loop.phases[0]), (tiny.EPOCHS - 1, loop.phases[-1])):
         loop.reached.epoch = epoch
         with NoHostSync():
-            batches = list(loop.batches.epoch(epoch))
+            stage = phase.stage
+            batches = list(loop.batches.epoch(epoch, sampler=stage.sampler, views=stage.views))
         assert len(batches) == tiny.STEPS
         with NoHostSync():
             loop.step(phase, batches[-1], observed=True)

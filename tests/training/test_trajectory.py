@@ -126,6 +126,8 @@ def another(settings, key):
         return 0.5
     if isinstance(value, bool):
         return json.dumps(not value)
+    if isinstance(value, tuple):
+        return json.dumps(value[1:])
     return value // 2 if isinstance(value, int) else value / 2 or 0.5
 
 

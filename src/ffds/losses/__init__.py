@@ -9,6 +9,7 @@ from ffds.losses.influence_balanced import InfluenceBalancedLoss
 from ffds.losses.lade import LADELoss
 from ffds.losses.ldam import LDAMLoss
 from ffds.losses.logit_adjusted import LogitAdjustedLoss, VSLoss
+from ffds.losses.proco import ProCoLoss
 from ffds.losses.sigmoid import SigmoidFocalLoss
 from ffds.losses.weights import class_balanced_weights, inverse_frequency_weights
 
@@ -21,6 +22,7 @@ __all__ = [
     "LADELoss",
     "LDAMLoss",
     "LogitAdjustedLoss",
+    "ProCoLoss",
     "SigmoidFocalLoss",
     "VSLoss",
     "WeightedCrossEntropyLoss",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ffds.errors import InputError
 
-__all__ = ["ClassProbabilities", "ClassificationLoss", "DeferredStart", "EpochStatistics"]
-__all__ += ["RenewedByAccuracy", "WeightedMean"]
+__all__ = ["BuiltOnFeatures", "ClassProbabilities", "ClassificationLoss", "DeferredStart"]
+__all__ += ["EpochStatistics", "RenewedByAccuracy", "WeightedMean"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -163,7 +163,7 @@ class ClassProbabilities(FullPrecision):
     @torch.no_grad()
     def sum_over_ranks(self) -> None:
         """Make the sums those of all ranks; every rank must call it."""
-        if _among_ranks():
+        if among_ranks():
             dist.all_reduce(self.sums)
             dist.all_reduce(self.counts)
 
@@ -175,11 +175,11 @@ class ClassProbabilities(FullPrecision):
 
     def named_modules(self, memo: Any = None, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
         """As in torch, but hidden from DistributedDataParallel, which would copy the first rank's sums."""
-        if memo is None or not _among_ranks():
+        if memo is None or not among_ranks():
             yield from super().named_modules(memo, *args, **kwargs)
 
 
-def _among_ranks() -> bool:
+def among_ranks() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
@@ -211,6 +211,14 @@ class RenewedByAccuracy(Protocol):
 
         It is called after every epoch, on every rank with the accuracy over all of them.
         """
+
+
+@runtime_checkable
+class BuiltOnFeatures(Protocol):
+    """A loss with parameters of its own that depend on the width of the network's features."""
+
+    def build(self, num_features: int) -> None:
+        """Make them for features (N, D), before the optimizer is made; draws from torch's generator."""
 
 
 class DeferredStart(Protocol):

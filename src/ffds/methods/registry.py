@@ -14,6 +14,7 @@ from ffds.methods.influence_balanced import IB, IBCB, IBFocal
 from ffds.methods.ldam import LDAM, LDAMDRW
 from ffds.methods.logit_adjusted import LADE, BalancedSoftmax, LogitAdjusted, VectorScaling
 from ffds.methods.mixing import CMO, MixupDRW
+from ffds.methods.proco import ProCo
 from ffds.methods.reweighting import (
     CBFocal,
     ClassBalanced,
@@ -40,7 +41,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
     "Sampling": (OverSampling, UnderSampling, SquareRootSampling, ProgressiveSampling),
     "A classifier of its own after training": (),
     "Mixing images": (MixupDRW, CMO),
-    "Contrastive learning": (),
+    "Contrastive learning": (ProCo,),
 }
 """The methods in groups by what they change, in the order in which tables and pages show them."""
 

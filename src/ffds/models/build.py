@@ -47,6 +47,12 @@ class Classifier(nn.Module):
             self.backbone.eval()
         return self
 
+    @property
+    def num_features(self) -> int:
+        """D, the width of the features."""
+        weight: Tensor = self.head.get_parameter("weight")
+        return weight.shape[1]
+
     def forward(self, images: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Logits, or (logits, features) for a loss that needs the input of the last layer.
 

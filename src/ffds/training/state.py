@@ -18,10 +18,11 @@ from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.evaluation.counts import ClassAccuracy
 from ffds.evaluation.groups import class_groups
-from ffds.losses.base import ClassProbabilities
+from ffds.losses.base import BuiltOnFeatures, ClassProbabilities
 from ffds.methods.base import Stage, Trained
 from ffds.models.build import Classifier, build_model, new_head
 from ffds.recipes.schema import Recipe
+from ffds.seeding import derived_seed
 from ffds.training.backend.devices import compile_model
 from ffds.training.backend.ranks import gather_ranks, sum_over_ranks
 from ffds.training.checkpoint import Checkpoint
@@ -129,7 +130,9 @@ class TrainingState:
             _check_takes_one_image(model, torch.zeros(1, channels, side, side), recipe)
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
-        modules = nn.ModuleList(losses).to(fabric.device).train()
+        modules = nn.ModuleList(losses)
+        _build_on_features(modules, model, recipe.trainer.seed)
+        modules.to(fabric.device).train()
         optimizer = make_optimizer(recipe.optimizer, model, modules)
         network = compile_model(model, fabric.device) if recipe.trainer.compile else model
         of_backbone = [one for one in model.backbone.parameters() if one.requires_grad]
@@ -309,6 +312,16 @@ class TrainingState:
             for name, tensor in loss.state_dict().items()
         }
         return losses | self.observed.state_dict(prefix="observed.") | self._running()
+
+
+def _build_on_features(losses: nn.ModuleList, model: Classifier, seed: int) -> None:
+    """Make the parameters of losses that take features as wide as this network's, from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would also seed the generators of all accelerators.
+        torch.default_generator.manual_seed(derived_seed(seed, "loss"))
+        for loss in losses:
+            if isinstance(loss, BuiltOnFeatures):
+                loss.build(model.num_features)
 
 
 def _check_takes_one_image(model: nn.Module, image: Tensor, recipe: Recipe) -> None:
