@@ -4,10 +4,17 @@ import pytest
 
 from ffds.methods.registry import METHODS
 from ffds.recipes.load import load_recipe, recipe_text, shipped_recipes
+from ffds.recipes.schedule import lr_factor, start_epoch
 
 NAMES = [
-    *("cifar10-lt-10", "cifar10-lt-100", "cifar10-lt-50"),
-    *("cifar100-lt-10", "cifar100-lt-100", "cifar100-lt-100-proco", "cifar100-lt-50"),
+    *("cifar10-lt-10", "cifar10-lt-100", "cifar10-lt-100-autoaugment", "cifar10-lt-50"),
+    *("cifar100-lt-10", "cifar100-lt-100", "cifar100-lt-100-autoaugment", "cifar100-lt-100-autoaugment-400"),
+    *(
+        "cifar100-lt-100-autoaugment-ema",
+        "cifar100-lt-100-mixup-drw",
+        "cifar100-lt-100-proco",
+        "cifar100-lt-50",
+    ),
     *(
         "digits",
         "ictext-lt-100",
@@ -79,8 +86,10 @@ def test_the_shipped_recipes_are_frozen():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_header_is_a_document_for_people(name):
-    own = {"own-folder-lift": "logit-adjusted", "cifar100-lt-100-proco": "proco"}
-    assert load_recipe(name).recipe.method.name == own.get(name, "d-ffds")
+    own = {"lift": "logit-adjusted", "autoaugment": "balanced-softmax"}
+    own |= {method: method for method in ("mixup-drw", "proco")}
+    expected = next((method for part, method in own.items() if part in name), "d-ffds")
+    assert load_recipe(name).recipe.method.name == expected
     header = recipe_text(name).split("\n\n", maxsplit=1)[0].splitlines()
     assert all(line.startswith("#") for line in header)
     title = shipped_recipes()[name]
@@ -145,3 +154,19 @@ def test_lift_has_the_settings_of_its_released_code():
     )
     assert (schedule.epochs, schedule.warmup, schedule.shape) == (10, 0, "cosine")
     assert (recipe.trainer.batch_size, recipe.data.mean, recipe.data.std) == (128, (0.5,) * 3, (0.5,) * 3)
+
+
+PUBLISHED = {
+    "cifar100-lt-100-autoaugment": {0: 0.02, 4: 0.1, 159: 0.1, 160: 0.01, 180: 0.001, 199: 0.001},
+    "cifar100-lt-100-autoaugment-400": {0: 0.01, 9: 0.1, 319: 0.1, 320: 0.01, 360: 0.001, 399: 0.001},
+    "cifar100-lt-100-mixup-drw": {0: 0.02, 4: 0.1, 149: 0.1, 150: 0.01, 249: 0.01, 250: 0.001, 299: 0.001},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_learning_rates_are_those_of_the_released_codes(name):
+    recipe, rates = load_recipe(name).recipe, PUBLISHED[name]
+    assert recipe.schedule.epochs == max(rates) + 1
+    assert {epoch: recipe.optimizer.lr * lr_factor(recipe, epoch) for epoch in rates} == pytest.approx(rates)
+    if name.endswith("mixup-drw"):
+        assert start_epoch(recipe.method, recipe.schedule.epochs) == 250

@@ -81,7 +81,7 @@ def test_a_loss_of_your_own(loss, gathers):
 def test_a_loss_that_follows_validation_is_refused_without_any_before_a_run_begins(tmp_path):
     recipe = tiny.recipe(method="cdb")
     with pytest.raises(InputError, match=r"(?s)renewed by the accuracy on validation.*data\.validation=0\.1"):
-        tiny.train(recipe, tmp_path)
+        tiny.train(recipe, tmp_path, images=tiny.dataset())
     left = {file.name for file in Run.of(recipe, tmp_path).path.iterdir()}
     assert left <= {"lock"}
 
