@@ -40,6 +40,7 @@ SQUARE_ROOT = WeightedCrossEntropyLoss(inverse_frequency_weights(COUNTS, 0.5))
 NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe", "sampler"}
 NOT_OF_THE_LOSS |= {"contrast_views", "contrast_augment", "contrast_jitter"}
 PROCO = {"alpha": 0.5, "temperature": 0.2, "dim": 32, "hidden": 8}
+NOT_OF_THE_LOSS |= {"neighbors", "seed"}
 
 
 def weight(*settings):
@@ -100,6 +101,7 @@ ROWS = {
         SigmoidFocalLoss(0.5, weight=weight(0.9)),
     ),
     "cdb": ROW("tau", ["difficulty-balanced"], {"tau": 1.5}, DifficultyBalancedLoss(len(COUNTS), tau=1.5)),
+    "smote": ROW("neighbors seed", ["cross-entropy"], {}, nn.CrossEntropyLoss()),
     **dict.fromkeys(SAMPLED, ROW("", ["cross-entropy"], {}, nn.CrossEntropyLoss())),
     "mixup-drw": ROW(
         *("alpha beta start", ["mixup", "mixup, re-weighted"], WEIGHTED | {"alpha": 0.4}),

@@ -128,7 +128,7 @@ def another(settings, key):
         return json.dumps(not value)
     if isinstance(value, tuple):
         return json.dumps(value[1:])
-    return value // 2 if isinstance(value, int) else value / 2 or 0.5
+    return value // 2 or value + 1 if isinstance(value, int) else value / 2 or 0.5
 
 
 @pytest.mark.parametrize(

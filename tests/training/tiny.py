@@ -44,6 +44,8 @@ NEEDED = {
     if "validation images" in settings.needs
 }
 """Settings without which a method is not trained on these images."""
+FEW = {"smote": ("method.neighbors=1",)}
+"""What methods need whose defaults want more than two images of the rarest class."""
 
 
 @cache
@@ -83,7 +85,7 @@ def use(patch: pytest.MonkeyPatch, images: Dataset | None = None) -> None:
 
 
 def recipe(*overrides: str, method: str = "d-ffds") -> Recipe:
-    needed = NEEDED.get(method, ())
+    needed = (*NEEDED.get(method, ()), *FEW.get(method, ()))
     return load_recipe("digits", [*SETTINGS, *needed, *overrides], method=method).recipe
 
 
@@ -96,7 +98,8 @@ def kind(method: str) -> tuple[object, ...]:
     one = recipe(method=method)
     stages = (phase.stage for phase in phases(one, COUNTS))
     facts = sorted(Method.__class_vars__ - {"source", "published"})
-    return (*(getattr(METHODS[method], fact) for fact in facts), *map(_asks, stages))
+    own = (getattr(METHODS[method], fact) for fact in facts)
+    return (*own, one.method.synthetic, *map(_asks, stages))
 
 
 def _asks(stage: Stage) -> tuple[object, ...]:

@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 
 class TrainBatches:
-    """Epochs of augmented training batches; an epoch draws as many images as the split has, see `Draws`.
+    """Epochs of augmented training batches; an epoch draws `total` images, see `Draws`.
 
     Images, order and augmentation depend on the seed, epoch and step only: not on the device, the number of
     ranks, the steps before, where the images are kept, or any global generator. Together, in rank order, the
@@ -72,11 +72,13 @@ class TrainBatches:
         seed: int,
         device: torch.device,
         num_classes: int | None = None,
+        total: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if min(batch_size, len(split)) < world_size:
-            got = f"{len(split)} images in batches of {batch_size} for {world_size} ranks"
+        total = len(split) if total is None else total
+        if min(batch_size, total) < world_size:
+            got = f"{total} images in batches of {batch_size} for {world_size} ranks"
             allowed = f"at least {world_size} of each"
             fix = "use fewer devices or a larger trainer.batch_size"
             raise InputError("a rank would get no training image", got=got, allowed=allowed, fix=fix)
@@ -84,10 +86,10 @@ class TrainBatches:
         self._labels = torch.tensor(split.labels, device=device)
         self._data, self._transform = data, TrainTransform(data)
         self._num_classes = int(split.labels.max()) + 1 if num_classes is None else num_classes
-        self._bounds = _train_bounds(len(split), batch_size, world_size)
+        self._bounds = _train_bounds(total, batch_size, world_size)
         self.rows = -(-self._bounds[1] // world_size)
-        self._draws = Draws(split.labels, seed, subset_seed=data.seed)
-        self._partners = Draws(split.labels, derived_seed(seed, "partners"))
+        self._draws = Draws(split.labels, seed, subset_seed=data.seed, total=total)
+        self._partners = Draws(split.labels, derived_seed(seed, "partners"), total=total)
         self._seed, self._rank, self._world_size = seed, rank, world_size
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # settings are read without torch
 
     from ffds.losses.base import DeferredStart
 
-__all__ = ["Beta", "Deferred", "Head", "Method", "Mix", "Sampler", "Stage", "Trained", "WeightScale"]
-__all__ += ["cross_entropy"]
+__all__ = ["Beta", "Deferred", "Head", "Method", "Mix", "Sampler", "Stage", "Synthetic", "Trained"]
+__all__ += ["WeightScale", "cross_entropy"]
 
 Head = Literal["linear", "cosine"]
 Sampler = (
@@ -80,6 +80,14 @@ class Stage:
     """How its images are mixed; None: as the recipe's data section says."""
 
 
+class Synthetic(NamedTuple):
+    """How SMOTE makes images up that balance the training images."""
+
+    neighbors: int
+    """Nearest images of the same class between which and an image the made-up ones lie."""
+    seed: int
+
+
 class Method(Section):
     """The settings of a method, with the values of its own released code as defaults, and its stages.
 
@@ -110,6 +118,11 @@ class Method(Section):
     """The method's own learning-rate drops; null takes those of the schedule."""
     sampler: Annotated[Sampler, Role.ADDED] = "instance-balanced"
     """How the last phase draws images; a number q: first a class with p ∝ n^q, then one of its images."""
+
+    @property
+    def synthetic(self) -> Synthetic | None:
+        """How images are made up that join the training images; None for none."""
+        return None
 
     @abstractmethod
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:

@@ -25,7 +25,7 @@ from ffds.methods.reweighting import (
     LabelSmoothing,
     Reweighting,
 )
-from ffds.methods.sampling import OverSampling, ProgressiveSampling, SquareRootSampling, UnderSampling
+from ffds.methods.sampling import OverSampling, ProgressiveSampling, Smote, SquareRootSampling, UnderSampling
 from ffds.methods.sigmoid import SigmoidCBFocal, SigmoidFocal
 
 __all__ = ["GROUPS", "METHODS", "SETTINGS", "MethodSettings"]
@@ -38,7 +38,7 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
     "Class weights and label smoothing": (LabelSmoothing, Reweighting, DeferredReweighting),
     "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax, VectorScaling, LADE, GCL),
     "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal, DifficultyBalanced),
-    "Sampling": (OverSampling, UnderSampling, SquareRootSampling, ProgressiveSampling),
+    "Sampling": (OverSampling, UnderSampling, SquareRootSampling, ProgressiveSampling, Smote),
     "A classifier of its own after training": (),
     "Mixing images": (MixupDRW, CMO),
     "Contrastive learning": (ProCo,),

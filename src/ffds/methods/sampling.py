@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from ffds.methods.base import Sampler
+from pydantic import Field
+
+from ffds.methods.base import Sampler, Synthetic
 from ffds.methods.reweighting import CrossEntropy
 from ffds.settings import Role
 
-__all__ = ["OverSampling", "ProgressiveSampling", "SquareRootSampling", "UnderSampling"]
+__all__ = ["OverSampling", "ProgressiveSampling", "Smote", "SquareRootSampling", "UnderSampling"]
 
 
 class OverSampling(CrossEntropy):
@@ -49,3 +51,21 @@ class ProgressiveSampling(CrossEntropy):
 
     name: Literal["progressive-sampling"] = "progressive-sampling"  # type: ignore[assignment]
     sampler: Annotated[Sampler, Role.ADDED] = "progressive"
+
+
+class Smote(CrossEntropy):
+    """Cross-entropy on classes balanced with images made up between neighbours (Chawla et al. 2002)."""
+
+    source: ClassVar[str] = "Chawla et al., SMOTE, JAIR 2002, section 4.2"
+    published: ClassVar[str] = ""
+
+    name: Literal["smote"] = "smote"  # type: ignore[assignment]
+    neighbors: Annotated[int, Field(ge=1)] = 5
+    """Nearest images of the same class between one of which and an image a made-up one lies."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the made-up images."""
+
+    @property
+    def synthetic(self) -> Synthetic:
+        """How images are made up that join the training images."""
+        return Synthetic(self.neighbors, self.seed)

@@ -37,8 +37,9 @@ MOST_NAMED = 3
 def train_batches(fabric: Fabric, recipe: Recipe, dataset: Dataset) -> TrainBatches:
     """The training batches of this rank."""
     return TrainBatches(
-        dataset.train,
+        dataset.drawn or dataset.train,
         recipe.data,
+        total=len(dataset.train),
         batch_size=recipe.trainer.batch_size,
         seed=recipe.trainer.seed,
         device=fabric.device,
@@ -130,7 +131,10 @@ def diagnosis(
     }
     if files is None:
         return found
-    named = {place: printable(str(files[place])) for place in found["samples"]}
+    named = {
+        place: printable(str(files[place])) if place < len(files) else "made-up image"
+        for place in found["samples"]
+    }
     of = ("samples", "samples_not_finite", "images_not_finite")
     return found | {"files": {name: [named[place] for place in found[name]] for name in of}}
 

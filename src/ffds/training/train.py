@@ -17,6 +17,7 @@ from torch import nn
 from ffds.data.content import images_sum, knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
+from ffds.data.resample.smote import with_made_up
 from ffds.environment import environment
 from ffds.errors import InputError, note
 from ffds.evaluation.measures import Scores
@@ -161,7 +162,7 @@ def train_recipe(
             told = Callbacks(fabric, held, [*trackers, *callbacks])
             with stop_at_once():
                 with fabric.rank_zero_first(local=True):  # one process downloads
-                    dataset = dataset or open_dataset(recipe.data)
+                    dataset = with_made_up(dataset or open_dataset(recipe.data), recipe.method.synthetic)
                 if loss is not None:
                     try_loss(loss, dataset.num_classes, fabric.device, mixes=recipe.data.mixes)
                 plan = phases(recipe, dataset.class_counts, loss)

@@ -121,6 +121,8 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
             epoch["sampler"] = phase.stage.sampler
         if phase.stage.views:
             epoch["views"] = [dict(view) for view in phase.stage.views]
+        if (made_up := recipe.method.synthetic) is not None:
+            epoch["made_up"] = made_up._asdict()
         if phase.stage.new_head:
             epoch["new_head"] = True
         for number, factor in enumerate(phase.lr_factors, phase.start):

@@ -15,6 +15,9 @@ from ffds.seeding import derived_seed
 
 __all__ = ["Draws", "class_probabilities"]
 
+ALL = -1
+"""In place of the number of a class: all classes as one."""
+
 
 def class_probabilities(counts: Tensor, sampler: Sampler, progress: float = 0.0) -> Tensor:
     """The probability with which a draw takes each class, for the samplers that draw a class by chance.
@@ -46,28 +49,35 @@ def class_probabilities(counts: Tensor, sampler: Sampler, progress: float = 0.0)
 class Draws:
     """The places of the images of an epoch, a function of the seed and the epoch alone.
 
-    An epoch draws as many images as there are, whatever the sampler, so that steps, schedules and costs
-    compare. ``instance-balanced`` takes every image once. ``over-sampling`` and ``under-sampling`` (Buda et
-    al. 2018) draw every class equally often, to within one draw, also over several epochs: all images of a
-    class come once, in random order, before any of them comes again. The first does so with all images, the
-    second with as many images of each class as the rarest class has, chosen once at random. The others draw
-    a class as `class_probabilities` says, then any of its images.
+    An epoch draws equally many images, whatever the sampler, so that steps, schedules and costs compare.
+    ``instance-balanced`` takes every image once. ``over-sampling`` and ``under-sampling`` (Buda et al. 2018)
+    draw every class equally often, to within one draw, also over several epochs: all images of a class come
+    once, in random order, before any of them comes again. The first does so with all images, the second with
+    as many images of each class as the rarest class has, chosen once at random. The others draw a class as
+    `class_probabilities` says, then any of its images.
 
     Args:
         labels: int64 (N,); classes that have no image are never drawn.
         seed: of the draws.
         subset_seed: of the images that ``under-sampling`` keeps.
+        total: images of an epoch, at most N; None for all. With fewer, ``instance-balanced`` goes through all
+            images over several epochs before any comes again.
     """
 
-    def __init__(self, labels: NDArray[np.int64], seed: int, *, subset_seed: int = 0) -> None:
+    def __init__(
+        self, labels: NDArray[np.int64], seed: int, *, subset_seed: int = 0, total: int | None = None
+    ) -> None:
         self._rows = torch.from_numpy(np.argsort(labels, kind="stable"))
         self._counts = torch.from_numpy(np.unique(labels, return_counts=True)[1])
         self._seed, self._subset_seed = seed, subset_seed
+        self._total = len(labels) if total is None else total
 
     def epoch(self, epoch: int, sampler: Sampler = "instance-balanced", progress: float = 0.0) -> Tensor:
         """Places of the images of an epoch in the order of training, int64 (N,) on the CPU."""
-        total, counts = len(self._rows), self._counts
+        total, counts = self._total, self._counts
         generator = self._generator("order", epoch)
+        if sampler == "instance-balanced" and total < len(self._rows):
+            return self._of_class(ALL, self._rows, epoch * total, (epoch + 1) * total)
         if sampler == "instance-balanced":
             return torch.randperm(total, generator=generator)
         if sampler in ("over-sampling", "under-sampling"):
@@ -84,7 +94,7 @@ class Draws:
 
     def _in_turn(self, epoch: int, classes: list[Tensor]) -> Tensor:
         """The draws of an epoch where draw i of all epochs takes class i mod C: class by class."""
-        first, after = (len(self._rows) * number for number in (epoch, epoch + 1))
+        first, after = (self._total * number for number in (epoch, epoch + 1))
         return torch.cat(
             [
                 self._of_class(k, rows, *(-((k - draw) // len(classes)) for draw in (first, after)))
