@@ -39,6 +39,7 @@ INVERSE = inverse_frequency_weights(COUNTS)
 SQUARE_ROOT = WeightedCrossEntropyLoss(inverse_frequency_weights(COUNTS, 0.5))
 NOT_OF_THE_LOSS = {"name", "milestones", "start", "observe", "sampler"}
 NOT_OF_THE_LOSS |= {"contrast_views", "contrast_augment", "contrast_jitter"}
+NOT_OF_THE_LOSS |= {"classifier_epochs", "classifier_milestones"}
 PROCO = {"alpha": 0.5, "temperature": 0.2, "dim": 32, "hidden": 8}
 NOT_OF_THE_LOSS |= {"neighbors", "seed"}
 
@@ -56,7 +57,7 @@ SAMPLED = ("over-sampling", "under-sampling", "sqrt-sampling", "progressive-samp
 PASTED = {"loss": "ce", "power": 0.5, "probability": 0.25, "alpha": 0.4}
 WEIGHTED, SCALED = {"beta": 0.9}, {"beta": 0.99, "weight_scale": "none"}
 SCALING, DISENTANGLING = {"gamma": 0.2, "tau": 2.0}, {"alpha": 0.5, "penalty": 0.3}
-CLOUD = {"cloud": 0.3, "scale": 20.0}
+CLOUD = {"cloud": 0.3, "margin": 0.2, "gamma": 2.0}
 # method: its own keys, the names of its stages, some settings and the last loss they make
 ROWS = {
     "ce": ROW("", ["cross-entropy"], {}, nn.CrossEntropyLoss()),
@@ -90,7 +91,12 @@ ROWS = {
     "balanced-softmax": ROW("", ["logit-adjusted"], {}, LogitAdjustedLoss(COUNTS)),
     "vs": ROW("gamma tau", ["vector scaling"], SCALING, VSLoss(COUNTS, **SCALING)),
     "lade": ROW("alpha penalty", ["lade"], DISENTANGLING, LADELoss(COUNTS, **DISENTANGLING)),
-    "gcl": ROW("cloud scale", ["gaussian clouded"], CLOUD, GCLLoss(COUNTS, **CLOUD)),
+    "gcl": ROW(
+        "cloud scale classifier_scale margin gamma classifier_epochs classifier_milestones",
+        ["gaussian clouded", "classifier"],
+        CLOUD | {"scale": 20.0, "classifier_scale": 10.0},
+        GCLLoss(COUNTS, **CLOUD, scale=10.0),
+    ),
     "proco": ROW(
         *(" ".join([*PROCO, "contrast_views contrast_augment contrast_jitter"]), ["proco"], PROCO),
         ProCoLoss(COUNTS, **PROCO),
@@ -158,6 +164,7 @@ def test_first_stages_are_plain():
     for method in ("ib", "ib-cb", "ib-fl", "d-ffds", "ce-drw", "mixup-drw"):
         same(made(method).stages(COUNTS)[0].loss, nn.CrossEntropyLoss())
     same(made("ldam-drw", **MARGINS).stages(COUNTS)[0].loss, LDAMLoss(COUNTS, **MARGINS))
+    same(made("gcl", cloud=0.3, scale=9.0).stages(COUNTS)[0].loss, GCLLoss(COUNTS, cloud=0.3, scale=9.0))
 
 
 @pytest.mark.parametrize("observe", [True, False])
