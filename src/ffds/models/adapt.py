@@ -112,7 +112,8 @@ class _AdaptedBlock(nn.Module):
         """Tokens (N, T, width) → tokens; `masks` are what the attention takes besides."""
         block: Any = self.block
         x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x), **masks)))
-        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))) + self.adapter(x)
+        added: Tensor = block.drop_path2(block.ls2(block.mlp(block.norm2(x)))) + self.adapter(x)
+        return x + added
 
 
 def _insert_adapters(backbone: Any, dim: int | None, num_classes: int) -> None:
