@@ -42,7 +42,9 @@ def published(epochs, *drops):
 
 ONE_PHASE = ("ce", "fl", "cb", "cb-fl", "ldam", "ffds")
 CIFAR = dict.fromkeys((*ONE_PHASE, "d-ffds"), published(200, (160, 0.1), (180, 0.01)))
-CIFAR |= dict.fromkeys(("ldam", "ldam-drw"), published(200, (160, 0.01), (180, 0.0001)))
+CIFAR |= dict.fromkeys(
+    ("ldam", "ldam-drw", "cb", "cb-fl", "sigmoid-cb-fl"), published(200, (160, 0.01), (180, 0.0001))
+)
 CIFAR |= dict.fromkeys(IB, published(200, (100, 0.01), (160, 1e-4), (180, 1e-6)))
 
 

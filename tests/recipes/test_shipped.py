@@ -135,7 +135,9 @@ def test_the_header_quotes_the_papers_numbers_as_the_papers(name):
 def test_baselines_have_the_settings_of_their_own_released_code(name):
     for method, settings in METHODS.items():
         if method not in {"ffds", "d-ffds"}:
-            assert load_recipe(name, method=method).recipe.method == settings()
+            # Cui et al. found that only a small β helps on CIFAR-100.
+            own = {"beta": 0.9} if name.startswith("cifar100") and method == "sigmoid-cb-fl" else {}
+            assert load_recipe(name, method=method).recipe.method == settings(**own)
 
 
 def test_lift_has_the_settings_of_its_released_code():

@@ -60,6 +60,7 @@ class ClassBalanced(Method):
     """β of the effective number of samples, (1 − β^n) / (1 − β), whose inverse weights a class."""
     weight_scale: WeightScale = "mean"
     """Sum of the class weights: C (mean), 1/C as in the authors' code (released), or the formula's (none)."""
+    milestones: Milestones | None = CUI_MILESTONES
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         from ffds.losses import FocalLoss, class_balanced_weights
@@ -81,6 +82,7 @@ class CBFocal(Method):
     """γ of the focal factor (1 − p)^γ."""
     weight_scale: WeightScale = "mean"
     """Sum of the class weights: C (mean), 1/C as in the authors' code (released), or the formula's (none)."""
+    milestones: Milestones | None = CUI_MILESTONES
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
         from ffds.losses import FocalLoss, class_balanced_weights
