@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -12,12 +12,12 @@ from pydantic import Field
 from ffds.settings import Finite, Milestones, Role, Section
 
 if TYPE_CHECKING:  # settings are read without torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from ffds.losses.base import DeferredStart
 
-__all__ = ["Beta", "Deferred", "Head", "Method", "Mix", "Sampler", "Stage", "Synthetic", "Trained"]
-__all__ += ["WeightScale", "cross_entropy"]
+__all__ = ["Beta", "ClosedForm", "Deferred", "Head", "Method", "Mix", "Sampler", "Stage", "Synthetic"]
+__all__ += ["Trained", "WeightScale", "cross_entropy"]
 
 Head = Literal["linear", "cosine"]
 Sampler = (
@@ -78,6 +78,8 @@ class Stage:
     """Whether the classifier begins anew with this stage, initialised from the seed."""
     mix: Mix | None = None
     """How its images are mixed; None: as the recipe's data section says."""
+    fit: ClosedForm | None = None
+    """Where it is given, the stage is one epoch without steps, whose classifier this computes."""
 
 
 class Synthetic(NamedTuple):
@@ -100,6 +102,8 @@ class Method(Section):
     """The classifier head that the method is defined on; `model.head: auto` takes it."""
     prior_bias: ClassVar[bool] = False
     """Whether the head's bias begins at −log(C − 1), the log-odds of 1/C, and has no weight decay."""
+    linear_only: ClassVar[bool] = False
+    """Whether it needs the weights and biases of a linear head."""
     source: ClassVar[str] = ""
     """Who published it, where and when, and which equation it is."""
     needs: ClassVar[str] = ""
@@ -141,6 +145,11 @@ class Method(Section):
         return ()
 
     @property
+    def begins_as(self) -> Method | None:
+        """The method whose complete run this one goes on from; None where it trains from the start."""
+        return None
+
+    @property
     def phases(self) -> int:
         """The number of its stages, told without their losses."""
         return 1 + isinstance(self, Deferred) + (self.extra_epochs(1) > 0)
@@ -152,6 +161,23 @@ class Deferred(Protocol):
 
     @property
     def start(self) -> float: ...
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """A method whose classifier follows in closed form from the one that the phase before left."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether validation images choose one of several candidates."""
+
+    def candidates(
+        self, head: Mapping[str, Tensor], class_counts: Sequence[int], class_means: Callable[[], Tensor]
+    ) -> Mapping[Any, Mapping[str, Tensor]]:
+        """Classifiers by what tells them apart, in order of preference.
+
+        `head` are the tensors of the one before, `class_means` computes the mean features (C, D).
+        """
 
 
 def cross_entropy() -> Stage:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 from pydantic import Field
 
 from ffds.methods.base import Method
+from ffds.methods.decoupling import CRT, LWS, NearestClassMean, PostHocLogitAdjustment, TauNormalized
 from ffds.methods.difficulty import DifficultyBalanced
 from ffds.methods.ffds import DFFDS, FFDS
 from ffds.methods.gcl import GCL
@@ -39,7 +40,9 @@ GROUPS: dict[str, tuple[type[Method], ...]] = {
     "Logit adjustment and margins": (LogitAdjusted, BalancedSoftmax, VectorScaling, LADE, GCL),
     "One-vs-all losses and class difficulty": (SigmoidFocal, SigmoidCBFocal, DifficultyBalanced),
     "Sampling": (OverSampling, UnderSampling, SquareRootSampling, ProgressiveSampling, Smote),
-    "A classifier of its own after training": (),
+    "A classifier of its own after training": (
+        *(CRT, LWS, TauNormalized, NearestClassMean, PostHocLogitAdjustment),
+    ),
     "Mixing images": (MixupDRW, CMO),
     "Contrastive learning": (ProCo,),
 }

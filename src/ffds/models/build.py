@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal, Self
 
 import torch
@@ -12,10 +13,10 @@ from ffds.models.adapt import adapt, keeps_statistics
 from ffds.models.heads import CosineHead, LinearHead
 from ffds.models.resnet_cifar import ResNetCifar
 from ffds.models.weights import load_weights
-from ffds.recipes.schema import Model
+from ffds.recipes.schema import Model, Recipe
 from ffds.seeding import derived_seed
 
-__all__ = ["Classifier", "build_model", "new_head"]
+__all__ = ["Classifier", "build_model", "check_takes_one_image", "new_head"]
 
 HUB_SECONDS = 3.0
 """How long the hub may take to answer."""
@@ -108,6 +109,22 @@ def build_model(
         torch.default_generator.manual_seed(derived_seed(seed, "adapt"))
         adapt(network.backbone, model, num_classes)
     return network
+
+
+def check_takes_one_image(model: nn.Module, image: Tensor, recipe: Recipe) -> None:
+    """Refuse a network that cannot be trained on one image, (1, C, h, w).
+
+    Batch norm of maps of 1x1 pixels cannot: a variance takes two values of each channel.
+    """
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(image)
+    except ValueError as error:
+        what = f"{recipe.model.name} cannot be trained on batches of one image: {error}"
+        allowed = "2 or more images for each device"
+        fix = "a larger trainer.batch_size, fewer devices, or larger images with data.image_size"
+        given = {"where": "trainer.batch_size", "got": recipe.trainer.batch_size}
+        raise InputError(what, **given, allowed=allowed, fix=fix) from error
 
 
 def new_head(head: nn.Module, seed: int) -> dict[str, Tensor]:

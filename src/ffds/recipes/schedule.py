@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from ffds.methods.base import Deferred, Method
+from ffds.methods.base import ClosedForm, Deferred, Method
 from ffds.recipes.schema import Recipe, Schedule
 from ffds.settings import epoch_at
 
@@ -123,5 +123,8 @@ def described_schedule(recipe: Recipe) -> dict[str, str]:
         change = "rising to" if begin < end else "falling along a cosine to"
         rates = f"{begin:.3g}" if begin == end else f"{begin:.3g} {change} {end:.3g}"
         trained = ", classifier only" if first < frozen or first >= epochs else ""
+        if first >= epochs and isinstance(recipe.method, ClosedForm):
+            described[f"{first + 1}–{after}"] = f"{phase}, classifier in closed form, no steps"
+            continue
         described[f"{first + 1}–{after}"] = f"{phase}, lr {rates}{trained}"
     return described

@@ -213,6 +213,8 @@ class Recipe(Section):
                 yield f"model.{key} belongs to a cosine head: set model.head to cosine"
         if self.method.prior_bias and self.model.head == "cosine":
             yield f"{method} needs a head with a bias: set model.head to auto or linear"
+        if self.method.linear_only and self.model.head == "cosine":
+            yield f"{method} changes weights and biases of a linear head: set model.head to auto or linear"
         if isinstance(self.method, Deferred) and self.schedule.epochs < 2:
             yield f"{method} has two phases: set schedule.epochs to 2 or more"
         if self.method.views and self.data.mixes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from ffds.training.manifest import FORMAT, WRONG_TYPES, BrokenError, Manifest, m
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "complete"]
 
 KEPT = 2
 """The newest and the one before it, in case the newest is broken."""
@@ -50,6 +50,16 @@ class Checkpoint:
     loss: dict[str, Tensor]
     state: dict[str, Any]
     identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def complete(directory: Path) -> Iterator[None]:
+    """InputError where a checkpoint that verifies lacks what a run needs, or has it of another type."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        what, fix = "a checkpoint lacks what a run needs", "delete it, or use another --out DIR"
+        raise InputError(what, where=directory, got=repr(error), fix=fix) from error
 
 
 @dataclass

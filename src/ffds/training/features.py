@@ -26,7 +26,7 @@ from ffds.recipes.schema import Data, Recipe
 from ffds.settings import json_digest
 from ffds.training.evaluate import BATCH_SIZE
 
-__all__ = ["are_constant", "class_means", "with_features"]
+__all__ = ["are_constant", "class_means", "features_of", "training_features", "with_features"]
 
 PREPROCESSING = ("image_size", "eval_resize", "interpolation", "mean", "std")
 """Settings of `data` that decide the pixels that the backbone sees."""
@@ -76,12 +76,7 @@ def class_means(
 
     Source: Shi et al. 2024 (LIFT), section 4.2, and its released code.
     """
-    features = train.features
-    if features is None:
-        resize = recipe.data.eval_resize and recipe.data.image_size
-        data = recipe.data.model_copy(update={"eval_resize": resize})
-        with fabric.rank_zero_first(local=True):
-            features = _features(fabric, data, network, train, "training", shown and fabric.is_global_zero)
+    features = training_features(fabric, recipe, network, train, shown=shown)
     labels = torch.from_numpy(train.labels)
     counts = labels.bincount()
     sums = torch.zeros(len(counts), features.shape[1], dtype=torch.float64)
@@ -90,6 +85,25 @@ def class_means(
     if fabric.world_size > 1:  # other hardware may round otherwise
         dist.broadcast(means, src=0)
     return means
+
+
+def training_features(
+    fabric: Fabric, recipe: Recipe, network: Classifier, train: Split, *, shown: bool = True
+) -> NDArray[np.float32]:
+    """Features (N, D) of the training images as `class_means` takes them, on every rank."""
+    resize = recipe.data.eval_resize and recipe.data.image_size
+    data = recipe.data.model_copy(update={"eval_resize": resize})
+    return features_of(fabric, data, network, train, "training", shown=shown)
+
+
+def features_of(
+    fabric: Fabric, data: Data, network: Classifier, split: Split, name: str, *, shown: bool = True
+) -> NDArray[np.float32]:
+    """Features (N, D) of the images of a split, its own if it has them, on every rank."""
+    if split.features is not None:
+        return split.features
+    with fabric.rank_zero_first(local=True):
+        return _features(fabric, data, network, split, name, shown and fabric.is_global_zero)
 
 
 def _features(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from operator import index
 from typing import Any
 
@@ -15,15 +14,17 @@ from torch import Tensor
 from ffds.data.dataset import Dataset
 from ffds.data.loader import Batch, EvalBatches
 from ffds.errors import FfdsError, InputError, Interrupted
+from ffds.methods.base import ClosedForm
 from ffds.progress import Progress, epoch_line, live_line
 from ffds.recipes.schema import Recipe
 from ffds.run_directory import Run
 from ffds.training.backend.cuda_graphs import CudaGraphs, allows_cuda_graphs
 from ffds.training.backend.ranks import any_rank, average_buffers
-from ffds.training.checkpoint import Checkpoint, Checkpoints
+from ffds.training.checkpoint import Checkpoint, Checkpoints, complete
 from ffds.training.evaluate import Evaluated, eval_batches, evaluate
 from ffds.training.features import are_constant, class_means, with_features
 from ffds.training.kept.best import BestEpoch
+from ffds.training.kept.closed_form import fitted
 from ffds.training.phases import Phase
 from ffds.training.signals import StopSignals
 from ffds.training.state import Reached, TrainingState
@@ -69,7 +70,7 @@ class TrainingLoop:
             if (checkpoint := self.checkpoints.latest()) is not None:
                 self.state.model.load_state_dict(checkpoint.model)
             dataset = with_features(fabric, recipe, self.state.model, dataset, shown=shown)
-        self.train_split, self.shown = dataset.train, shown
+        self.images, self.shown = dataset, shown
         seed, held = recipe.trainer.seed, dataset.validation
         self.batches = train_batches(fabric, recipe, dataset)
         self.test = eval_batches(fabric, dataset.test, recipe.data)
@@ -77,7 +78,7 @@ class TrainingLoop:
         self.graphs = CudaGraphs(on=allows_cuda_graphs(fabric, recipe))
         self.step = TrainStep(self.state, self.graphs, recipe.trainer, self.batches)
         self.title = f"{recipe.name} {recipe.method.name} seed {seed}"
-        images = recipe.epochs * len(dataset.train)
+        images = sum(one.stop - one.start for one in phases if one.stage.fit is None) * len(dataset.train)
         self.progress = Progress(self.title, images, "images", shown=shown and fabric.is_global_zero)
         self._seconds_counted_at = time.monotonic()
 
@@ -136,18 +137,18 @@ class TrainingLoop:
     def _resume(self) -> None:
         """Go on from the newest checkpoint: this run's own, or one of a run with the same history."""
         checkpoint = self.checkpoints.latest()
-        with self._complete():
+        with complete(self.checkpoints.directory):
             own = index(checkpoint.state["reached"]["epoch"]) if checkpoint else 0
         shared = self.trajectory.latest_shared(after=own)
         if shared is not None:
             self._branch_off(*shared)
         elif checkpoint is not None:
-            with self._complete():
+            with complete(self.checkpoints.directory):
                 self.state.restore(checkpoint)
             step = f", step {self.reached.step}" if self.reached.step else ""
             self.progress.say(f"{self.title}: going on after epoch {self.reached.epoch}{step}")
         elif self.recipe.model.head_init == "class-means":
-            given = (self.fabric, self.recipe, self.state.model, self.train_split)
+            given = (self.fabric, self.recipe, self.state.model, self.images.train)
             self.state.start_head_from(class_means(*given, shown=self.shown))
         self.progress.start_at(self.reached.images)
         if self.fabric.is_global_zero:
@@ -156,7 +157,7 @@ class TrainingLoop:
 
     def _branch_off(self, epoch: int, checkpoint: Checkpoint) -> None:
         """Go on from the checkpoint of another run with the same history."""
-        with self._complete():
+        with complete(self.checkpoints.directory):
             self.state.restore(checkpoint, [p for p, phase in enumerate(self.phases) if phase.start < epoch])
         self._start_next_loss()
         self.state.observed.clear()
@@ -165,21 +166,12 @@ class TrainingLoop:
         self._save()
         self.progress.say(f"{self.title}: sharing the history of another run after epoch {epoch}")
 
-    @contextmanager
-    def _complete(self) -> Iterator[None]:
-        """InputError where a checkpoint that verifies lacks what a run needs, or has it of another type."""
-        try:
-            yield
-        except (KeyError, TypeError, AttributeError) as error:
-            what, fix = "a checkpoint lacks what a run needs", "delete it, or use another --out DIR"
-            raise InputError(what, where=self.checkpoints.directory, got=repr(error), fix=fix) from error
-
     def _epoch(self) -> Evaluated | None:
         """Train one epoch, then evaluate it and save a checkpoint where the recipe says so."""
         phase, lr = self._phase, self._lr
         images, train_seconds, seconds = self.reached.images, self.reached.train_seconds, self.reached.seconds
         observed = self._observes(phase)
-        self._train_steps()
+        self._train_steps() if phase.stage.fit is None else self._fit(phase.stage.fit)
         images, train_seconds = self.reached.images - images, self.reached.train_seconds - train_seconds
         evaluated = self._is_due(self.recipe.trainer.eval_every, self.reached.epoch + 1)
         test = self._evaluate(self.test) if evaluated else None
@@ -250,6 +242,14 @@ class TrainingLoop:
         # The last poll has waited for what an accelerator still had to do.
         self.reached.train_seconds += time.monotonic() - began
 
+    def _fit(self, fit: ClosedForm) -> None:
+        """Compute the classifier of the epoch in closed form, which counts as its one step."""
+        if self.reached.step == 0:
+            self.state.begin(self._phase.stage, self.recipe.trainer.seed)
+            given = (self.fabric, self.recipe, self.state.model, self.images, fit)
+            self.state.take(fitted(*given, shown=self.shown))
+            self.reached.step = 1
+
     def _batches_from(self, step: int) -> Iterator[Batch]:
         """The batches of the epoch from a step on."""
         epoch, phase = self.reached.epoch, self._phase
@@ -293,10 +293,7 @@ class TrainingLoop:
         return self.recipe.optimizer.lr * self._phase.lr_factors[self.reached.epoch - self._phase.start]
 
     def _is_due(self, every: int, epoch: int) -> bool:
-        """Whether something done every so many epochs is done after this one: also after the last one.
-
-        And at the end of the schedule, where another run of it ends, so that both tell the same.
-        """
+        """Whether something done every so many epochs, and after the schedule and the run, is done now."""
         return epoch % every == 0 or epoch in (self.recipe.schedule.epochs, self.recipe.epochs)
 
     def _observes(self, phase: Phase) -> bool:

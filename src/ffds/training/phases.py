@@ -82,17 +82,23 @@ def _phase(recipe: Recipe, stage: Stage, epochs: range) -> Phase:
     return Phase(stage, epochs.start, epochs.stop, factors, trained, mixes)
 
 
-def refuse_without_validation(phases: Sequence[Phase], dataset: Dataset) -> None:
-    """Refuse a loss that follows the accuracy on validation images where there are none."""
-    for phase in phases:
-        if phase.renewed is not None and dataset.validation is None:
-            what = f"the loss {phase.stage.name} is renewed by the accuracy on validation images"
-            raise InputError(what, got="none", fix="data.validation=0.1 holds out a tenth of each class")
-
-
 def _mixed_epochs(recipe: Recipe, mix: Mix | None) -> range:
     """The epochs of a run in which a stage that mixes so does it."""
     if mix is None:
         return range(0)
     epochs = recipe.schedule.epochs
     return range(epoch_at(mix.first, epochs), epochs - epoch_at(mix.last, epochs))
+
+
+def refuse_without_validation(phases: Sequence[Phase], dataset: Dataset) -> None:
+    """Refuse a phase whose loss or classifier follows validation images where there are none."""
+    if dataset.validation is not None:
+        return
+    fix = "data.validation=0.1 holds out a tenth of each class"
+    for phase in phases:
+        if phase.renewed is not None:
+            what = f"the loss {phase.stage.name} is renewed by the accuracy on validation images"
+            raise InputError(what, got="none", fix=fix)
+        if phase.stage.fit is not None and phase.stage.fit.chooses:
+            what = f"τ of {phase.stage.name} is chosen on validation images; the test set chooses nothing"
+            raise InputError(what, where="method.tau", got="none", fix=f"{fix}; or method.tau=1 gives it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,44 +19,22 @@ from ffds.errors import InputError
 from ffds.evaluation.counts import ClassAccuracy
 from ffds.evaluation.groups import class_groups
 from ffds.losses.base import BuiltOnFeatures, ClassProbabilities
+from ffds.losses.learned_scale import ScaledCrossEntropy
 from ffds.methods.base import Stage, Trained
-from ffds.models.build import Classifier, build_model, new_head
+from ffds.models.build import Classifier, build_model, check_takes_one_image, new_head
 from ffds.recipes.schema import Recipe
 from ffds.seeding import derived_seed
 from ffds.training.backend.devices import compile_model
 from ffds.training.backend.ranks import gather_ranks, sum_over_ranks
 from ffds.training.checkpoint import Checkpoint
 from ffds.training.kept.average import WeightAverage, holding
+from ffds.training.kept.closed_form import Fitted
+from ffds.training.kept.reached import Reached
 from ffds.training.optimizer import make_optimizer, set_lr
 
 __all__ = ["Reached", "TrainingState"]
 
-_TRAINED = "trained"
-
-
-@dataclass
-class Reached:
-    """The point a run has reached: epochs done, steps done in the next one, and what they took and gave.
-
-    `seconds` include evaluation, `train_seconds` do not; epochs count from 1. What is best on
-    validation is so by the measure that the recipe names; `kept_epoch` is the one whose network is kept.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    train_seconds: float = 0.0
-    images: int = 0
-    best_on_test: float | None = None
-    best_epoch: int | None = None
-    best_on_validation: float | None = None
-    best_validation_epoch: int | None = None
-    kept_epoch: int | None = None
-
-    def consider(self, accuracy: float | None, epoch: int) -> None:
-        """Keep the best test accuracy; one that is missing or NaN is never the best."""
-        if accuracy is not None and accuracy > (-1.0 if self.best_on_test is None else self.best_on_test):
-            self.best_on_test, self.best_epoch = accuracy, epoch
+_TRAINED, _AVERAGED = "trained", "averaged"
 
 
 @dataclass
@@ -127,7 +105,7 @@ class TrainingState:
         rows, parts = min(recipe.trainer.batch_size, len(dataset.train)), recipe.trainer.accumulate
         rows = rows // fabric.world_size
         if not throughout and (rows == 1 or (parts > 1 and rows <= 2 * parts)):
-            _check_takes_one_image(model, torch.zeros(1, channels, side, side), recipe)
+            check_takes_one_image(model, torch.zeros(1, channels, side, side), recipe)
         if recipe.trainer.channels_last:
             model.to(memory_format=torch.channels_last)
         modules = nn.ModuleList(losses)
@@ -174,8 +152,18 @@ class TrainingState:
 
     def scored(self, kept: Mapping[str, Tensor] | None = None) -> AbstractContextManager[None]:
         """While entered, the network has the weights to score: those kept, or else the averaged ones."""
-        values = kept or (self.average and self.average.averages)
+        values = kept or self._scored
         return holding(self.model, values) if values else nullcontext()
+
+    @property
+    def _scored(self) -> dict[str, Tensor]:
+        """What is scored by name, where it is not what the steps train."""
+        values = {} if self.average is None else dict(self.average.averages)
+        for loss in self.losses:
+            if isinstance(loss, ScaledCrossEntropy):  # 1 before its phase
+                rows = {f"head.{name}": one for name, one in self.model.head.state_dict().items()}
+                values |= {name: loss.folded(values.get(name, row)) for name, row in rows.items()}
+        return values
 
     def start_head_from(self, means: Tensor) -> None:
         """Let a cosine head, and its average, begin with the class means (C, D) of the features."""
@@ -229,6 +217,17 @@ class TrainingState:
                     if isinstance(value, Tensor):
                         value.zero_()
 
+    @torch.no_grad()
+    def take(self, fitted: Fitted) -> None:
+        """Go on with a classifier in closed form; its loss and accuracy are those of the epoch."""
+        self.model.head.load_state_dict(fitted.head)
+        if self.average is not None:
+            self.average.restore(self.average.weights)
+        if self.fabric.is_global_zero:  # of several ranks, which have the same logits
+            labels = fitted.labels.to(self.fabric.device)
+            self.accuracy.update(fitted.logits.to(self.fabric.device), labels)
+            self.loss_sum += F.cross_entropy(fitted.logits, fitted.labels, reduction="sum")
+
     def _begin_late_momentum(self) -> None:
         """Give parameters that were frozen a momentum of 0: the fused SGD expects one of all or of none."""
         if self.optimizer.state and self.optimizer.defaults["momentum"]:
@@ -239,8 +238,9 @@ class TrainingState:
     def checkpoint(self) -> Checkpoint:
         """The state as plain tensors and numbers; every rank must call it.
 
-        Its network is the averaged one, if there is an average; the weights and buffers that the steps train
-        then stand beside the optimizer's state, as ``NAME.trained``.
+        Its network is the one that is scored: the averaged one, if there is an average, with the classifier
+        scaled, if scales are learned. The weights and buffers that the steps train then stand beside the
+        optimizer's state, as ``NAME.trained``, and averages without their scale as ``NAME.averaged``.
         """
         model = self.model.state_dict()
         optimizer = {
@@ -254,9 +254,10 @@ class TrainingState:
             "world_size": self.fabric.world_size,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
-        if self.average is not None:
-            optimizer |= {f"{name}.{_TRAINED}": tensor for name, tensor in self.average.weights.items()}
-            model = model | self.average.averages
+        scored, averages = self._scored, {} if self.average is None else self.average.averages
+        optimizer |= {f"{name}.{_TRAINED}": model[name] for name in scored}
+        optimizer |= {f"{name}.{_AVERAGED}": one for name, one in averages.items() if scored[name] is not one}
+        model = model | scored
         loss = gather_ranks(self.fabric, self._own_tensors())
         return Checkpoint(model=model, optimizer=optimizer, loss=loss, state=state)
 
@@ -275,11 +276,14 @@ class TrainingState:
             raise InputError(what, got=self.fabric.world_size, allowed=allowed, fix=fix)
         kept = {tuple(name.rsplit(".", 1)): tensor for name, tensor in checkpoint.optimizer.items()}
         trained = {name: kept.pop((name, key)) for name, key in list(kept) if key == _TRAINED}
+        averaged = {name: kept.pop((name, key)) for name, key in list(kept) if key == _AVERAGED}
         self.model.load_state_dict(checkpoint.model | trained)
         if self.average is not None:
-            self.average.restore(checkpoint.model)
+            self.average.restore(checkpoint.model | averaged)
         parameters = self.parameters
         for (name, key), tensor in kept.items():
+            if phases is not None and _of_other_phase(name, phases):
+                continue
             # The memory format decides which kernel updates a parameter, and so how it rounds. AdamW's
             # number of steps, `step`, is no tensor of the parameter's shape.
             like = tensor.to(self.fabric.device) if key == "step" else parameters[name]
@@ -324,17 +328,7 @@ def _build_on_features(losses: nn.ModuleList, model: Classifier, seed: int) -> N
                 loss.build(model.num_features)
 
 
-def _check_takes_one_image(model: nn.Module, image: Tensor, recipe: Recipe) -> None:
-    """Refuse a network that cannot be trained on one image, (1, C, h, w).
-
-    Batch norm of maps of 1x1 pixels cannot: a variance takes two values of each channel.
-    """
-    try:
-        with torch.no_grad():
-            copy.deepcopy(model).train()(image)
-    except ValueError as error:
-        what = f"{recipe.model.name} cannot be trained on batches of one image: {error}"
-        allowed = "2 or more images for each device"
-        fix = "a larger trainer.batch_size, fewer devices, or larger images with data.image_size"
-        given = {"where": "trainer.batch_size", "got": recipe.trainer.batch_size}
-        raise InputError(what, **given, allowed=allowed, fix=fix) from error
+def _of_other_phase(name: str, phases: Collection[int]) -> bool:
+    """Whether a parameter is that of a loss, ``loss.PHASE.NAME``, of none of these phases."""
+    place, phase, *_ = name.split(".")
+    return place == "loss" and int(phase) not in phases

@@ -19,9 +19,11 @@ from ffds.data.dataset import Dataset
 from ffds.errors import InputError, tell
 from ffds.methods.base import Trained
 from ffds.recipes.schema import Recipe
+from ffds.run_directory import Run
 from ffds.settings import json_digest
 from ffds.training.checkpoint import Checkpoint, Checkpoints
 from ffds.training.phases import Phase
+from ffds.training.phases import phases as phases_of
 
 __all__ = ["Trajectory", "history_hashes", "loss_identity"]
 
@@ -39,12 +41,14 @@ class Trajectory:
     """The history of one run, and the checkpoints saved on it by runs that share it.
 
     `histories` are those of `history_hashes`; after the epochs in `branches` this run saves a checkpoint for
-    others, in a directory named by the history.
+    others, in a directory named by the history. `finished` is a run that is done whose complete history is a
+    part of this one: its own last checkpoint serves as a shared one.
     """
 
     directory: Path
     histories: tuple[str, ...]
     branches: frozenset[int] = frozenset()
+    finished: Run | None = None
 
     @classmethod
     def of(
@@ -55,9 +59,16 @@ class Trajectory:
         out: str | Path,
         branches: Collection[int] = (),
     ) -> Trajectory:
-        """The trajectory of a recipe; all runs of a recipe's name below `out` share one directory."""
-        directory = Path(out) / recipe.name / "trajectories"
-        return cls(directory, history_hashes(recipe, dataset, phases), frozenset(branches))
+        """The trajectory of a recipe; all runs of a recipe's name below `out` share one directory.
+
+        One that trains beyond its schedule leaves a checkpoint at the end of that.
+        """
+        directory, histories = (
+            Path(out) / recipe.name / "trajectories",
+            history_hashes(recipe, dataset, phases),
+        )
+        parting = {*branches, recipe.schedule.epochs} if recipe.method.begins_as else branches
+        return cls(directory, histories, frozenset(parting), _finished(recipe, dataset, histories, out))
 
     @property
     def epochs(self) -> int:
@@ -70,13 +81,13 @@ class Trajectory:
 
     def has(self, epoch: int) -> bool:
         """Whether there is a checkpoint after an epoch, whole but not verified."""
-        return self._checkpoints(epoch).newest_epoch() == epoch
+        return self._checkpoints(epoch).newest_epoch() == epoch or self._ends(epoch)
 
     def latest_shared(self, after: int) -> tuple[int, Checkpoint] | None:
         """The newest checkpoint of this history later than an epoch that verifies, with its epoch."""
         for epoch in self._stored(after):
             try:
-                checkpoint = self._checkpoints(epoch).latest()
+                checkpoint = self._checkpoints(epoch).latest() or self._of_finished(epoch)
             except InputError as error:  # the run trains these epochs itself
                 tell(f"warning: {error}")
                 continue
@@ -89,12 +100,32 @@ class Trajectory:
         state = {**checkpoint.state, "metrics": list(metrics)}
         self._checkpoints(epoch).save(replace(checkpoint, state=state), epoch)
 
+    def _ends(self, epoch: int) -> bool:
+        return self.finished is not None and Checkpoints(self.finished.checkpoints).newest_epoch() == epoch
+
+    def _of_finished(self, epoch: int) -> Checkpoint | None:
+        """The last checkpoint of the finished run, with its metrics, if it is that after this epoch."""
+        checkpoint = Checkpoints(self.finished.checkpoints).latest() if self.finished else None
+        if self.finished is None or checkpoint is None or checkpoint.state["reached"]["epoch"] != epoch:
+            return None
+        return replace(checkpoint, state={**checkpoint.state, "metrics": self.finished.metrics})
+
     def _stored(self, after: int = 0) -> Iterator[int]:
         return (epoch for epoch in range(self.epochs, after, -1) if self.has(epoch))
 
     def _checkpoints(self, epoch: int) -> Checkpoints:
         history = self.histories[epoch]
         return Checkpoints(self.directory / history[:16], {"history": history})
+
+
+def _finished(recipe: Recipe, dataset: Dataset, histories: Sequence[str], out: str | Path) -> Run | None:
+    """The run of the method with which this one begins, if it is done, on these images and as this one."""
+    if recipe.method.begins_as is None:
+        return None
+    other = recipe.model_copy(update={"method": recipe.method.begins_as})
+    run, ends = Run.of(other, out), history_hashes(other, dataset, phases_of(other, dataset.class_counts))
+    same = run.done and ends[-1] == histories[other.epochs]
+    return run if same and not dataset.changes(Checkpoints(run.checkpoints).newest_identity()) else None
 
 
 def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) -> tuple[str, ...]:
@@ -125,6 +156,8 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
             epoch["made_up"] = made_up._asdict()
         if phase.stage.new_head:
             epoch["new_head"] = True
+        if phase.stage.fit is not None:
+            epoch["fit"] = repr(phase.stage.fit)
         for number, factor in enumerate(phase.lr_factors, phase.start):
             own: dict[str, object] = {"lr_factor": factor, **_FROZEN[phase.trained[number - phase.start]]}
             if phase.stage.sampler == "progressive":

@@ -1,1 +1,1 @@
-"""What a run keeps: averaged weights, and the network of the best epoch."""
+"""What a run keeps: averaged weights, the network of the best epoch, a classifier in closed form."""

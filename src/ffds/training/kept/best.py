@@ -14,7 +14,7 @@ from ffds.evaluation.measures import MEASURES, Counts, Measure, Scores
 from ffds.recipes.schema import Recipe
 
 if TYPE_CHECKING:
-    from ffds.training.state import Reached
+    from ffds.training.kept.reached import Reached
 
 __all__ = ["BestEpoch"]
 
