@@ -30,11 +30,14 @@ from tests.training.test_resume import with_loss_scaler
 def test_no_step_waits_for_the_device(method, mixed, tmp_path):
     """From the batch to the update, in the first phase and in the last, whatever is observed."""
     steps = "data.augment=[pad-crop,randaugment,color-jitter,random-erasing]"
-    mixing = () if METHODS[method].views else ("data.mixup=1", "data.cutmix=1")
+    unmixed = METHODS[method].views or METHODS[method].mixes
+    mixing = () if unmixed else ("data.mixup=1", "data.cutmix=1")
     settings = (*mixing, steps) if mixed else ()
     loop = tiny.loop(tmp_path, tiny.recipe(*settings, method=method))
-    for epoch, phase in ((0, loop.phases[0]), (tiny.EPOCHS - 1, loop.phases[-1])):
+    stepping = [phase for phase in loop.phases if phase.stage.fit is None]
+    for epoch, phase in ((0, stepping[0]), (stepping[-1].stop - 1, stepping[-1])):
         loop.reached.epoch = epoch
+        loop.state.train_mode(phase.trained[epoch - phase.start])
         with NoHostSync():
             stage = phase.stage
             batches = list(loop.batches.epoch(epoch, sampler=stage.sampler, views=stage.views))

@@ -119,7 +119,7 @@ class Draws:
     @cached_property
     def _subsets(self) -> list[Tensor]:
         """As many images of each class as the rarest one has."""
-        least, purpose = int(self._counts.min()), "under-sampling"
+        least, purpose = min(map(len, self._classes)), "under-sampling"
         seeds = [derived_seed(self._subset_seed, purpose, k) for k in range(len(self._classes))]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return [
