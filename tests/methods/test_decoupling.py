@@ -155,3 +155,5 @@ def test_the_published_epochs():
         ("211–220", "phase 2: crt, lr 0.01, classifier only"),
         ("221–230", "phase 2: crt, lr 0.001, classifier only"),
     ]
+    short = load_recipe("digits", ["schedule.epochs=6"], method="crt").recipe
+    assert list(described_schedule(short).items())[-1] == ("7–7", "phase 2: crt, lr 0.1, classifier only")

@@ -79,10 +79,10 @@ def lr_factor(recipe: Recipe, epoch: int) -> float:
 
     The method's epochs after the schedule begin again with 1 and drop at the method's `extra_milestones`.
     """
-    if (extra := epoch - recipe.schedule.epochs) >= 0:
-        length = recipe.epochs - recipe.schedule.epochs
-        drops = [(epoch_at(fraction, length), factor) for fraction, factor in recipe.method.extra_milestones]
-        return next((factor for first, factor in reversed(drops) if first <= extra), 1.0)
+    if epoch >= recipe.schedule.epochs:
+        drops = zip(_extra_drops(recipe), recipe.method.extra_milestones, strict=True)
+        passed = [factor for first, (_, factor) in drops if first <= epoch]
+        return passed[-1] if passed else 1.0
     warmup = warmup_epochs(recipe.schedule)
     if epoch < warmup:
         return (epoch + 1) / warmup
@@ -90,6 +90,12 @@ def lr_factor(recipe: Recipe, epoch: int) -> float:
         return (1 + math.cos(math.pi * (epoch - warmup) / (recipe.schedule.epochs - warmup))) / 2
     passed = [factor for first, factor in milestone_epochs(recipe) if first <= epoch]
     return passed[-1] if passed else 1.0
+
+
+def _extra_drops(recipe: Recipe) -> list[int]:
+    """Where the learning rate of the epochs after the schedule drops, never in the first of them."""
+    first, length = recipe.schedule.epochs, recipe.epochs - recipe.schedule.epochs
+    return [first + max(1, epoch_at(fraction, length)) for fraction, _ in recipe.method.extra_milestones]
 
 
 def backbone_is_frozen(schedule: Schedule, epoch: int) -> bool:
@@ -109,9 +115,9 @@ def described_schedule(recipe: Recipe) -> dict[str, str]:
     'phase 2: d-ffds, lr 0.1'
     """
     epochs, warmup = recipe.schedule.epochs, warmup_epochs(recipe.schedule)
-    starts, length = phase_starts(recipe), recipe.epochs - epochs
+    starts = phase_starts(recipe)
     drops = [epoch for epoch, _ in milestone_epochs(recipe)]
-    drops += [epochs + epoch_at(fraction, length) for fraction, _ in recipe.method.extra_milestones]
+    drops += [epoch for epoch in _extra_drops(recipe) if epoch < recipe.epochs]
     frozen = epochs if recipe.schedule.frozen_epochs == "all" else min(recipe.schedule.frozen_epochs, epochs)
     bounds = sorted({0, warmup, frozen, *starts, *drops, recipe.epochs})
     described = {}
