@@ -7,11 +7,12 @@ import pytest
 
 from ffds.methods.facts import about, costs, facts
 from ffds.methods.registry import GROUPS, METHODS
-from ffds.reports.methods_page import finished_runs, measured, with_tables
+from ffds.reports.methods_page import measured, with_tables
+from ffds.reports.run_records import read_csv
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/methods.md"]
-RUNS = finished_runs(ROOT / "results")
+RUNS = read_csv(ROOT / "results" / "runs.csv")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,7 +1,7 @@
 """The tables of all methods in `README.md` and `docs/methods.md`, written from the registry.
 
 ``python -m ffds.reports.methods_page README.md docs/methods.md`` writes them, each between its two marks;
-the text around them is written by hand. The measured numbers come from ``results/*.csv`` beside the pages.
+the text around them is written by hand. The measured numbers come from ``results/runs.csv`` beside the pages.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from ffds.methods.registry import GROUPS, METHODS
 from ffds.reports.formatting import MISSING, Spread
 from ffds.reports.run_records import RunRecord, read_csv
 
-__all__ = ["RESULTS", "finished_runs", "measured", "with_tables"]
+__all__ = ["measured", "with_tables"]
 
 RECIPE = "cifar100-lt-100"
-RESULTS = ("runs.csv", "methods.csv")
-"""Files of finished runs in `results/`; one that is not there has none."""
 
 _ALIKE = "trainer.precision=bf16"
 Row = Callable[[str, Sequence[RunRecord]], list[str]]
@@ -90,17 +88,11 @@ def _table(header: str, row: Row, runs: Sequence[RunRecord]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
-def finished_runs(results: Path) -> list[RunRecord]:
-    """The runs that the files of a directory tell of."""
-    files = [results / name for name in RESULTS]
-    return [run for file in files if file.exists() for run in read_csv(file)]
-
-
 def _main(pages: Sequence[str]) -> None:
     for page in map(Path, pages):
         root = next(folder for folder in page.resolve().parents if (folder / "results").is_dir())
-        text = with_tables(page.read_text(encoding="utf-8"), finished_runs(root / "results"))
-        page.write_text(text, encoding="utf-8")
+        runs = read_csv(root / "results" / "runs.csv")
+        page.write_text(with_tables(page.read_text(encoding="utf-8"), runs), encoding="utf-8")
 
 
 if __name__ == "__main__":
