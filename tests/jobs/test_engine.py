@@ -135,7 +135,7 @@ def test_whatever_ends_the_command_its_processes_save_and_the_same_call_goes_on(
     assert train_all([CE, DEFERRED], out=tmp_path, shown=False) == {}
     assert traces(tmp_path) == alone
     assert ce.metrics[: len(kept)] == kept, "no epoch twice"
-    assert not Path(f"/proc/{process}").exists()
+    processes.wait_for_end(process)
 
 
 def test_two_commands_at_the_same_time_train_each_epoch_once(tmp_path, alone):

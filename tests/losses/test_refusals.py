@@ -144,6 +144,7 @@ def test_public_names_and_their_options():
     """A promise to users: a change here is a change of the interface."""
     scaled, common = "scale='mean'", "ignore_index=-100, reduction='mean'"
     assert {name: options(getattr(ffds.losses, name)) for name in ffds.losses.__all__} == {
+        "DifficultyBalancedLoss": f"num_classes, *, tau='dynamic', {common}",
         "FFDSLoss": "class_counts, *, beta=0.9999, k=0.9, num_groups=None, gamma_min=0.0, gamma_max=3.0, "
         "curve='concave', label_smoothing=0.1, weight_scale='mean', cold_start='cross_entropy', " + common,
         "FocalLoss": f"gamma=1.0, *, weight=None, {common}",
@@ -153,6 +154,7 @@ def test_public_names_and_their_options():
         "LADELoss": f"class_counts, *, alpha=0.1, penalty=0.01, {common}",
         "LDAMLoss": f"class_counts, *, max_margin=0.5, scale=30.0, weight=None, {common}",
         "LogitAdjustedLoss": f"class_counts, *, tau=1.0, {common}",
+        "ProCoLoss": "class_counts, num_features=None, *, dim=128, hidden=512, temperature=0.1, alpha=1.0",
         "SigmoidFocalLoss": f"gamma=1.0, *, weight=None, {common}",
         "VSLoss": f"class_counts, *, gamma=0.3, tau=1.0, {common}",
         "WeightedCrossEntropyLoss": f"weight, *, {common}",

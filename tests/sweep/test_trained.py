@@ -49,7 +49,7 @@ def whole(tmp_path_factory):
 def test_the_common_epochs_are_trained_once(whole):
     found, steps = whole
     assert {one.result for one in found.trials} == {"finished", "stopped early"}
-    assert len({one.score for one in found.trials}) > 2
+    assert len({one.score for one in found.trials}) > 1
     own = sum(one.epoch - START for one in found.trials)
     assert len(steps) == STEPS * (START + own)
     assert sum(epoch < START for epoch in steps) == STEPS * START

@@ -76,6 +76,14 @@ def wait_for(found: Callable[[], object], process: BaseProcess | subprocess.Pope
         time.sleep(0.001)
 
 
+def wait_for_end(process: int) -> None:
+    """Wait for a process that is no child of this one, which lets its locks go before it is gone."""
+    end = time.monotonic() + LIMIT
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < end, f"process {process} goes on"
+        time.sleep(0.01)
+
+
 def kill_all() -> None:
     """Whatever a failed test has left; a launcher gets the time to end its own processes."""
     while _started:

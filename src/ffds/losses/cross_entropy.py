@@ -21,6 +21,7 @@ class WeightedCrossEntropyLoss(ClassificationLoss):
         weight: of each class, ≥ 0, in any form of `ffds.losses.weights.PerClass`.
         ignore_index, reduction: as in `ffds.losses.base.ClassificationLoss`.
 
+    >>> import torch
     >>> loss = WeightedCrossEntropyLoss([1.0, 3.0])
     >>> logits = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
     >>> loss(logits, torch.tensor([0, 1]))  # (log 4/3 + 3 · log 2) / (1 + 3)

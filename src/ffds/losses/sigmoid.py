@@ -5,15 +5,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffds.errors import InputError
-from ffds.losses.base import ClassificationLoss, Reduction, checked
-from ffds.losses.focal import focal
-from ffds.losses.weights import PerClass, validated_weight
+from ffds.losses.base import checked
+from ffds.losses.focal import FocalLoss, focal
 
 __all__ = ["SigmoidFocalLoss"]
 
 
-class SigmoidFocalLoss(ClassificationLoss):
+class SigmoidFocalLoss(FocalLoss):
     """w_y · Σ_c (1 − p_c)^γ · (−log p_c), p_y = σ(z_y) of the label y, p_c = σ(−z_c) of every other class.
 
     ``"mean"`` divides by the number of samples, and all C terms of a sample have the weight of its label, as
@@ -31,32 +29,12 @@ class SigmoidFocalLoss(ClassificationLoss):
     tensor(0.6931)
     """
 
-    weight: Tensor | None
-
-    def __init__(
-        self,
-        gamma: float = 1.0,
-        *,
-        weight: PerClass | None = None,
-        ignore_index: int = -100,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(ignore_index, reduction)
-        if not 0 <= gamma < float("inf"):
-            raise InputError("gamma is out of range", got=gamma, allowed="gamma >= 0")
-        self.gamma = gamma
-        self.register_buffer("weight", validated_weight(weight))
-
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits (N, C), target (N,) or (N, C) → () or (N,)."""
         logits, target = checked(logits, target, None if self.weight is None else len(self.weight))
         of_label = focal(self.at_label(F.logsigmoid(logits), target), self.gamma)
         of_others = self.at_label(_sum_of_others(focal(F.logsigmoid(-logits), self.gamma)), target)
         return self.reduced(self.weighted(of_label + of_others, self.weight, target), target)
-
-    def extra_repr(self) -> str:
-        """The settings, for repr."""
-        return f"gamma={self.gamma}, weighted={self.weight is not None}, {super().extra_repr()}"
 
 
 def _sum_of_others(terms: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from tests.training import tiny
 
 BY_NAME = {measure.name: measure for measure in MEASURES}
 EPOCHS = 6
-KEEP = ("trainer.keep=best", f"schedule.epochs={EPOCHS}", "trainer.ema=0.5")
+KEEP = ("trainer.keep=best", f"schedule.epochs={EPOCHS}", "trainer.ema=0.5", "trainer.seed=3")
 
 
 @pytest.mark.parametrize(
