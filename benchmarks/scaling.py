@@ -92,7 +92,7 @@ def by_batch(batch_sizes: Sequence[int], times: int = 7) -> list[Point]:
     return [Point("batch", "ms an image", size, _median(step(size), times) / size) for size in batch_sizes]
 
 
-def by_ranks(setting: Setting, ranks: Sequence[int], times: int = 3) -> list[Point]:
+def by_ranks(setting: Setting, ranks: Sequence[int], times: int) -> list[Point]:
     """An image of a training on several processes of this machine, one thread each."""
     return [
         Point(
@@ -111,13 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_only(parser, TITLES)
     add_data_root(parser)
     options = parser.parse_args(arguments)
-    few = 1 if options.quick else None
+    few, times = (1, 1) if options.quick else (None, 3)
     setting = setting_of(options)
+    ranks = [size for size in (1, 2, 4, 8) if size <= usable_cores()][:few]
     measures: dict[str, Callable[[], list[Point]]] = {
         "classes": lambda: by_classes((10, 100, 1000, 10_000, 100_000)[:few]),
         "images": lambda: by_images((10_000, 100_000, 1_000_000)[:few]),
         "batch": lambda: by_batch((32, 128, 512)[:few]),
-        "ranks": lambda: by_ranks(setting, [size for size in (1, 2, 4, 8) if size <= usable_cores()][:few]),
+        "ranks": lambda: by_ranks(setting, ranks, times),
     }
     # As every training of ours does: otherwise the pages of the logits would take longer than the losses.
     keep_freed_memory()
