@@ -24,7 +24,7 @@ from ffds.losses import (
     class_balanced_weights,
     inverse_frequency_weights,
 )
-from ffds.losses.learned_scale import ScaledCrossEntropy
+from ffds.losses.cross_entropy import ScaledCrossEntropy
 from ffds.methods.registry import METHODS, SETTINGS
 from ffds.methods.reweighting import Custom
 from ffds.recipes.load import load_recipe

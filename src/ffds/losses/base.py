@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ffds.errors import InputError
 
 __all__ = ["BuiltOnFeatures", "ClassProbabilities", "ClassificationLoss", "DeferredStart"]
-__all__ += ["EpochStatistics", "RenewedByAccuracy", "WeightedMean"]
+__all__ += ["EpochStatistics", "RenewedByAccuracy", "ScalesLogits", "WeightedMean"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -180,6 +180,7 @@ class ClassProbabilities(FullPrecision):
 
 
 def among_ranks() -> bool:
+    """Whether this process is one of a group that trains together."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -219,6 +220,14 @@ class BuiltOnFeatures(Protocol):
 
     def build(self, num_features: int) -> None:
         """Make them for features (N, D), before the optimizer is made; draws from torch's generator."""
+
+
+@runtime_checkable
+class ScalesLogits(Protocol):
+    """A loss of logits times factors that it learns, all 1 before its phase, as `ScaledCrossEntropy` does."""
+
+    def folded(self, rows: Tensor) -> Tensor:
+        """Weight (C, D) or bias (C,) of the classifier whose logits are the scaled ones."""
 
 
 class DeferredStart(Protocol):

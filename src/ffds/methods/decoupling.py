@@ -72,7 +72,7 @@ class LWS(CRT):
     name: Literal["lws"] = "lws"  # type: ignore[assignment]
 
     def stages(self, class_counts: Sequence[int]) -> tuple[Stage, ...]:
-        from ffds.losses.learned_scale import ScaledCrossEntropy
+        from ffds.losses.cross_entropy import ScaledCrossEntropy
 
         scaled = Stage("class scales", ScaledCrossEntropy(len(class_counts)), trains="loss")
         return cross_entropy(), scaled

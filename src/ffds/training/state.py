@@ -18,8 +18,7 @@ from ffds.data.dataset import Dataset
 from ffds.errors import InputError
 from ffds.evaluation.counts import ClassAccuracy
 from ffds.evaluation.groups import class_groups
-from ffds.losses.base import BuiltOnFeatures, ClassProbabilities
-from ffds.losses.learned_scale import ScaledCrossEntropy
+from ffds.losses.base import BuiltOnFeatures, ClassProbabilities, ScalesLogits
 from ffds.methods.base import Stage, Trained
 from ffds.models.build import Classifier, build_model, check_takes_one_image, new_head
 from ffds.recipes.schema import Recipe
@@ -160,7 +159,7 @@ class TrainingState:
         """What is scored by name, where it is not what the steps train."""
         values = {} if self.average is None else dict(self.average.averages)
         for loss in self.losses:
-            if isinstance(loss, ScaledCrossEntropy):  # 1 before its phase
+            if isinstance(loss, ScalesLogits):
                 rows = {f"head.{name}": one for name, one in self.model.head.state_dict().items()}
                 values |= {name: loss.folded(values.get(name, row)) for name, row in rows.items()}
         return values
