@@ -11,7 +11,6 @@ from ffds.recipes.load import load_recipe
 from ffds.recipes.schedule import described_schedule
 from ffds.run_directory import Run
 from ffds.training.evaluate import eval_batches
-from ffds.training.step import TrainStep
 from tests.training import tiny
 from tests.training.test_resume import FINE_TUNED, check_parts
 
@@ -36,14 +35,7 @@ def newest(run, file="model"):
 @pytest.fixture
 def steps(monkeypatch):
     """Epoch of every training step taken."""
-    taken, step = [], TrainStep.__call__
-
-    def counted(self, *arguments, **how):
-        taken.append(self.state.reached.epoch)
-        step(self, *arguments, **how)
-
-    monkeypatch.setattr(TrainStep, "__call__", counted)
-    return taken
+    return tiny.steps_taken(monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from ffds.errors import InputError
 from ffds.jobs.options import Jobs
 from ffds.run_directory import Run
 from ffds.sweep.search import sweep
-from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from tests import killed
 from tests.sweep import made
@@ -34,15 +33,9 @@ def swept(out, *, trials=TRIALS):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A sweep that nothing interrupted, and the epoch of each of its steps."""
-    steps, step = [], TrainStep.__call__
-
-    def counted(self, *given, **how):
-        steps.append(self.state.reached.epoch)
-        step(self, *given, **how)
-
     with pytest.MonkeyPatch.context() as patch:
         made.images(patch)
-        patch.setattr(TrainStep, "__call__", counted)
+        steps = tiny.steps_taken(patch)
         return swept(tmp_path_factory.mktemp("whole")), steps
 
 

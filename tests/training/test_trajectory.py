@@ -14,7 +14,6 @@ from ffds.errors import Interrupted
 from ffds.methods.registry import METHODS
 from ffds.recipes.schedule import phase_starts, start_epoch
 from ffds.training.phases import phases
-from ffds.training.step import TrainStep
 from ffds.training.trajectory import history_hashes, loss_identity
 from tests.training import tiny
 
@@ -53,14 +52,7 @@ def common_epochs(first, second):
 @pytest.fixture
 def steps(monkeypatch):
     """Epoch of every training step taken."""
-    taken, step = [], TrainStep.__call__
-
-    def counted(self, *arguments, **how):
-        taken.append(self.state.reached.epoch)
-        step(self, *arguments, **how)
-
-    monkeypatch.setattr(TrainStep, "__call__", counted)
-    return taken
+    return tiny.steps_taken(monkeypatch)
 
 
 @pytest.mark.parametrize("pair", PAIRS)

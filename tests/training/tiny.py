@@ -30,6 +30,7 @@ from ffds.run_directory import Run
 from ffds.training.backend.devices import launch_fabric
 from ffds.training.loop import TrainingLoop
 from ffds.training.phases import phases
+from ffds.training.step import TrainStep
 from ffds.training.train import train_recipe
 from ffds.training.trajectory import Trajectory
 
@@ -149,6 +150,19 @@ class StopAfter:
 def stop_after(patch: pytest.MonkeyPatch, polls: float) -> None:
     """Stop `train`, which takes no stop signals, at the poll with this number."""
     patch.setattr("ffds.training.train.StopSignals", lambda: StopAfter(polls))
+
+
+def steps_taken(patch: pytest.MonkeyPatch) -> list[int]:
+    """The epoch of every training step from now on, as they are taken."""
+    taken: list[int] = []
+    step = TrainStep.__call__
+
+    def counted(self: TrainStep, *given: Any, **how: Any) -> None:
+        taken.append(self.state.reached.epoch)
+        step(self, *given, **how)
+
+    patch.setattr(TrainStep, "__call__", counted)
+    return taken
 
 
 def train(

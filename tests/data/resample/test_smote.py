@@ -29,7 +29,7 @@ def of_pairs(counts=COUNTS):
     return Split(images, labels)
 
 
-def test_made_up_images_lie_between_an_image_and_a_near_one_of_its_class():
+def test_synthetic_images_lie_between_an_image_and_a_near_one_of_its_class():
     split = of_pairs([24, 12, 11])
     made = balanced(split, Synthetic(2, seed=0), NAMES)
     assert np.bincount(made.labels).tolist() == [24, 24, 24]
@@ -50,7 +50,7 @@ def is_between(image, one, other):
     return np.abs(one + u * direction - image).max() <= 1
 
 
-def test_the_seed_decides_what_is_made_up():
+def test_the_seed_decides_the_synthetic_images():
     one, again, other = (balanced(of_pairs(), Synthetic(3, seed), NAMES).images for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
