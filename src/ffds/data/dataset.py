@@ -78,8 +78,8 @@ class Dataset:
     `name` is that of the source, e.g. ``cifar100``, `source` says in words where the images came from.
     `class_names` are in label order. `validation` images are held out of training if `data.validation` asks
     for them. `skipped` names files that could not be read (`data.on_bad_image: skip`), `notes` says what else
-    lies there and is not used. `drawn` is what epochs draw their images from, where a method makes images up:
-    those of `train`, and after them the made-up ones, which count nowhere else.
+    lies there and is not used. `drawn` is what epochs draw their images from, where a method adds
+    synthetic ones: those of `train`, and after them the synthetic ones, which count nowhere else.
     """
 
     name: str

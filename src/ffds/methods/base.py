@@ -83,10 +83,10 @@ class Stage:
 
 
 class Synthetic(NamedTuple):
-    """How SMOTE makes images up that balance the training images."""
+    """How SMOTE makes the synthetic images that balance the training images."""
 
     neighbors: int
-    """Nearest images of the same class between which and an image the made-up ones lie."""
+    """k: a synthetic image lies between an image and one of its k nearest ones of the same class."""
     seed: int
 
 
@@ -112,7 +112,6 @@ class Method(Section):
     """Published accuracy on CIFAR-100-LT, IF 100, ResNet-32, in percent, and where; empty for none."""
     mixes: ClassVar[bool] = False
     """Whether its stages mix images by themselves, so that the recipe's data section may not."""
-
     views: ClassVar[bool] = False
     """Whether its stages ask for several views of each image, from which the backbone learns."""
 
@@ -125,7 +124,7 @@ class Method(Section):
 
     @property
     def synthetic(self) -> Synthetic | None:
-        """How images are made up that join the training images; None for none."""
+        """The synthetic images that join the training images; None for none."""
         return None
 
     @abstractmethod

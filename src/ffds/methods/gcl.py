@@ -23,7 +23,6 @@ class GCL(Method):
 
     head: ClassVar[Head] = "cosine"
     source: ClassVar[str] = "Li et al., Gaussian clouded logit adjustment, CVPR 2022"
-    published: ClassVar[str] = "48.71, Li et al. 2022"
 
     name: Literal["gcl"] = "gcl"
     sampler: Annotated[Sampler, Role.ADDED] = "class-balanced"

@@ -54,18 +54,18 @@ class ProgressiveSampling(CrossEntropy):
 
 
 class Smote(CrossEntropy):
-    """Cross-entropy on classes balanced with images made up between neighbours (Chawla et al. 2002)."""
+    """Cross-entropy on classes balanced with synthetic images between neighbours (Chawla et al. 2002)."""
 
     source: ClassVar[str] = "Chawla et al., SMOTE, JAIR 2002, section 4.2"
     published: ClassVar[str] = ""
 
     name: Literal["smote"] = "smote"  # type: ignore[assignment]
     neighbors: Annotated[int, Field(ge=1)] = 5
-    """Nearest images of the same class between one of which and an image a made-up one lies."""
+    """k: a synthetic image lies between an image and one of its k nearest ones of the same class."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the made-up images."""
+    """Of the synthetic images."""
 
     @property
     def synthetic(self) -> Synthetic:
-        """How images are made up that join the training images."""
+        """The synthetic images that join the training images."""
         return Synthetic(self.neighbors, self.seed)

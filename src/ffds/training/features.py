@@ -50,10 +50,10 @@ def with_features(
     """
     shown = shown and fabric.is_global_zero
     splits = {"training": dataset.train, "test": dataset.test, "validation": dataset.validation}
-    splits["training and made-up"] = dataset.drawn
+    splits["training and synthetic"] = dataset.drawn
     # Without augmentation, training images are resized to data.image_size whole, not cropped to it.
     whole = recipe.data.model_copy(update={"eval_resize": None})
-    how = {"training": whole, "training and made-up": whole}
+    how = {"training": whole, "training and synthetic": whole}
     with fabric.rank_zero_first(local=True):
         done = {
             name: replace(
@@ -62,7 +62,7 @@ def with_features(
             for name, split in splits.items()
             if split is not None
         }
-    test, validation, drawn = done["test"], done.get("validation"), done.get("training and made-up")
+    test, validation, drawn = done["test"], done.get("validation"), done.get("training and synthetic")
     return replace(dataset, train=done["training"], test=test, validation=validation, drawn=drawn)
 
 

@@ -132,7 +132,7 @@ def diagnosis(
     if files is None:
         return found
     named = {
-        place: printable(str(files[place])) if place < len(files) else "made-up image"
+        place: printable(str(files[place])) if place < len(files) else "synthetic image"
         for place in found["samples"]
     }
     of = ("samples", "samples_not_finite", "images_not_finite")

@@ -17,7 +17,7 @@ from torch import nn
 from ffds.data.content import images_sum, knowing_images
 from ffds.data.dataset import Dataset
 from ffds.data.open import open_dataset
-from ffds.data.resample.smote import with_made_up
+from ffds.data.resample.smote import with_synthetic
 from ffds.environment import environment
 from ffds.errors import InputError, note
 from ffds.evaluation.measures import Scores
@@ -33,7 +33,7 @@ from ffds.training.evaluate import Evaluated
 from ffds.training.kept.best import BestEpoch
 from ffds.training.loop import TrainingLoop
 from ffds.training.own_loss import check_is_loss, try_loss
-from ffds.training.phases import phases, refuse_without_validation
+from ffds.training.phases import Phase, phases, refuse_without_validation
 from ffds.training.signals import StopSignals, stop_at_once
 from ffds.training.state import Reached
 from ffds.training.trackers import check_trackers, tracked
@@ -161,19 +161,9 @@ def train_recipe(
         ):
             told = Callbacks(fabric, held, [*trackers, *callbacks])
             with stop_at_once():
-                with fabric.rank_zero_first(local=True):  # one process downloads
-                    dataset = with_made_up(dataset or open_dataset(recipe.data), recipe.method.synthetic)
-                if loss is not None:
-                    try_loss(loss, dataset.num_classes, fabric.device, mixes=recipe.data.mixes)
-                plan = phases(recipe, dataset.class_counts, loss)
-                refuse_without_validation(plan, dataset)  # before anything is written
-                BestEpoch.of(recipe, dataset, plan[-1].start)  # refused then as well
+                dataset, plan = _planned(fabric, recipe, dataset, loss)
                 if fabric.is_global_zero:
-                    accelerator = torch.cuda.get_device_name(fabric.device) if gpu else None
-                    Checkpoints(run.checkpoints).recover()
-                    known = environment(accelerator) | {"image_shape": dataset.train.images.shape[1:]}
-                    for change in held.start(recipe, known):
-                        note(f"note: {run.path} goes on elsewhere than it began, {change}")
+                    _start(held, recipe, dataset, torch.cuda.get_device_name(fabric.device) if gpu else None)
                 told.train_start(recipe)
                 trajectory = Trajectory.of(recipe, dataset, plan, out, fabric.broadcast(sorted(branches)))
 
@@ -208,6 +198,28 @@ def _with_given(recipe: Recipe, given: object, overrides: Mapping[str, Any]) -> 
     source = python_source(given, data)
     data = data.model_copy(update={"images": images_sum(source)})
     return recipe.model_copy(update={"data": data}), open_dataset(data, source)
+
+
+def _planned(
+    fabric: Fabric, recipe: Recipe, dataset: Dataset | None, loss: nn.Module | None
+) -> tuple[Dataset, tuple[Phase, ...]]:
+    """The images and the phases of a run; what cannot be trained is refused before anything is written."""
+    with fabric.rank_zero_first(local=True):  # one process downloads
+        dataset = with_synthetic(dataset or open_dataset(recipe.data), recipe.method.synthetic)
+    if loss is not None:
+        try_loss(loss, dataset.num_classes, fabric.device, mixes=recipe.data.mixes)
+    plan = phases(recipe, dataset.class_counts, loss)
+    refuse_without_validation(plan, dataset)
+    BestEpoch.of(recipe, dataset, plan[-1].start)
+    return dataset, plan
+
+
+def _start(run: Run, recipe: Recipe, dataset: Dataset, accelerator: str | None) -> None:
+    """Write what a run has from its beginning; say what is another machine or version than before."""
+    Checkpoints(run.checkpoints).recover()
+    known = environment(accelerator) | {"image_shape": dataset.train.images.shape[1:]}
+    for change in run.start(recipe, known):
+        note(f"note: {run.path} goes on elsewhere than it began, {change}")
 
 
 @contextmanager

@@ -63,10 +63,8 @@ class Trajectory:
 
         One that trains beyond its schedule leaves a checkpoint at the end of that.
         """
-        directory, histories = (
-            Path(out) / recipe.name / "trajectories",
-            history_hashes(recipe, dataset, phases),
-        )
+        directory = Path(out) / recipe.name / "trajectories"
+        histories = history_hashes(recipe, dataset, phases)
         parting = {*branches, recipe.schedule.epochs} if recipe.method.begins_as else branches
         return cls(directory, histories, frozenset(parting), _finished(recipe, dataset, histories, out))
 
@@ -152,8 +150,8 @@ def history_hashes(recipe: Recipe, dataset: Dataset, phases: Sequence[Phase]) ->
             epoch["sampler"] = phase.stage.sampler
         if phase.stage.views:
             epoch["views"] = [dict(view) for view in phase.stage.views]
-        if (made_up := recipe.method.synthetic) is not None:
-            epoch["made_up"] = made_up._asdict()
+        if (synthetic := recipe.method.synthetic) is not None:
+            epoch["synthetic"] = synthetic._asdict()
         if phase.stage.new_head:
             epoch["new_head"] = True
         if phase.stage.fit is not None:

@@ -17,10 +17,10 @@ from ffds.errors import InputError
 from ffds.methods.base import Synthetic
 from ffds.seeding import derived_seed
 
-__all__ = ["balanced", "with_made_up"]
+__all__ = ["balanced", "with_synthetic"]
 
 
-def with_made_up(dataset: Dataset, how: Synthetic | None) -> Dataset:
+def with_synthetic(dataset: Dataset, how: Synthetic | None) -> Dataset:
     """The dataset whose epochs draw from its `balanced` training images; unchanged where `how` is None."""
     if how is None:
         return dataset
@@ -28,9 +28,9 @@ def with_made_up(dataset: Dataset, how: Synthetic | None) -> Dataset:
 
 
 def balanced(split: Split, how: Synthetic, class_names: Sequence[str]) -> Split:
-    """The split, and after its images as many made-up ones as make every class as large as the largest.
+    """The split, and after its images as many synthetic ones as make every class as large as the largest.
 
-    A made-up image is x + u·(x′ − x), pixel by pixel and rounded, for an image x of its class, one of the
+    A synthetic image is x + u·(x′ − x), pixel by pixel and rounded, for an image x of its class, one of the
     `how.neighbors` images x′ of the class that are nearest to it in pixel space, and u uniform in [0, 1).
 
     Args:
@@ -50,13 +50,13 @@ def balanced(split: Split, how: Synthetic, class_names: Sequence[str]) -> Split:
     rarest = min(present, key=counts.__getitem__)
     if counts[rarest] <= how.neighbors and counts[rarest] < most:
         raise _too_few(class_names[rarest], counts[rarest], how.neighbors)
-    made = {label: _made_up(images[split.labels == label], label, most, how) for label in present}
+    made = {label: _synthetic(images[split.labels == label], label, most, how) for label in present}
     labels = [np.full(len(of_class), label, dtype=np.int64) for label, of_class in made.items()]
     return Split(np.concatenate([images, *made.values()]), np.concatenate([split.labels, *labels]))
 
 
-def _made_up(own: NDArray[np.uint8], label: int, most: int, how: Synthetic) -> NDArray[np.uint8]:
-    """Made-up images of a class that has these of its own, so that there are `most` of both."""
+def _synthetic(own: NDArray[np.uint8], label: int, most: int, how: Synthetic) -> NDArray[np.uint8]:
+    """Synthetic images of a class that has these of its own, so that there are `most` of both."""
     if len(own) == most:
         return own[:0]
     try:
